@@ -1,0 +1,1 @@
+//! AcmeDocs: a document application for many customers, on insula alone.

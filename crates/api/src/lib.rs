@@ -1,0 +1,1 @@
+//! The REST contract: types, problem body, client, OpenAPI document.

@@ -1,0 +1,1 @@
+//! Private Postgres servers on this machine.

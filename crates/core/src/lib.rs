@@ -1,0 +1,30 @@
+//! The words of Insula, floor 0: what every other crate speaks.
+//!
+//! For: typed ids, plan and limit values, placements, the tenant context and the work it follows, grants and the keys
+//! that sign them, error kinds, the clock. Not for: I/O of any sort, or decisions (those are `insula-planner`).
+//! Always: a value that exists is valid; parsing is the only way in; secrets print as `***`.
+
+pub mod clock;
+pub mod context;
+pub mod error;
+pub mod feature;
+pub mod grant;
+pub mod id;
+pub mod keys;
+pub mod placement;
+pub mod plan;
+pub mod scope;
+pub mod slug;
+pub mod tenant;
+
+pub use clock::{Clock, SystemClock};
+pub use context::TenantContext;
+pub use error::Kind;
+pub use feature::FeatureValue;
+pub use grant::{Grant, GrantKey};
+pub use id::{OperationId, TenantId, TenantNo};
+pub use keys::{CellKey, KeyRing, RootKey};
+pub use placement::{Isolation, MoveState, Placement};
+pub use plan::{Limits, Plan, Tier};
+pub use slug::{CellName, PlanName, Slug};
+pub use tenant::TenantState;

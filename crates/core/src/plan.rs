@@ -1,0 +1,75 @@
+//! Plans: what a tenant bought. Plans are data; nothing in the code knows their names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::feature::Features;
+use crate::placement::Isolation;
+use crate::slug::PlanName;
+
+/// A scheduling class: tenants of one tier share what the tier is guaranteed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// The tier's name; plans of one name are one class.
+    pub name: String,
+    /// Relative weight wherever tiers compete, at least 1.
+    pub weight: u32,
+    /// Share of a database pool that is always there for the tier, in percent (0 to 100).
+    pub pool_guarantee: u8,
+    /// Share of a database pool that the tier may hold at most, in percent (1 to 100).
+    pub pool_cap: u8,
+}
+
+/// Limits of a plan. Zero is not "no limit": every limit has a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Longest single SQL statement, milliseconds.
+    pub statement_timeout_ms: u32,
+    /// Longest pause inside an open transaction, milliseconds.
+    pub idle_in_transaction_timeout_ms: u32,
+    /// Longest wait for a database connection before the work is refused, milliseconds.
+    pub acquire_timeout_ms: u32,
+    /// Most database connections that one tenant may hold at once in one process.
+    pub max_connections: u32,
+    /// Largest request body, bytes.
+    pub max_body_bytes: u64,
+    /// Users a tenant may have.
+    pub max_users: u32,
+    /// Sustained requests per second.
+    pub requests_per_second: u32,
+    /// Requests above the sustained rate that may come at once.
+    pub request_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            statement_timeout_ms: 10_000,
+            idle_in_transaction_timeout_ms: 10_000,
+            acquire_timeout_ms: 2_000,
+            max_connections: 4,
+            max_body_bytes: 4 << 20,
+            max_users: 25,
+            requests_per_second: 50,
+            request_burst: 100,
+        }
+    }
+}
+
+/// A plan as the catalog holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Its name.
+    pub name: PlanName,
+    /// Its scheduling class.
+    pub tier: Tier,
+    /// Where a tenant of this plan lives unless asked otherwise.
+    pub isolation: Isolation,
+    /// Its limits.
+    pub limits: Limits,
+    /// Its features.
+    #[schema(value_type = std::collections::BTreeMap<String, crate::feature::FeatureValue>)]
+    pub features: Features,
+}

@@ -1,0 +1,1 @@
+//! Pools, tenant-bound transactions, the fast lane.

@@ -1,0 +1,1 @@
+//! Tower layers: tenant resolution, problem responses.

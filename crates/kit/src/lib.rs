@@ -1,0 +1,1 @@
+//! The SQL kit that lives in each tenant database, and its installer.

@@ -1,0 +1,1 @@
+//! Pure decisions: placement, fair shares. No I/O.

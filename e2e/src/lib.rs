@@ -1,0 +1,1 @@
+//! End-to-end tests: attacks, isolation under load, failure.
