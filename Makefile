@@ -1,0 +1,33 @@
+# Each target does all of its own set-up: scripts/setup installs what is missing, or names the command that does.
+# Settings: UP="--data DIR …" are handed to `insula up`; JOBS bounds the compiler on small machines.
+
+CARGO ?= cargo
+UP ?=
+
+.PHONY: up test bench lint fmt openapi clean-data
+
+## Builds everything and runs it on this machine, with four demo tenants.
+up: setup-run
+	$(CARGO) build --release --locked -p insula-cli -p acmedocs
+	target/release/insula up $(UP)
+
+## All tests, against real servers that they start and stop themselves.
+test: setup-run
+	$(CARGO) build --locked --workspace
+	$(CARGO) test --locked --workspace
+
+## Prints ratios measured in one run and writes bench/RESULTS.md.
+bench: setup-run
+	$(CARGO) build --release --locked --workspace
+	$(CARGO) run --release --locked -p insula-bench -- all
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+.PHONY: setup-run
+setup-run:
+	@scripts/setup
