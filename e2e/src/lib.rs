@@ -1,1 +1,7 @@
-//! End-to-end tests: attacks, isolation under load, failure.
+//! A running Insula, as its users have it: the built binaries, started by `insula up` on an empty folder.
+//!
+//! For: tests that need the whole (isolation under load, failure). Not for: what one crate can show alone.
+//! Always: every process a harness starts ends with it, also when the test fails; ports are free ones; folders temporary.
+
+pub mod client;
+pub mod up;

@@ -1,0 +1,89 @@
+//! AcmeDocs' public API, as a browser or script of one tenant uses it.
+
+use anyhow::{Context, Result, ensure};
+use reqwest::header::HOST;
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::up::{Tenant, Up};
+
+/// One logged-in user of one tenant.
+#[derive(Debug, Clone)]
+pub struct User {
+    http: Client,
+    base: String,
+    host: String,
+    token: String,
+}
+
+impl User {
+    /// Logs in as the tenant's first user.
+    ///
+    /// # Errors
+    /// When the log-in is refused.
+    pub async fn log_in(up: &Up, tenant: &Tenant) -> Result<Self> {
+        let mut user = Self {
+            http: Client::new(),
+            base: up.ready.gateway_url.trim_end_matches('/').to_owned(),
+            host: format!("{}.localhost", tenant.slug),
+            token: String::new(),
+        };
+        let body = json!({"email": tenant.admin.email, "password": tenant.admin.password});
+        let answer = user.send(Method::POST, "/api/session", Some(&body)).await?;
+        let status = answer.status();
+        let body: Value = answer.json().await?;
+        ensure!(status.is_success(), "log-in of {}: {status} {body}", tenant.slug);
+        user.token = body["token"].as_str().context("no token in the answer")?.to_owned();
+        Ok(user)
+    }
+
+    /// The same user with another address of the application (after a restart).
+    #[must_use]
+    pub fn at(&self, up: &Up) -> Self {
+        Self { base: up.ready.gateway_url.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+
+    /// The same session presented to another tenant's host.
+    #[must_use]
+    pub fn at_host_of(&self, other: &Self) -> Self {
+        Self { host: other.host.clone(), ..self.clone() }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// When no answer came.
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).header(HOST, &self.host);
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        Ok(request.send().await?)
+    }
+
+    /// Status and JSON body of a request.
+    ///
+    /// # Errors
+    /// When no answer came or it is not JSON.
+    pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value)> {
+        let answer = self.send(method, path, body).await?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        let value = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).with_context(|| text.clone())? };
+        Ok((status, value))
+    }
+
+    /// Writes a document; its id when the write was acknowledged.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub async fn write(&self, title: &str, body: &str) -> Result<String> {
+        let body = json!({"title": title, "body": body, "tags": ["e2e"]});
+        let (status, json) = self.json(Method::POST, "/api/documents", Some(&body)).await?;
+        ensure!(status == StatusCode::CREATED, "{status} {json}");
+        Ok(json["id"].as_str().context("no id in the answer")?.to_owned())
+    }
+}
