@@ -1,0 +1,144 @@
+//! Cells: database servers with their application stacks.
+
+use chrono::{DateTime, Utc};
+use insula_core::CellName;
+use serde::{Deserialize, Serialize};
+
+/// Who starts a cell's server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// `insula up` does.
+    Embedded,
+    /// Somebody else did; it was registered.
+    Registered,
+}
+
+/// Where a cell stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CellState {
+    /// The supervisor is to start it.
+    Requested,
+    /// It takes tenants.
+    Ready,
+    /// It takes no new tenants; those it has are served.
+    Draining,
+    /// Registered for one tenant of isolation `cell`, and unused.
+    Free,
+    /// The last health check failed.
+    Down,
+    /// The supervisor is to stop it and take it away.
+    Removing,
+}
+
+/// How connections to a cell's server are secured (as libpq's `sslmode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tls {
+    /// Never.
+    Disable,
+    /// When the server can.
+    #[default]
+    Prefer,
+    /// Always, whoever answers.
+    Require,
+    /// Always, and the certificate is the host's.
+    VerifyFull,
+}
+
+/// A cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Cell {
+    /// Its name.
+    pub name: CellName,
+    /// Where in the world.
+    pub region: String,
+    /// What placement may ask for: `eu-only`, `ssd`.
+    pub labels: Vec<String>,
+    /// Who starts its server.
+    pub provider: Provider,
+    /// Where it stands.
+    pub state: CellState,
+    /// For one tenant of isolation `cell`.
+    pub dedicated: bool,
+    /// Where its server listens; null until it does.
+    pub host: Option<String>,
+    /// The server's port; null until it listens.
+    pub port: Option<u16>,
+    /// How connections to it are secured.
+    pub tls: Tls,
+    /// Base URL of its application stack, when it has one.
+    pub app_url: Option<String>,
+    /// Most tenants.
+    pub capacity: u32,
+    /// Tenants it has.
+    pub tenants: u64,
+    /// Which binding of the SQL kit is in force; null until the kit is installed.
+    pub kit_way: Option<i32>,
+    /// Grows with every change; the `ETag` is `"<version>"`.
+    pub version: i64,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// All cells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Cells {
+    /// By name.
+    pub items: Vec<Cell>,
+}
+
+/// Registers a Postgres server (15 or newer) as a cell. The SQL kit is installed in it before the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterCell {
+    /// Its name.
+    pub name: CellName,
+    /// Where its server listens.
+    #[schema(min_length = 1, max_length = 253)]
+    pub host: String,
+    /// The server's port; 5432 unless given.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// The role that Insula administers it with.
+    #[serde(default = "default_admin_role")]
+    #[schema(min_length = 1, max_length = 63)]
+    pub admin_role: String,
+    /// That role's password. Kept in the host side's secrets, never in the catalog, and never told again.
+    pub admin_password: String,
+    /// How connections to it are secured.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Where in the world.
+    #[serde(default = "default_region")]
+    #[schema(max_length = 60)]
+    pub region: String,
+    /// What placement may ask for.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Base URL of its application stack, when it has one.
+    #[serde(default)]
+    pub app_url: Option<String>,
+    /// Most tenants.
+    #[serde(default = "default_capacity")]
+    pub capacity: u32,
+    /// Keep it for one tenant of isolation `cell`.
+    #[serde(default)]
+    pub dedicated: bool,
+}
+
+const fn default_port() -> u16 {
+    5432
+}
+fn default_admin_role() -> String {
+    "postgres".to_owned()
+}
+fn default_region() -> String {
+    "local".to_owned()
+}
+const fn default_capacity() -> u32 {
+    10_000
+}

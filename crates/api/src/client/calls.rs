@@ -1,0 +1,199 @@
+//! The calls, by what they are about.
+
+use insula_core::{CellName, OperationId, PlanName};
+use reqwest::Method;
+use uuid::Uuid;
+
+use super::{Call, Client, Versioned};
+use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintReport};
+use crate::bundle::{Bundle, BundleApplied, Migrations};
+use crate::cell::{Cell, Cells, RegisterCell};
+use crate::domain::{AddDomain, Domain, Domains};
+use crate::error::Error;
+use crate::key::{CreateKey, Key, KeyCreated, Keys};
+use crate::operation::{EventQuery, Operation, OperationEvents, OperationQuery};
+use crate::page::Page;
+use crate::plan::{CreatePlan, Plan, Plans, UpdatePlan};
+use crate::status::Status;
+use crate::tenant::{CreateGrant, CreateTenant, GrantText, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery};
+
+const NOTHING: [(); 0] = [];
+
+// Every call fails with `Error::Problem` when the control plane refuses, and with the other variants when it cannot be
+// spoken to; the `# Errors` sections would say only that, again and again.
+#[allow(clippy::missing_errors_doc)]
+/// Tenants. `tenant` is an id or a slug.
+impl Client {
+    /// Asks for a tenant.
+    pub async fn create_tenant(&self, tenant: &CreateTenant, wait: bool) -> Result<TenantCreated, Error> {
+        self.post(&["v1", "tenants"], &WaitQuery { wait }, tenant).await
+    }
+
+    /// A page of tenants.
+    pub async fn tenants(&self, query: &TenantQuery) -> Result<Page<Tenant>, Error> {
+        self.get(&["v1", "tenants"], query).await
+    }
+
+    /// One tenant.
+    pub async fn tenant(&self, tenant: &str) -> Result<Versioned<Tenant>, Error> {
+        self.get_versioned(&["v1", "tenants", tenant]).await
+    }
+
+    /// Changes a tenant that is still at `etag`.
+    pub async fn update_tenant(&self, tenant: &str, etag: &str, change: &UpdateTenant) -> Result<Versioned<Tenant>, Error> {
+        let path = ["v1", "tenants", tenant];
+        let call = Call::new(Method::PATCH, &path).if_match(Some(etag)).body(change)?;
+        self.send(call).await?.versioned(self.url()).await
+    }
+
+    /// Suspends a tenant: nothing is lost, nothing is served.
+    pub async fn suspend_tenant(&self, tenant: &str, wait: bool) -> Result<Operation, Error> {
+        self.post(&["v1", "tenants", tenant, "suspend"], &WaitQuery { wait }, &serde_json::json!({})).await
+    }
+
+    /// Resumes a suspended tenant.
+    pub async fn resume_tenant(&self, tenant: &str, wait: bool) -> Result<Operation, Error> {
+        self.post(&["v1", "tenants", tenant, "resume"], &WaitQuery { wait }, &serde_json::json!({})).await
+    }
+
+    /// Disables a tenant for good.
+    pub async fn delete_tenant(&self, tenant: &str, wait: bool) -> Result<Operation, Error> {
+        let path = ["v1", "tenants", tenant];
+        self.send(Call::new(Method::DELETE, &path).query(&WaitQuery { wait })?).await?.json_of(self.url()).await
+    }
+
+    /// The host names of a tenant.
+    pub async fn domains(&self, tenant: &str) -> Result<Domains, Error> {
+        self.get(&["v1", "tenants", tenant, "domains"], &NOTHING).await
+    }
+
+    /// Adds a host name.
+    pub async fn add_domain(&self, tenant: &str, domain: &AddDomain) -> Result<Domain, Error> {
+        self.post(&["v1", "tenants", tenant, "domains"], &NOTHING, domain).await
+    }
+
+    /// Takes a host name away.
+    pub async fn remove_domain(&self, tenant: &str, host: &str) -> Result<(), Error> {
+        self.send(Call::new(Method::DELETE, &["v1", "tenants", tenant, "domains", host])).await.map(drop)
+    }
+
+    /// A grant for one backend of the tenant's database.
+    pub async fn grant(&self, tenant: &str, grant: &CreateGrant) -> Result<GrantText, Error> {
+        self.post(&["v1", "tenants", tenant, "grants"], &NOTHING, grant).await
+    }
+}
+
+#[allow(clippy::missing_errors_doc)]
+/// Plans and cells.
+impl Client {
+    /// All plans.
+    pub async fn plans(&self) -> Result<Plans, Error> {
+        self.get(&["v1", "plans"], &NOTHING).await
+    }
+
+    /// One plan.
+    pub async fn plan(&self, name: &PlanName) -> Result<Versioned<Plan>, Error> {
+        self.get_versioned(&["v1", "plans", name.as_str()]).await
+    }
+
+    /// Makes a plan.
+    pub async fn create_plan(&self, plan: &CreatePlan) -> Result<Plan, Error> {
+        self.post(&["v1", "plans"], &NOTHING, plan).await
+    }
+
+    /// Changes a plan that is still at `etag`.
+    pub async fn update_plan(&self, name: &PlanName, etag: &str, change: &UpdatePlan) -> Result<Versioned<Plan>, Error> {
+        let path = ["v1", "plans", name.as_str()];
+        let call = Call::new(Method::PATCH, &path).if_match(Some(etag)).body(change)?;
+        self.send(call).await?.versioned(self.url()).await
+    }
+
+    /// All cells.
+    pub async fn cells(&self) -> Result<Cells, Error> {
+        self.get(&["v1", "cells"], &NOTHING).await
+    }
+
+    /// One cell.
+    pub async fn cell(&self, name: &CellName) -> Result<Versioned<Cell>, Error> {
+        self.get_versioned(&["v1", "cells", name.as_str()]).await
+    }
+
+    /// Registers a Postgres server as a cell.
+    pub async fn register_cell(&self, cell: &RegisterCell) -> Result<Cell, Error> {
+        self.post(&["v1", "cells"], &NOTHING, cell).await
+    }
+
+    /// Lets a cell take no new tenants.
+    pub async fn drain_cell(&self, name: &CellName) -> Result<Cell, Error> {
+        self.post(&["v1", "cells", name.as_str(), "drain"], &NOTHING, &serde_json::json!({})).await
+    }
+
+    /// Lets a draining cell take tenants again.
+    pub async fn undrain_cell(&self, name: &CellName) -> Result<Cell, Error> {
+        self.post(&["v1", "cells", name.as_str(), "undrain"], &NOTHING, &serde_json::json!({})).await
+    }
+}
+
+#[allow(clippy::missing_errors_doc)]
+/// Operations, audit, keys, and the whole.
+impl Client {
+    /// A page of operations.
+    pub async fn operations(&self, query: &OperationQuery) -> Result<Page<Operation>, Error> {
+        self.get(&["v1", "operations"], query).await
+    }
+
+    /// One operation.
+    pub async fn operation(&self, id: OperationId) -> Result<Operation, Error> {
+        self.get(&["v1", "operations", &id.to_string()], &NOTHING).await
+    }
+
+    /// What happened in an operation since; waits for news when asked to.
+    pub async fn operation_events(&self, id: OperationId, query: &EventQuery) -> Result<OperationEvents, Error> {
+        self.get(&["v1", "operations", &id.to_string(), "events"], query).await
+    }
+
+    /// A page of the audit log.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<Page<AuditEntry>, Error> {
+        self.get(&["v1", "audit"], query).await
+    }
+
+    /// Whether the audit log is whole.
+    pub async fn verify_audit(&self) -> Result<AuditVerdict, Error> {
+        self.get(&["v1", "audit", "verify"], &NOTHING).await
+    }
+
+    /// What the SQL kit's lint finds in every database that holds tenants.
+    pub async fn lint(&self) -> Result<LintReport, Error> {
+        self.get(&["v1", "lint"], &NOTHING).await
+    }
+
+    /// All keys.
+    pub async fn keys(&self) -> Result<Keys, Error> {
+        self.get(&["v1", "keys"], &NOTHING).await
+    }
+
+    /// Makes a key.
+    pub async fn create_key(&self, key: &CreateKey) -> Result<KeyCreated, Error> {
+        self.post(&["v1", "keys"], &NOTHING, key).await
+    }
+
+    /// Revokes a key.
+    pub async fn revoke_key(&self, id: Uuid) -> Result<Key, Error> {
+        self.send(Call::new(Method::DELETE, &["v1", "keys", &id.to_string()])).await?.json_of(self.url()).await
+    }
+
+    /// Hands in the application's bundle.
+    pub async fn put_bundle(&self, bundle: &Bundle) -> Result<BundleApplied, Error> {
+        self.send(Call::new(Method::PUT, &["v1", "bundle"]).body(bundle)?).await?.json_of(self.url()).await
+    }
+
+    /// The migrations that the control plane has.
+    pub async fn migrations(&self) -> Result<Migrations, Error> {
+        self.get(&["v1", "migrations"], &NOTHING).await
+    }
+
+    /// The whole at a glance.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.get(&["v1", "status"], &NOTHING).await
+    }
+}
