@@ -1,7 +1,7 @@
 //! Who did what: the audit log, and what the SQL kit's lint finds.
 
 use chrono::{DateTime, Utc};
-use insula_core::TenantId;
+use insula_core::{CellName, TenantId};
 use serde::{Deserialize, Serialize};
 
 /// One deed.
@@ -34,10 +34,7 @@ pub struct AuditQuery {
     /// To this tenant (id or slug).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// By this actor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-    /// This action, or all that begin with it when it ends with a dot (`tenant.`).
+    /// This action (`tenant.create`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// Most items to answer with: 1 to 500, 50 unless given.
@@ -54,44 +51,53 @@ pub struct AuditQuery {
 pub struct AuditVerdict {
     /// No entry is missing or changed.
     pub intact: bool,
-    /// Entries in the log.
-    pub entries: i64,
     /// The first entry that does not fit.
     pub first_bad: Option<i64>,
 }
 
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// It leaks, or could.
-    Error,
-    /// It does not leak, and should not stay so.
-    Warning,
+/// Where to look for leaks: everywhere unless given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct LintQuery {
+    /// In the databases of this cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub cell: Option<CellName>,
+    /// In the database of this tenant (id or slug).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
 }
 
 /// Something in a tenant database that could leak.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LintFinding {
-    /// The cell.
-    pub cell: String,
-    /// The database.
-    pub database: String,
     /// The rule that it breaks.
     pub rule: String,
     /// The table, view, constraint, function or role.
     pub object: String,
     /// What is wrong, and how to mend it.
     pub detail: String,
-    /// How bad.
-    pub severity: Severity,
+    /// `error` or `warning`.
+    pub severity: String,
 }
 
-/// What the lint found in every database that holds tenants.
+/// What the SQL kit's lint found in one database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LintedDatabase {
+    /// The cell.
+    pub cell: CellName,
+    /// The database.
+    pub database: String,
+    /// Empty: nothing leaks.
+    pub findings: Vec<LintFinding>,
+}
+
+/// What the lint found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LintReport {
-    /// Databases looked at.
-    pub databases: u32,
-    /// What was found; empty is good.
-    pub findings: Vec<LintFinding>,
+    /// No database leaks.
+    pub clean: bool,
+    /// Each database that was looked at.
+    pub databases: Vec<LintedDatabase>,
 }

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::operation::Operation;
+
 /// Migrations and seed of an application (`acmedocs bundle` prints one).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,15 +30,13 @@ pub struct Migration {
     pub sql: String,
 }
 
-/// What handing in a bundle did.
+/// A bundle that was handed in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct BundleApplied {
-    /// The last migration.
-    pub version: i64,
-    /// Migrations that were new.
-    pub added: u32,
-    /// Databases and schemas that were migrated.
-    pub migrated: u32,
+pub struct BundlePut {
+    /// Its last migration.
+    pub schema_version: i64,
+    /// The work of applying it; null when everything has it already.
+    pub operation: Option<Operation>,
 }
 
 /// A migration that the control plane has, and how far it is.

@@ -80,18 +80,10 @@ pub struct Cell {
     pub version: i64,
     /// When it was made.
     pub created_at: DateTime<Utc>,
-    /// When it last changed.
-    pub updated_at: DateTime<Utc>,
 }
 
-/// All cells.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Cells {
-    /// By name.
-    pub items: Vec<Cell>,
-}
-
-/// Registers a Postgres server (15 or newer) as a cell. The SQL kit is installed in it before the answer.
+/// Registers a Postgres server (15 or newer) as a cell. Its admin login is not part of the request: put it into the host
+/// side's secrets file under the same name first. The cell is `requested` until the SQL kit is installed in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegisterCell {
@@ -103,12 +95,6 @@ pub struct RegisterCell {
     /// The server's port; 5432 unless given.
     #[serde(default = "default_port")]
     pub port: u16,
-    /// The role that Insula administers it with.
-    #[serde(default = "default_admin_role")]
-    #[schema(min_length = 1, max_length = 63)]
-    pub admin_role: String,
-    /// That role's password. Kept in the host side's secrets, never in the catalog, and never told again.
-    pub admin_password: String,
     /// How connections to it are secured.
     #[serde(default)]
     pub tls: Tls,
@@ -132,9 +118,6 @@ pub struct RegisterCell {
 
 const fn default_port() -> u16 {
     5432
-}
-fn default_admin_role() -> String {
-    "postgres".to_owned()
 }
 fn default_region() -> String {
     "local".to_owned()

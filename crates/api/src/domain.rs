@@ -23,10 +23,3 @@ pub struct AddDomain {
     #[schema(max_length = 253)]
     pub host: String,
 }
-
-/// All host names of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Domains {
-    /// By name.
-    pub items: Vec<Domain>,
-}

@@ -63,13 +63,6 @@ pub struct Key {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
-/// All keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Keys {
-    /// Newest first.
-    pub items: Vec<Key>,
-}
-
 /// Makes a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

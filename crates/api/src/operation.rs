@@ -45,7 +45,7 @@ impl OperationState {
 pub struct Operation {
     /// Its id.
     pub id: OperationId,
-    /// What it does: `provision`, `suspend`, `resume`, `delete`, `migrate`, ...
+    /// What it does: `tenant.provision`, `tenant.suspend`, `tenant.resume`, `tenant.delete`, `cell.prepare`, `bundle.apply`.
     pub kind: String,
     /// The tenant it is about, when it is about one.
     pub tenant: Option<TenantId>,
@@ -57,8 +57,11 @@ pub struct Operation {
     pub steps_done: i32,
     /// Steps in all.
     pub steps_total: i32,
-    /// How often it was taken up.
+    /// Tries of the step at hand that failed and may yet work.
     pub attempts: i32,
+    /// What it made.
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<serde_json::Value>,
     /// Why it failed, or last failed.
     pub error: Option<OperationError>,
     /// Whose key asked for it.

@@ -31,13 +31,6 @@ pub struct Plan {
     pub updated_at: DateTime<Utc>,
 }
 
-/// All plans.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Plans {
-    /// By name.
-    pub items: Vec<Plan>,
-}
-
 /// What becomes of one feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]

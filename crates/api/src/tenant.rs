@@ -42,6 +42,9 @@ pub struct Tenant {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// When it was disabled for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// Limits by name, as in [`insula_core::Limits`].
@@ -62,11 +65,11 @@ pub struct Placement {
     pub state: MoveState,
 }
 
-/// How a tenant looks and counts. Unset values are the product's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+/// A tenant's own looks and customs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The name that its users see.
+    /// What its pages are headed with; its name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 200)]
     pub brand_name: Option<String>,
@@ -74,14 +77,28 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "#2f6f4f", pattern = "^#[0-9a-fA-F]{6}$")]
     pub color: Option<String>,
-    /// BCP 47 tag.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// BCP 47 tag; `en` unless given.
+    #[serde(default = "default_locale")]
     #[schema(example = "en-GB", max_length = 35)]
-    pub locale: Option<String>,
-    /// IANA name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: String,
+    /// IANA name; `UTC` unless given.
+    #[serde(default = "default_time_zone")]
     #[schema(example = "Europe/Zurich", max_length = 64)]
-    pub time_zone: Option<String>,
+    pub time_zone: String,
+}
+
+fn default_locale() -> String {
+    "en".to_owned()
+}
+
+fn default_time_zone() -> String {
+    "UTC".to_owned()
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { brand_name: None, color: None, locale: default_locale(), time_zone: default_time_zone() }
+    }
 }
 
 /// Asks for a tenant.
@@ -102,7 +119,13 @@ pub struct CreateTenant {
     /// A cell to place it in; the best one unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<CellName>,
-    /// Login of its first user; `admin@SLUG.example` unless given.
+    /// Only cells of this region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Only cells that have all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Login of its first user; `admin@SLUG.localhost` unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 254)]
     pub admin_email: Option<String>,

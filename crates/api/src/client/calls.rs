@@ -5,15 +5,15 @@ use reqwest::Method;
 use uuid::Uuid;
 
 use super::{Call, Client, Versioned};
-use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintReport};
-use crate::bundle::{Bundle, BundleApplied, Migrations};
-use crate::cell::{Cell, Cells, RegisterCell};
-use crate::domain::{AddDomain, Domain, Domains};
+use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintQuery, LintReport};
+use crate::bundle::{Bundle, BundlePut, Migrations};
+use crate::cell::{Cell, RegisterCell};
+use crate::domain::{AddDomain, Domain};
 use crate::error::Error;
-use crate::key::{CreateKey, Key, KeyCreated, Keys};
+use crate::key::{CreateKey, Key, KeyCreated};
 use crate::operation::{EventQuery, Operation, OperationEvents, OperationQuery};
-use crate::page::Page;
-use crate::plan::{CreatePlan, Plan, Plans, UpdatePlan};
+use crate::page::{Page, PageQuery};
+use crate::plan::{CreatePlan, Plan, UpdatePlan};
 use crate::status::Status;
 use crate::tenant::{CreateGrant, CreateTenant, GrantText, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery};
 
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// The host names of a tenant.
-    pub async fn domains(&self, tenant: &str) -> Result<Domains, Error> {
+    pub async fn domains(&self, tenant: &str) -> Result<Page<Domain>, Error> {
         self.get(&["v1", "tenants", tenant, "domains"], &NOTHING).await
     }
 
@@ -87,8 +87,8 @@ impl Client {
 /// Plans and cells.
 impl Client {
     /// All plans.
-    pub async fn plans(&self) -> Result<Plans, Error> {
-        self.get(&["v1", "plans"], &NOTHING).await
+    pub async fn plans(&self, page: &PageQuery) -> Result<Page<Plan>, Error> {
+        self.get(&["v1", "plans"], page).await
     }
 
     /// One plan.
@@ -109,8 +109,8 @@ impl Client {
     }
 
     /// All cells.
-    pub async fn cells(&self) -> Result<Cells, Error> {
-        self.get(&["v1", "cells"], &NOTHING).await
+    pub async fn cells(&self, page: &PageQuery) -> Result<Page<Cell>, Error> {
+        self.get(&["v1", "cells"], page).await
     }
 
     /// One cell.
@@ -163,13 +163,13 @@ impl Client {
     }
 
     /// What the SQL kit's lint finds in every database that holds tenants.
-    pub async fn lint(&self) -> Result<LintReport, Error> {
-        self.get(&["v1", "lint"], &NOTHING).await
+    pub async fn lint(&self, query: &LintQuery) -> Result<LintReport, Error> {
+        self.get(&["v1", "lint"], query).await
     }
 
     /// All keys.
-    pub async fn keys(&self) -> Result<Keys, Error> {
-        self.get(&["v1", "keys"], &NOTHING).await
+    pub async fn keys(&self, page: &PageQuery) -> Result<Page<Key>, Error> {
+        self.get(&["v1", "keys"], page).await
     }
 
     /// Makes a key.
@@ -183,8 +183,11 @@ impl Client {
     }
 
     /// Hands in the application's bundle.
-    pub async fn put_bundle(&self, bundle: &Bundle) -> Result<BundleApplied, Error> {
-        self.send(Call::new(Method::PUT, &["v1", "bundle"]).body(bundle)?).await?.json_of(self.url()).await
+    pub async fn put_bundle(&self, bundle: &Bundle, wait: bool) -> Result<BundlePut, Error> {
+        self.send(Call::new(Method::PUT, &["v1", "bundle"]).query(&WaitQuery { wait })?.body(bundle)?)
+            .await?
+            .json_of(self.url())
+            .await
     }
 
     /// The migrations that the control plane has.
