@@ -1,1 +1,22 @@
-//! Logs, metrics, the admin port, graceful drain.
+//! How a process of Insula is watched and stopped: logs, metrics, the admin port, graceful drain.
+//!
+//! For: every house (control plane, application, later gateway and router). Not for: deciding anything, or for numbers per
+//! tenant: those are usage meters, not metrics. Always: no tenant in a metric's labels ([`budget`] refuses them), no secret in a log,
+//! and the admin port answers while the data path is saturated.
+
+pub mod admin;
+pub mod budget;
+pub mod build;
+pub mod drain;
+pub mod error;
+pub mod logs;
+pub mod meters;
+pub mod parent;
+pub mod readiness;
+pub mod security;
+
+pub use admin::Admin;
+pub use drain::Shutdown;
+pub use error::Error;
+pub use readiness::{Gate, Readiness};
+pub use security::Alarm;

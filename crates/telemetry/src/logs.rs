@@ -1,0 +1,115 @@
+//! Logs to standard error: JSON lines for programs, plain text for people.
+//!
+//! `RUST_LOG` filters (default `info`). `INSULA_LOG_FORMAT` is `json` or `human`; without it a terminal gets `human` and anything else
+//! `json`. Always: every line names the service, and one event is one write, so that lines of several threads never mix.
+
+use std::io::{self, IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::error::Error;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Json,
+    Human,
+}
+
+/// Starts logging for this process. A second call changes nothing (tests share a process).
+///
+/// # Errors
+/// When `RUST_LOG` is not a filter.
+pub fn init(service: &'static str) -> Result<(), Error> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::Filter(e.to_string()))?,
+        // The driver's own chatter repeats SQL text, which may hold what an application put there.
+        Err(_) => EnvFilter::new("info,sqlx=warn"),
+    };
+    let terminal = io::stderr().is_terminal();
+    let format = match std::env::var("INSULA_LOG_FORMAT").as_deref() {
+        Ok("json") => Format::Json,
+        Ok("human") => Format::Human,
+        _ if terminal => Format::Human,
+        _ => Format::Json,
+    };
+    let lines = Lines { service, format };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(terminal);
+    // Fails only when a subscriber is there already: the first one stays.
+    let _already = match format {
+        Format::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init(),
+        Format::Human => builder.finish().try_init(),
+    };
+    Ok(())
+}
+
+/// Makes one writer per event.
+#[derive(Clone, Copy)]
+struct Lines {
+    service: &'static str,
+    format: Format,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line(*self)
+    }
+}
+
+/// Puts the service's name into a line and passes it on whole.
+struct Line(Lines);
+
+impl Line {
+    fn render(&self, event: &[u8]) -> Vec<u8> {
+        let mut line = Vec::with_capacity(event.len() + self.0.service.len() + 16);
+        match (self.0.format, event) {
+            (Format::Json, [b'{', rest @ ..]) => {
+                line.extend_from_slice(b"{\"service\":\"");
+                line.extend_from_slice(self.0.service.as_bytes());
+                line.extend_from_slice(b"\",");
+                line.extend_from_slice(rest);
+            }
+            (Format::Human, _) => {
+                line.extend_from_slice(self.0.service.as_bytes());
+                line.push(b' ');
+                line.extend_from_slice(event);
+            }
+            (Format::Json, _) => line.extend_from_slice(event),
+        }
+        line
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(&self.render(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_line_names_the_service_and_stays_json() {
+        let line = Line(Lines { service: "control", format: Format::Json }).render(b"{\"level\":\"INFO\"}\n");
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(value["service"], "control");
+        assert_eq!(value["level"], "INFO");
+    }
+
+    #[test]
+    fn a_human_line_begins_with_the_service() {
+        let line = Line(Lines { service: "control", format: Format::Human }).render(b"INFO ready\n");
+        assert_eq!(line, b"control INFO ready\n");
+    }
+}
