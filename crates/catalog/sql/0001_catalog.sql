@@ -4,6 +4,14 @@
 
 CREATE SCHEMA catalog;
 
+-- Which of these files were applied (crates/catalog/src/schema.rs).
+CREATE TABLE catalog.schema_migration (
+    version     integer PRIMARY KEY,
+    name        text NOT NULL,
+    checksum    bytea NOT NULL,                        -- sha256 of the file
+    applied_at  timestamptz NOT NULL DEFAULT now()
+);
+
 -- What tenants buy. Plans are data.
 CREATE TABLE catalog.plan (
     name        text PRIMARY KEY,
@@ -247,24 +255,44 @@ CREATE TABLE catalog.change (
     id          text NOT NULL,                         -- tenant id (tenant, domain, placement), plan, cell, or cell/database
     at          timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+-- Every change above `oldest` is still in the feed; a reader that has seen less loads everything anew.
 CREATE TABLE catalog.revision (one boolean PRIMARY KEY DEFAULT true CHECK (one), rev bigint NOT NULL, oldest bigint NOT NULL DEFAULT 0);
 INSERT INTO catalog.revision (rev) VALUES (0);
 
--- Deferred to the commit, so that the revision's row is locked for the length of a commit and no longer; the lock makes
--- revisions appear in their order. A reader that has seen N will never see something at or below N later.
-CREATE FUNCTION catalog.feed() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE r bigint; row_ jsonb := to_jsonb(CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END); what text := TG_ARGV[0]; whom text;
-BEGIN
-    whom := CASE what
+CREATE FUNCTION catalog.feed_id(what text, row_ jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE what
         WHEN 'tenant' THEN row_ ->> 'id'
         WHEN 'domain' THEN row_ ->> 'tenant'
         WHEN 'placement' THEN row_ ->> 'tenant'
         WHEN 'database' THEN (row_ ->> 'cell') || '/' || (row_ ->> 'name')
-        ELSE row_ ->> 'name' END;
-    UPDATE catalog.revision SET rev = rev + 1 RETURNING rev INTO r;
-    INSERT INTO catalog.change (rev, kind, id) VALUES (r, what, whom);
-    PERFORM pg_notify('insula_change', r::text);
+        ELSE row_ ->> 'name' END
+$$;
+
+-- Deferred to the commit, so that the revision's row is locked for the length of a commit and no longer; the lock makes
+-- revisions appear in their order. A reader that has seen N will never see something at or below N later.
+-- A row that changes its name (a warm database at its claim, a domain given to another tenant) is a change of both names.
+CREATE FUNCTION catalog.feed() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE r bigint; whom text; before text;
+BEGIN
+    IF TG_OP <> 'INSERT' THEN before := catalog.feed_id(TG_ARGV[0], to_jsonb(OLD)); END IF;
+    IF TG_OP <> 'DELETE' THEN whom := catalog.feed_id(TG_ARGV[0], to_jsonb(NEW)); END IF;
+    FOR whom IN SELECT DISTINCT x FROM unnest(ARRAY[before, whom]) x WHERE x IS NOT NULL LOOP
+        UPDATE catalog.revision SET rev = rev + 1 RETURNING rev INTO r;
+        INSERT INTO catalog.change (rev, kind, id) VALUES (r, TG_ARGV[0], whom);
+    END LOOP;
+    -- Without a payload, so that Postgres sends one for a transaction, however many rows it changed.
+    PERFORM pg_notify('insula_change', '');
     RETURN NULL;
+END $$;
+
+-- Forgets all but the newest `keep` revisions; answers how many changes went.
+CREATE FUNCTION catalog.trim_feed(keep bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE cut bigint; n bigint;
+BEGIN
+    UPDATE catalog.revision SET oldest = greatest(oldest, rev - keep) RETURNING oldest INTO cut;
+    DELETE FROM catalog.change WHERE rev <= cut;
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN n;
 END $$;
 CREATE CONSTRAINT TRIGGER feed AFTER INSERT OR UPDATE OR DELETE ON catalog.plan DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION catalog.feed('plan');
 CREATE CONSTRAINT TRIGGER feed AFTER INSERT OR UPDATE OR DELETE ON catalog.cell DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION catalog.feed('cell');
@@ -276,7 +304,10 @@ CREATE CONSTRAINT TRIGGER feed AFTER UPDATE OR DELETE ON catalog.placement DEFER
 
 -- Data planes read, and read only this.
 DO $$ BEGIN
-    IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'insula_reader') THEN CREATE ROLE insula_reader LOGIN NOINHERIT; END IF;
+    IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'insula_reader') THEN
+        -- Roles belong to the server: another catalog on it may be making this one right now.
+        BEGIN CREATE ROLE insula_reader LOGIN NOINHERIT; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
+    END IF;
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO insula_reader', current_database());
 END $$;

@@ -1,1 +1,34 @@
-//! What a process knows of the catalog: source, snapshot, watch.
+//! What a process knows of the catalog, floor 2.
+//!
+//! For: following the control plane's database ([`Source`], [`PgSource`]), the snapshot in memory that requests are decided
+//! from ([`Catalog`]: wait-free reads of a [`Route`] by host, slug or id), how old that knowledge is, a source for tests
+//! ([`FakeSource`]), and the catalog's own schema ([`schema::migrate`]). Not for: writing to the catalog (the control plane does)
+//! or deciding anything (`insula-planner` does).
+//!
+//! Always: a reader takes no lock, allocates nothing and waits for nobody; it sees each tenant as of one revision; and nobody
+//! can hold a database's new fence with a tenant's old placement ([`Catalog::fence_of`]).
+
+mod backoff;
+mod catalog;
+mod error;
+pub mod fake;
+mod follower;
+pub mod host;
+mod plans;
+mod postgres;
+mod route;
+pub mod row;
+pub mod schema;
+mod snapshot;
+mod source;
+mod table;
+mod writer;
+
+pub use catalog::{Catalog, Freshness, Options, RefreshError};
+pub use error::Error;
+pub use fake::FakeSource;
+pub use postgres::PgSource;
+pub use route::{Route, RouteRef};
+pub use row::{Cell, CellState, Tls};
+pub use snapshot::FENCE_UNKNOWN;
+pub use source::Source;

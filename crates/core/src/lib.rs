@@ -27,4 +27,4 @@ pub use keys::{CellKey, KeyRing, RootKey};
 pub use placement::{Isolation, MoveState, Placement};
 pub use plan::{Limits, Plan, Tier};
 pub use slug::{CellName, PlanName, Slug};
-pub use tenant::TenantState;
+pub use tenant::{TenantSettings, TenantState};

@@ -57,6 +57,23 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// These limits with some fields replaced: a tenant's overrides, as the catalog holds them (a JSON object by field).
+    ///
+    /// # Errors
+    /// When a field is unknown or its value does not fit.
+    pub fn overridden(&self, by: &serde_json::Map<String, serde_json::Value>) -> Result<Self, serde_json::Error> {
+        if by.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut all = serde_json::to_value(self)?;
+        if let Some(fields) = all.as_object_mut() {
+            fields.extend(by.iter().map(|(name, value)| (name.clone(), value.clone())));
+        }
+        serde_json::from_value(all)
+    }
+}
+
 /// A plan as the catalog holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,4 +89,20 @@ pub struct Plan {
     /// Its features.
     #[schema(value_type = std::collections::BTreeMap<String, crate::feature::FeatureValue>)]
     pub features: Features,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_replace_fields_and_refuse_unknown_ones() {
+        let by = |json: &str| serde_json::from_str(json).unwrap();
+        let limits = Limits::default().overridden(&by(r#"{"max_users":7}"#)).unwrap();
+        assert_eq!(limits, Limits { max_users: 7, ..Limits::default() });
+        assert_eq!(Limits::default().overridden(&by("{}")).unwrap(), Limits::default());
+        for bad in [r#"{"max_user":7}"#, r#"{"max_users":-1}"#, r#"{"max_users":"many"}"#] {
+            assert!(Limits::default().overridden(&by(bad)).is_err(), "{bad}");
+        }
+    }
 }

@@ -1,0 +1,250 @@
+//! The handle through which a process knows the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use insula_core::{CellName, Kind, TenantId};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::follower::Follower;
+use crate::route::{Route, RouteRef};
+use crate::row::Cell;
+use crate::snapshot::{FENCE_UNKNOWN, Snapshot};
+use crate::source::Source;
+
+/// How a catalog is followed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `SLUG.<base_domain>` leads to the tenant of that slug. Lower case, without port.
+    pub base_domain: String,
+    /// How often to ask for changes when no push comes.
+    pub poll: Duration,
+    /// Past this age, knowledge is [`Freshness::Stale`]: warn.
+    pub soft: Duration,
+    /// Past this age, knowledge is [`Freshness::Expired`]: refuse what is safety critical.
+    pub hard: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            base_domain: "localhost".into(),
+            poll: Duration::from_secs(1),
+            soft: Duration::from_secs(10),
+            hard: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How far the snapshot's age is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Younger than the soft bound.
+    Fresh,
+    /// Between the bounds: serve, and warn.
+    Stale,
+    /// Past the hard bound, or never loaded: fail closed for what is safety critical, serve for the rest.
+    Expired,
+}
+
+/// The catalog as this process knows it, followed in the background. Clones share it; the following stops when the last is gone.
+#[derive(Clone)]
+pub struct Catalog {
+    shared: Arc<Shared>,
+    /// Dropped with the last handle, which the follower sees.
+    _alive: Arc<watch::Sender<()>>,
+}
+
+/// What handles and the follower share.
+pub(crate) struct Shared {
+    pub(crate) snapshot: Arc<Snapshot>,
+    soft: Duration,
+    hard: Duration,
+    epoch: Instant,
+    /// Milliseconds from `epoch` to the last contact, plus one; 0 before the first.
+    contact: AtomicU64,
+    revision: watch::Sender<i64>,
+    /// Refreshes asked for so far, and the last pass that answered some.
+    pub(crate) asked: AtomicU64,
+    ask: Notify,
+    answered: watch::Sender<(u64, Result<(), Arc<Error>>)>,
+}
+
+impl Shared {
+    pub(crate) fn reached(&self, revision: i64) {
+        self.contacted();
+        self.revision.send_replace(revision);
+    }
+
+    pub(crate) fn contacted(&self) {
+        let ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.contact.store(ms + 1, Ordering::Release);
+    }
+
+    pub(crate) fn answer(&self, asked: u64, result: Result<(), Arc<Error>>) {
+        drop(self.answered.send_replace((asked, result)));
+    }
+
+    /// Resolves when somebody has asked after `answered`.
+    pub(crate) async fn refresh_asked(&self, answered: u64) {
+        loop {
+            let ask = self.ask.notified();
+            if self.asked.load(Ordering::Acquire) > answered {
+                return;
+            }
+            ask.await;
+        }
+    }
+}
+
+impl Catalog {
+    /// Follows a source on the current tokio runtime. Empty until [`Catalog::ready`].
+    #[must_use]
+    pub fn start(source: impl Source, options: Options) -> Self {
+        let base = options.base_domain.trim_matches('.').to_ascii_lowercase();
+        let shared = Arc::new(Shared {
+            snapshot: Arc::new(Snapshot::new(&base)),
+            soft: options.soft,
+            hard: options.hard,
+            epoch: Instant::now(),
+            contact: AtomicU64::new(0),
+            revision: watch::channel(-1).0,
+            asked: AtomicU64::new(0),
+            ask: Notify::new(),
+            answered: watch::channel((0, Ok(()))).0,
+        });
+        let (alive, stop) = watch::channel(());
+        tokio::spawn(Follower::new(source, Arc::clone(&shared), &options).run(stop));
+        Self { shared, _alive: Arc::new(alive) }
+    }
+
+    /// Resolves when the catalog has been loaded once. Waits through outages: put a timeout around it where a start must fail.
+    pub async fn ready(&self) {
+        let mut revision = self.shared.revision.subscribe();
+        // The sender lives in `self`.
+        revision.wait_for(|rev| *rev >= 0).await.ok();
+    }
+
+    /// Whether the catalog has been loaded once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.revision() >= 0
+    }
+
+    /// The tenant of a `Host` header or an authority: `SLUG.<base domain>` or a verified custom domain, in any case, with or
+    /// without a port or a trailing dot.
+    #[must_use]
+    #[inline]
+    pub fn by_host(&self, host: &str) -> Option<RouteRef> {
+        self.shared.snapshot.by_host(host)
+    }
+
+    /// The tenant of a slug.
+    #[must_use]
+    #[inline]
+    pub fn by_slug(&self, slug: &str) -> Option<RouteRef> {
+        self.shared.snapshot.by_slug(slug)
+    }
+
+    /// The tenant of an id.
+    #[must_use]
+    #[inline]
+    pub fn by_id(&self, id: TenantId) -> Option<RouteRef> {
+        self.shared.snapshot.by_id(id)
+    }
+
+    /// A cell.
+    #[must_use]
+    pub fn cell(&self, name: &CellName) -> Option<Arc<Cell>> {
+        self.shared.snapshot.cells.load().get(name).map(Arc::clone)
+    }
+
+    /// All cells.
+    #[must_use]
+    pub fn cells(&self) -> Arc<BTreeMap<CellName, Arc<Cell>>> {
+        self.shared.snapshot.cells.load_full()
+    }
+
+    /// The fence to put in a grant for `route`: right whenever the route was read. [`FENCE_UNKNOWN`] when the tenant no longer
+    /// stands as the route says; the database then looks for itself, and refuses if the route is outdated.
+    #[must_use]
+    pub fn fence_of(&self, route: &Route) -> i64 {
+        self.shared.snapshot.fence_of(route)
+    }
+
+    /// A database's fence, [`FENCE_UNKNOWN`] when it is not known. Not for grants: a fence that is read *after* a route may be
+    /// newer than the route, and would make an outdated grant look current. [`Catalog::fence_of`] cannot go wrong.
+    #[must_use]
+    pub fn fence(&self, cell: &CellName, database: &str) -> i64 {
+        let known = self.shared.snapshot.database(cell.as_str(), database);
+        known.map_or(FENCE_UNKNOWN, |database| database.fence.load(Ordering::Acquire))
+    }
+
+    /// Time since the last successful contact with the source; since the start when there was none yet.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        let contact = self.shared.contact.load(Ordering::Acquire);
+        self.shared.epoch.elapsed().saturating_sub(Duration::from_millis(contact.saturating_sub(1)))
+    }
+
+    /// [`Catalog::age`] against the bounds.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        if !self.is_ready() || self.age() > self.shared.hard {
+            Freshness::Expired
+        } else if self.age() > self.shared.soft {
+            Freshness::Stale
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// The revision that the snapshot shows; -1 before the first load.
+    #[must_use]
+    pub fn revision(&self) -> i64 {
+        *self.shared.revision.borrow()
+    }
+
+    /// A value that is marked changed with every new revision, and holds it.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<i64> {
+        self.shared.revision.subscribe()
+    }
+
+    /// Catches up with everything committed before this call. However many ask at once, the source is asked once.
+    ///
+    /// # Errors
+    /// When the source does not answer; the snapshot stays as it is.
+    pub async fn refresh(&self) -> Result<(), RefreshError> {
+        let mut answered = self.shared.answered.subscribe();
+        let mine = self.shared.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        self.shared.ask.notify_one();
+        match answered.wait_for(|(asked, _)| *asked >= mine).await {
+            Ok(answer) => answer.1.clone().map_err(RefreshError),
+            Err(_) => Err(RefreshError(Arc::new(Error::Stopped))),
+        }
+    }
+}
+
+/// Why a refresh failed; shared by all who asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RefreshError(Arc<Error>);
+
+impl RefreshError {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("revision", &self.revision()).field("age", &self.age()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! The background task that keeps a snapshot up to date: it loads once, then follows changes, woken by the source's push, by a
+//! refresh, or by the clock. It is the snapshot's one writer.
+//!
+//! Always: it never gives up; an outage is logged once when it begins and once when it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Error;
+use crate::backoff::{Backoff, jittered};
+use crate::catalog::{Options, Shared};
+use crate::source::Source;
+use crate::writer::{Load, Writer};
+
+/// No refresh tries a failing source more often than this.
+const LEAST_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) struct Follower<S> {
+    source: Arc<S>,
+    shared: Arc<Shared>,
+    writer: Writer,
+    poll: Duration,
+    /// The revision that the snapshot shows; `None` before the first load.
+    at: Option<i64>,
+    outage: Option<Outage>,
+}
+
+struct Outage {
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl<S: Source> Follower<S> {
+    pub(crate) fn new(source: S, shared: Arc<Shared>, options: &Options) -> Self {
+        let writer = Writer::new(Arc::clone(&shared.snapshot));
+        Self { source: Arc::new(source), shared, writer, poll: options.poll, at: None, outage: None }
+    }
+
+    /// Follows until every handle is gone.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<()>) {
+        let mut wake = self.source.wake_ups();
+        let mut listening = true;
+        loop {
+            // Whoever asked for a refresh until here is answered by this pass.
+            let asked = self.shared.asked.load(Ordering::Acquire);
+            wake.mark_unchanged();
+            let began = Instant::now();
+            let passed = tokio::select! {
+                // An error means that the last handle is gone; nothing is ever sent.
+                _ = stop.changed() => return,
+                passed = self.pass() => passed,
+            };
+            let next = self.note(passed, asked);
+            let failing = self.outage.is_some();
+            tokio::select! {
+                _ = stop.changed() => return,
+                // A push says that the source is there again, too.
+                woken = wake.changed(), if listening => listening = woken.is_ok(),
+                () = self.shared.refresh_asked(asked) => {}
+                () = sleep_until(next) => {}
+            }
+            if failing {
+                sleep_until(began + LEAST_PAUSE).await;
+            }
+        }
+    }
+
+    /// Brings the snapshot to the present.
+    async fn pass(&mut self) -> Result<(), Error> {
+        let Some(at) = self.at else { return self.load().await };
+        match self.source.changes(at).await {
+            Ok(changes) => {
+                // Only a load knows what a plan that could not be read before is for.
+                if !changes.changes.is_empty() && !self.writer.apply(changes.changes) {
+                    return self.load().await;
+                }
+                self.reached(changes.revision);
+                Ok(())
+            }
+            Err(Error::Trimmed { since }) => {
+                tracing::info!(since, "the change feed does not reach back so far: loading the catalog anew");
+                self.load().await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), Error> {
+        let (sender, mut pages) = mpsc::channel(2);
+        let source = Arc::clone(&self.source);
+        let mut load = Load::default();
+        let began = Instant::now();
+        let take = async {
+            while let Some(page) = pages.recv().await {
+                self.writer.page(&mut load, page);
+            }
+        };
+        let (revision, ()) = tokio::join!(source.load(sender), take);
+        let revision = revision?;
+        self.writer.finish(load);
+        self.reached(revision);
+        tracing::info!(revision, seconds = began.elapsed().as_secs_f32(), "catalog loaded");
+        Ok(())
+    }
+
+    fn reached(&mut self, revision: i64) {
+        self.at = Some(revision);
+        self.shared.reached(revision);
+    }
+
+    /// Keeps account of a pass; answers when the next one is due.
+    fn note(&mut self, passed: Result<(), Error>, asked: u64) -> Instant {
+        match passed {
+            Ok(()) => {
+                self.shared.contacted();
+                self.shared.answer(asked, Ok(()));
+                if let Some(outage) = self.outage.take() {
+                    tracing::info!(seconds = outage.since.elapsed().as_secs_f32(), "the catalog is back");
+                }
+                Instant::now() + jittered(self.poll)
+            }
+            Err(error) => {
+                if self.outage.is_none() {
+                    tracing::warn!(%error, "the catalog does not answer: serving from what is known");
+                }
+                self.shared.answer(asked, Err(Arc::new(error)));
+                let outage = self.outage.get_or_insert_with(|| Outage { since: Instant::now(), backoff: Backoff::default() });
+                Instant::now() + outage.backoff.next_delay()
+            }
+        }
+    }
+}
+
+impl<S> Drop for Follower<S> {
+    /// Nobody waits for a refresh that will not come.
+    fn drop(&mut self) {
+        self.shared.answer(u64::MAX, Err(Arc::new(Error::Stopped)));
+    }
+}

@@ -1,0 +1,135 @@
+//! Plans as tenants have them: one value for all tenants of a plan, and one for each distinct set of overrides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use insula_core::feature::Features;
+use insula_core::{Plan, PlanName};
+
+type LimitOverrides = serde_json::Map<String, serde_json::Value>;
+
+/// The plans, and their variants by overrides.
+#[derive(Default)]
+pub(crate) struct Plans {
+    base: HashMap<PlanName, Arc<Plan>>,
+    variants: HashMap<Variant, Arc<Plan>>,
+    sweep_at: usize,
+}
+
+/// A plan and what a tenant replaces in it, as JSON (of sorted maps, so that equal overrides have equal texts).
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Variant {
+    plan: PlanName,
+    overrides: String,
+}
+
+impl Plans {
+    /// The plan that a tenant has; `None` when there is no such plan.
+    pub(crate) fn effective(&mut self, plan: &PlanName, features: &Features, limits: &LimitOverrides) -> Option<Arc<Plan>> {
+        let base = self.base.get(plan)?;
+        if features.is_empty() && limits.is_empty() {
+            return Some(Arc::clone(base));
+        }
+        let overrides = serde_json::to_string(&(features, limits)).ok()?;
+        let variant = Variant { plan: plan.clone(), overrides };
+        if let Some(known) = self.variants.get(&variant) {
+            return Some(Arc::clone(known));
+        }
+        let merged = Arc::new(merge(base, features, limits));
+        self.sweep();
+        self.variants.insert(variant, Arc::clone(&merged));
+        Some(merged)
+    }
+
+    /// Takes in a plan as it is now; answers what each value made from it becomes, old and new.
+    pub(crate) fn put(&mut self, plan: Plan) -> Vec<(Arc<Plan>, Arc<Plan>)> {
+        let name = plan.name.clone();
+        let new = Arc::new(plan);
+        let mut became = Vec::new();
+        match self.base.insert(name.clone(), Arc::clone(&new)) {
+            Some(old) if old == new => return became,
+            Some(old) => became.push((old, Arc::clone(&new))),
+            None => {}
+        }
+        for (variant, value) in self.variants.iter_mut().filter(|(variant, _)| variant.plan == name) {
+            // It was written by `effective`, so it reads.
+            let (features, limits) = serde_json::from_str(&variant.overrides).unwrap_or_default();
+            let old = std::mem::replace(value, Arc::new(merge(&new, &features, &limits)));
+            became.push((old, Arc::clone(value)));
+        }
+        became
+    }
+
+    /// Forgets plans. Tenants that have one (there should be none) keep it.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&PlanName) -> bool) {
+        self.base.retain(|name, _| keep(name));
+    }
+
+    /// Forgets variants that no tenant has any more, whenever their number has doubled.
+    fn sweep(&mut self) {
+        if self.variants.len() >= self.sweep_at.max(64) {
+            self.variants.retain(|_, plan| Arc::strong_count(plan) > 1);
+            self.sweep_at = self.variants.len() * 2;
+        }
+    }
+}
+
+fn merge(base: &Plan, features: &Features, limits: &LimitOverrides) -> Plan {
+    let mut plan = base.clone();
+    plan.features.extend(features.iter().map(|(name, value)| (name.clone(), value.clone())));
+    match base.limits.overridden(limits) {
+        Ok(merged) => plan.limits = merged,
+        // The control plane checks overrides before it writes them; should one slip through, the plan's own limits hold.
+        Err(error) => tracing::error!(plan = %base.name, %error, "limits of a tenant cannot be read: the plan's hold"),
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use insula_core::{FeatureValue, Isolation, Limits, Tier};
+
+    use super::*;
+
+    fn plan(users: u32) -> Plan {
+        Plan {
+            name: "gold".parse().unwrap(),
+            tier: Tier { name: "gold".into(), weight: 1, pool_guarantee: 0, pool_cap: 100 },
+            isolation: Isolation::Row,
+            limits: Limits { max_users: users, max_connections: users, ..Limits::default() },
+            features: [("search".into(), FeatureValue::Switch(true))].into(),
+        }
+    }
+
+    #[test]
+    fn equal_overrides_share_a_plan_that_follows_its_base() {
+        let mut plans = Plans::default();
+        plans.put(plan(3));
+        let name = "gold".parse().unwrap();
+        let off: Features = [("search".to_owned(), FeatureValue::Switch(false))].into();
+        let seven = serde_json::from_str(r#"{"max_users":7}"#).unwrap();
+        let first = plans.effective(&name, &off, &seven).unwrap();
+        let second = plans.effective(&name, &off, &seven).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!((first.limits.max_users, first.limits.max_connections), (7, 3));
+        assert_eq!(first.features.get("search"), Some(&FeatureValue::Switch(false)));
+
+        let became = plans.put(plan(4));
+        assert_eq!(became.len(), 2);
+        let new = became.iter().find(|(old, _)| Arc::ptr_eq(old, &first)).map(|(_, new)| new).unwrap();
+        assert_eq!((new.limits.max_users, new.limits.max_connections), (7, 4));
+        assert!(plans.put(plan(4)).is_empty(), "an unchanged plan changes nothing");
+    }
+
+    #[test]
+    fn variants_that_nobody_has_are_forgotten() {
+        let mut plans = Plans::default();
+        plans.put(plan(3));
+        let name = "gold".parse().unwrap();
+        for users in 0..10_000 {
+            let limits = serde_json::from_str(&format!(r#"{{"max_users":{users}}}"#)).unwrap();
+            plans.effective(&name, &Features::new(), &limits).unwrap();
+        }
+        assert!(plans.variants.len() <= 128, "{}", plans.variants.len());
+    }
+}

@@ -1,0 +1,93 @@
+//! What a data plane knows of a tenant.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+use insula_core::{Placement, Plan, Slug, TenantId, TenantNo, TenantSettings, TenantState};
+
+use crate::row::DatabaseId;
+use crate::table::Found;
+
+/// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// DNS label.
+    pub slug: Slug,
+    /// Identity.
+    pub id: TenantId,
+    /// Its number in `tenant_id` columns.
+    pub no: TenantNo,
+    /// Active or suspended; others have no route.
+    pub state: TenantState,
+    /// Its plan, with the tenant's own limits and features merged in.
+    pub plan: Arc<Plan>,
+    /// How it wants to appear.
+    pub settings: Arc<TenantSettings>,
+    /// Where it lives.
+    pub placement: Placement,
+    /// Display name.
+    pub name: Box<str>,
+    pub(crate) home: Arc<Database>,
+}
+
+impl Route {
+    /// The number of the grant key in force in the tenant's database.
+    #[must_use]
+    pub fn kid(&self) -> i32 {
+        self.home.kid.load(Ordering::Acquire)
+    }
+
+    /// Whether a grant for `self` is a grant for `other`: what the database checks of both is the same.
+    pub(crate) fn same_standing(&self, other: &Self) -> bool {
+        self.no == other.no
+            && self.placement.epoch == other.placement.epoch
+            && self.state == other.state
+            && Arc::ptr_eq(&self.home, &other.home)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.slug == other.slug
+            && self.name == other.name
+            && self.plan == other.plan
+            && self.settings == other.settings
+            && self.placement == other.placement
+            && self.same_standing(other)
+    }
+}
+
+/// A database, shared by the routes that lead to it. Its fence is the one thing in a snapshot that changes in place.
+#[derive(Debug)]
+pub(crate) struct Database {
+    pub(crate) id: DatabaseId,
+    pub(crate) fence: AtomicI64,
+    pub(crate) kid: AtomicI32,
+}
+
+/// A [`Route`] read from the snapshot without a lock, an allocation or a shared counter. It keeps a small part of the snapshot
+/// alive: use it and let it go; to keep the route, clone the [`Arc`] inside ([`RouteRef::arc`]).
+pub struct RouteRef(pub(crate) Found<Route>);
+
+impl RouteRef {
+    /// The route, to keep.
+    #[must_use]
+    pub fn arc(&self) -> Arc<Route> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Deref for RouteRef {
+    type Target = Route;
+    fn deref(&self) -> &Route {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for RouteRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,301 @@
+//! The one writer of a snapshot: turns rows into what readers see, in an order that is safe for them.
+//!
+//! Always, within one batch: plans, cells and databases appear before the tenants that need them, and leave after them; fences
+//! move last (see [`crate::snapshot`]).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
+
+use insula_core::placement::APP_SCHEMA;
+use insula_core::{CellName, Placement, Plan, PlanName, TenantId, TenantSettings};
+
+use crate::host;
+use crate::plans::Plans;
+use crate::route::{Database, Route};
+use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
+use crate::snapshot::{Domain, FENCE_UNKNOWN, Snapshot};
+use crate::table::Edit;
+
+pub(crate) struct Writer {
+    snapshot: Arc<Snapshot>,
+    plans: Plans,
+    /// Plans that tenants have and that could not be read.
+    missing: HashSet<PlanName>,
+    settings: HashSet<Arc<TenantSettings>>,
+    sweep_settings_at: usize,
+    app_schema: Arc<str>,
+    /// The custom hosts of the tenants that have any.
+    hosts_of: HashMap<TenantId, Box<[Box<str>]>>,
+}
+
+/// What was read and is not yet shown to readers.
+#[derive(Default)]
+struct Batch {
+    became: Vec<(Arc<Plan>, Arc<Plan>)>,
+    cells: Vec<Arc<Cell>>,
+    cells_gone: Vec<CellName>,
+    databases_gone: Vec<Arc<Database>>,
+    fences: Vec<(Arc<Database>, DatabaseRow)>,
+    routes: Vec<Arc<Route>>,
+    routes_gone: Vec<TenantId>,
+    hosts: Vec<(TenantId, Box<[Box<str>]>)>,
+}
+
+/// A full load in the making: [`Writer::page`] takes the pages, [`Writer::finish`] shows the whole.
+#[derive(Default)]
+pub(crate) struct Load {
+    batch: Batch,
+    plans: HashSet<PlanName>,
+    cells: HashSet<CellName>,
+    databases: HashSet<DatabaseId>,
+    tenants: HashSet<TenantId>,
+}
+
+impl Writer {
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            plans: Plans::default(),
+            missing: HashSet::new(),
+            settings: HashSet::new(),
+            sweep_settings_at: 0,
+            app_schema: APP_SCHEMA.into(),
+            hosts_of: HashMap::new(),
+        }
+    }
+
+    /// Takes in one page of a full load.
+    pub(crate) fn page(&mut self, load: &mut Load, page: Page) {
+        match page {
+            Page::Plans(plans) => {
+                for plan in plans {
+                    load.plans.insert(plan.name.clone());
+                    load.batch.became.extend(self.plans.put(plan));
+                }
+            }
+            Page::Cells(cells) => {
+                load.cells.extend(cells.iter().map(|cell| cell.name.clone()));
+                load.batch.cells.extend(cells.into_iter().map(Arc::new));
+            }
+            Page::Databases(rows) => {
+                for row in rows {
+                    load.databases.insert(row.id.clone());
+                    self.database(row, &mut load.batch);
+                }
+            }
+            Page::Tenants(rows) => {
+                for row in rows {
+                    load.tenants.insert(row.id);
+                    self.tenant(row, &mut load.batch);
+                }
+            }
+        }
+    }
+
+    /// Shows a full load: what it did not hold is gone.
+    pub(crate) fn finish(&mut self, mut load: Load) {
+        let batch = &mut load.batch;
+        self.snapshot.ids.for_each(|route| {
+            if !load.tenants.contains(&route.id) {
+                batch.routes_gone.push(route.id);
+            }
+        });
+        self.snapshot.databases.for_each(|database| {
+            if !load.databases.contains(&database.id) {
+                batch.databases_gone.push(Arc::clone(database));
+            }
+        });
+        batch.cells_gone = self.snapshot.cells.load().keys().filter(|name| !load.cells.contains(*name)).cloned().collect();
+        self.publish(load.batch);
+        self.plans.retain(|name| load.plans.contains(name));
+        self.missing.clear();
+    }
+
+    /// Shows changes. Answers whether they suffice: `false` asks for a full load.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>) -> bool {
+        let mut batch = Batch::default();
+        let (mut tenants, mut databases_gone) = (Vec::new(), Vec::new());
+        let mut enough = true;
+        for change in changes {
+            match change {
+                Change::Plan(name, Some(plan)) => {
+                    enough &= !self.missing.contains(&name);
+                    batch.became.extend(self.plans.put(plan));
+                }
+                Change::Plan(name, None) => self.plans.retain(|known| *known != name),
+                Change::Cell(_, Some(cell)) => batch.cells.push(Arc::new(cell)),
+                Change::Cell(name, None) => batch.cells_gone.push(name),
+                Change::Database(_, Some(row)) => self.database(row, &mut batch),
+                Change::Database(id, None) => databases_gone.push(id),
+                Change::Tenant(id, row) => tenants.push((id, row)),
+            }
+        }
+        for (id, row) in tenants {
+            match row {
+                Some(row) => self.tenant(*row, &mut batch),
+                None => batch.routes_gone.push(id),
+            }
+        }
+        batch.databases_gone = databases_gone.iter().filter_map(|id| self.snapshot.database_by_id(id)).collect();
+        self.publish(batch);
+        enough
+    }
+
+    /// A new database appears at once, as nobody lives there yet; one that is known gets its fence with the batch.
+    fn database(&self, row: DatabaseRow, batch: &mut Batch) {
+        match self.snapshot.database_by_id(&row.id) {
+            Some(known) => batch.fences.push((known, row)),
+            None => drop(self.new_database(row)),
+        }
+    }
+
+    fn new_database(&self, row: DatabaseRow) -> Arc<Database> {
+        let hash = self.snapshot.hash_database(row.id.cell.as_str(), &row.id.name);
+        let new = Arc::new(Database { id: row.id, fence: AtomicI64::new(row.fence), kid: AtomicI32::new(row.kid) });
+        self.snapshot.databases.edit(vec![(hash, Edit::Put(Arc::clone(&new)))], |a, b| a.id == b.id);
+        new
+    }
+
+    fn tenant(&mut self, row: TenantRow, batch: &mut Batch) {
+        let id = row.id;
+        let hosts: Box<[_]> = row.domains.iter().filter_map(|text| Some(host::normalise(text)?.as_str().into())).collect();
+        let Some(route) = self.route(row) else {
+            batch.routes_gone.push(id);
+            return;
+        };
+        if !hosts.is_empty() || self.hosts_of.contains_key(&id) {
+            batch.hosts.push((id, hosts));
+        }
+        let known = self.snapshot.by_id(id);
+        if known.is_none_or(|known| *known != route) {
+            batch.routes.push(Arc::new(route));
+        }
+    }
+
+    /// A tenant whose plan is not there has no route: nothing says what it may do.
+    fn route(&mut self, row: TenantRow) -> Option<Route> {
+        let Some(plan) = self.plans.effective(&row.plan, &row.features, &row.limits) else {
+            if self.missing.insert(row.plan.clone()) {
+                tracing::error!(plan = %row.plan, tenant = %row.id, "tenants have a plan that is not there: they are not served");
+            }
+            return None;
+        };
+        let Placement { cell, database, schema, isolation, epoch, state } = row.placement;
+        let id = DatabaseId { cell, name: database };
+        let home = match self.snapshot.database_by_id(&id) {
+            Some(home) => home,
+            None => self.new_database(DatabaseRow { id, fence: FENCE_UNKNOWN, kid: 1 }),
+        };
+        let schema = if *schema == *self.app_schema { Arc::clone(&self.app_schema) } else { schema };
+        let (cell, database) = (home.id.cell.clone(), Arc::clone(&home.id.name));
+        Some(Route {
+            slug: row.slug,
+            id: row.id,
+            no: row.no,
+            state: row.state,
+            plan,
+            settings: self.settings(row.settings),
+            placement: Placement { cell, database, schema, isolation, epoch, state },
+            name: row.name.into(),
+            home,
+        })
+    }
+
+    fn settings(&mut self, settings: TenantSettings) -> Arc<TenantSettings> {
+        if let Some(known) = self.settings.get(&settings) {
+            return Arc::clone(known);
+        }
+        if self.settings.len() >= self.sweep_settings_at.max(1024) {
+            self.settings.retain(|known| Arc::strong_count(known) > 1);
+            self.sweep_settings_at = self.settings.len() * 2;
+        }
+        let new = Arc::new(settings);
+        self.settings.insert(Arc::clone(&new));
+        new
+    }
+
+    fn publish(&mut self, batch: Batch) {
+        self.publish_plans(&batch.became);
+        let mut cells = BTreeMap::clone(&self.snapshot.cells.load());
+        if !batch.cells.is_empty() {
+            cells.extend(batch.cells.into_iter().map(|cell| (cell.name.clone(), cell)));
+            self.snapshot.cells.store(Arc::new(cells.clone()));
+        }
+        self.publish_routes(batch.routes, &batch.routes_gone);
+        self.publish_hosts(batch.hosts, &batch.routes_gone);
+        if !batch.cells_gone.is_empty() {
+            cells.retain(|name, _| !batch.cells_gone.contains(name));
+            self.snapshot.cells.store(Arc::new(cells));
+        }
+        let gone = batch
+            .databases_gone
+            .into_iter()
+            .map(|database| (self.snapshot.hash_database(database.id.cell.as_str(), &database.id.name), Edit::Remove(database)));
+        self.snapshot.databases.edit(gone.collect(), |a, b| a.id == b.id);
+        // Last of all, and after everything above: whoever sees one of these fences sees the placements, too.
+        for (database, row) in batch.fences {
+            database.kid.store(row.kid, Ordering::Release);
+            database.fence.store(row.fence, Ordering::Release);
+        }
+    }
+
+    fn publish_plans(&self, became: &[(Arc<Plan>, Arc<Plan>)]) {
+        if became.is_empty() {
+            return;
+        }
+        let mut routes = Vec::new();
+        self.snapshot.ids.for_each(|route| {
+            if let Some((_, new)) = became.iter().find(|(old, _)| Arc::ptr_eq(old, &route.plan)) {
+                routes.push(Arc::new(Route { plan: Arc::clone(new), ..Route::clone(route) }));
+            }
+        });
+        self.publish_routes(routes, &[]);
+    }
+
+    fn publish_routes(&self, routes: Vec<Arc<Route>>, gone: &[TenantId]) {
+        let snapshot = &*self.snapshot;
+        let mut ids = Vec::with_capacity(routes.len());
+        let mut slugs = Vec::with_capacity(routes.len());
+        for id in gone {
+            if let Some(old) = snapshot.by_id(*id) {
+                ids.push((snapshot.hash_id(*id), Edit::Remove(old.arc())));
+                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(old.arc())));
+            }
+        }
+        for route in routes {
+            if let Some(old) = snapshot.by_id(route.id)
+                && old.slug != route.slug
+            {
+                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(old.arc())));
+            }
+            ids.push((snapshot.hash_id(route.id), Edit::Put(Arc::clone(&route))));
+            slugs.push((snapshot.hash_text(route.slug.as_str()), Edit::Put(route)));
+        }
+        snapshot.ids.edit(ids, |a, b| a.id == b.id);
+        snapshot.slugs.edit(slugs, |a, b| a.slug == b.slug);
+    }
+
+    fn publish_hosts(&mut self, hosts: Vec<(TenantId, Box<[Box<str>]>)>, gone: &[TenantId]) {
+        let snapshot = &*self.snapshot;
+        let mut edits = Vec::new();
+        let gone = gone.iter().map(|id| (*id, Box::<[Box<str>]>::default()));
+        for (tenant, new) in hosts.into_iter().chain(gone) {
+            let old = self.hosts_of.remove(&tenant).unwrap_or_default();
+            for host in old.iter().filter(|host| !new.contains(host)) {
+                let hash = snapshot.hash_text(host);
+                // It may be another tenant's by now.
+                if let Some(domain) = snapshot.hosts.find(hash, |d| d.host == *host && d.tenant == tenant) {
+                    edits.push((hash, Edit::Remove(Arc::clone(&domain))));
+                }
+            }
+            for host in &new {
+                edits.push((snapshot.hash_text(host), Edit::Put(Arc::new(Domain { host: host.clone(), tenant }))));
+            }
+            if !new.is_empty() {
+                self.hosts_of.insert(tenant, new);
+            }
+        }
+        snapshot.hosts.edit(edits, |a, b| a.host == b.host);
+    }
+}
