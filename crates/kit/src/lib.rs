@@ -1,1 +1,25 @@
 //! The SQL kit that lives in each tenant database, and its installer.
+//!
+//! For: the roles of a server, the boundary in a database (grants, row security, privileges), the tenants and logins that a
+//! database knows, and the lint that finds leaks. Not for: the application's own schema, pools, or signing grants.
+//! Always: every call is idempotent and may be repeated after a crash; a call that returns has left nothing half made; no key
+//! or password is ever part of a statement's text, of an error or of a log line.
+//!
+//! All calls are the host side's: their connection logs in as the server's administrator. Two ways of binding a transaction to
+//! a tenant exist, see [`Way`] and `docs/decisions/0001-fence-instead-of-row-read.md`.
+
+mod error;
+mod install;
+mod lint;
+mod login;
+mod server;
+mod tenant;
+mod version;
+
+pub use error::Error;
+pub use install::{Installed, install, use_schema};
+pub use lint::{Finding, Severity, lint};
+pub use login::{create_login, disable_login, drop_login, enable_login};
+pub use server::{Server, Way, clone_database, close_database, create_database, prepare_server};
+pub use tenant::{Census, bind, census, fence, leap_fence, register_tenant, remove_tenant, set_tenant};
+pub use version::{Version, check_version};

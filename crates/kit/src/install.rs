@@ -1,0 +1,160 @@
+//! Puts the kit into one database, or brings the one that is there up to date.
+
+use insula_core::CellKey;
+use insula_core::placement::{APP_ROLE, APP_SCHEMA, POOL_DATABASE, SCHEMAS_DATABASE};
+use sqlx::{Connection, PgConnection};
+
+use crate::error::Error;
+use crate::server::{GUEST_ROLE, Way, hush, name, run};
+use crate::version::check_version;
+
+/// Counts up when the SQL changes in a way that operators should be able to see.
+const KIT: i32 = 1;
+
+/// What an installation ended with.
+#[derive(Clone, Copy, Debug)]
+pub struct Installed {
+    /// The way of binding in force.
+    pub way: Way,
+    /// The kit's version.
+    pub kit: i32,
+    /// The database's fence count.
+    pub fence: i64,
+}
+
+/// The kit's files, in the order that they run in.
+fn files(way: Way) -> Vec<&'static str> {
+    let mut files = vec![include_str!("../sql/010_schema.sql")];
+    match way {
+        Way::Setting => files.extend([include_str!("../sql/020_bind_setting.sql"), include_str!("../sql/022_key_setting.sql")]),
+        Way::Ticket => files.extend([include_str!("../sql/021_bind_ticket.sql"), include_str!("../sql/023_key_ticket.sql")]),
+    }
+    files.extend([
+        include_str!("../sql/030_bind_common.sql"),
+        include_str!("../sql/040_number.sql"),
+        include_str!("../sql/050_table.sql"),
+        include_str!("../sql/070_lint.sql"),
+        include_str!("../sql/071_lint_all.sql"),
+    ]);
+    if way == Way::Setting {
+        files.push(include_str!("../sql/090_harden.sql"));
+    }
+    files.push(include_str!("../sql/091_privileges.sql"));
+    files
+}
+
+/// Installs or upgrades the kit in the database that `conn`, an administrator, is connected to. `database` names the grant key
+/// (usually the database's own name); `kid` is the key that grants are signed with now. When it counts up, the one before stays
+/// good until the next time. In the pool's database this also lets the app role in.
+///
+/// # Errors
+/// [`Error::Version`], [`Error::Privilege`], or what Postgres says; then nothing has changed.
+pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid: i32) -> Result<Installed, Error> {
+    check_version(conn).await?;
+    let way = Way::of_server(conn).await?;
+    let mut tx = conn.begin().await?;
+    hush(&mut tx, way).await?;
+    run(
+        &mut tx,
+        "SET LOCAL client_min_messages = 'warning'; SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.kit'))"
+            .to_owned(),
+    )
+    .await?;
+    let before = keys_before(&mut tx).await?;
+    if let Some((1, ..)) = before
+        && way == Way::Ticket
+    {
+        return Err(Error::Privilege("this database was installed by a superuser: only a superuser can upgrade it".to_owned()));
+    }
+    let previous = match before {
+        Some((_, current, previous)) if current == kid => previous,
+        Some((_, current, _)) => Some(current),
+        None => None,
+    };
+    let cases = key_cases(kid, previous);
+    for file in files(way) {
+        run(&mut tx, render(file, way, &cases)).await?;
+    }
+    sqlx::query(
+        "INSERT INTO insula.config (way, kit, kid, previous_kid) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (one) DO UPDATE SET way = excluded.way, kit = excluded.kit, kid = excluded.kid, previous_kid = excluded.previous_kid",
+    )
+    .bind(way.number())
+    .bind(KIT)
+    .bind(kid)
+    .bind(previous)
+    .execute(&mut *tx)
+    .await?;
+    for (slot, kid) in [("key_current", Some(kid)), ("key_previous", previous)] {
+        keep_key(&mut tx, slot, database, key, kid).await?;
+    }
+    open_database(&mut tx, database).await?;
+    let fence = crate::tenant::fence(&mut tx).await?;
+    tx.commit().await?;
+    Ok(Installed { way, kit: KIT, fence })
+}
+
+/// Way, key id and previous key id, if the kit is here.
+async fn keys_before(conn: &mut PgConnection) -> Result<Option<(i32, i32, Option<i32>)>, Error> {
+    let there: bool = sqlx::query_scalar("SELECT to_regclass('insula.config') IS NOT NULL").fetch_one(&mut *conn).await?;
+    if !there {
+        return Ok(None);
+    }
+    Ok(sqlx::query_as("SELECT way, kid, previous_kid FROM insula.config").fetch_optional(conn).await?)
+}
+
+/// The arms of enter()'s CASE: which function keeps which key. A key id that is not listed has no pads, and no MAC matches.
+fn key_cases(kid: i32, previous: Option<i32>) -> String {
+    let arm = |kid: i32, slot: &str| format!("WHEN {kid} THEN 'insula.{slot}()'::pg_catalog.regprocedure ");
+    arm(kid, "key_current") + &previous.map(|kid| arm(kid, "key_previous")).unwrap_or_default()
+}
+
+fn render(file: &str, way: Way, key_cases: &str) -> String {
+    // A subquery is run once per statement, which a ticket's verification must be; a protected setting is cheaper read directly.
+    let tenant = match way {
+        Way::Setting => "insula.current_tenant()",
+        Way::Ticket => "(SELECT insula.current_tenant())",
+    };
+    file.replace("{{key_cases}}", key_cases).replace("{{tenant}}", tenant).replace("{{way}}", &way.number().to_string())
+}
+
+/// Hands the pads over as parameters, so that they are in no statement's text.
+async fn keep_key(conn: &mut PgConnection, slot: &str, database: &str, key: &CellKey, kid: Option<i32>) -> Result<(), Error> {
+    let Some(kid) = kid else { return Ok(()) };
+    let (inner, outer) = key.grant_key(database, kid).pads();
+    sqlx::query("SELECT insula.keep_key($1, $2, $3, $4)").bind(slot).bind(kid).bind(inner).bind(outer).execute(conn).await?;
+    Ok(())
+}
+
+/// Lets in whoever this database is for.
+async fn open_database(conn: &mut PgConnection, database: &str) -> Result<(), Error> {
+    match database {
+        POOL_DATABASE => use_schema(conn, APP_ROLE, APP_SCHEMA).await,
+        SCHEMAS_DATABASE => {
+            let here = current_database(conn).await?;
+            run(conn, format!("GRANT CONNECT ON DATABASE {} TO {GUEST_ROLE}", name(&here)?)).await
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(crate) async fn current_database(conn: &mut PgConnection) -> Result<String, Error> {
+    Ok(sqlx::query_scalar("SELECT current_database()::text").fetch_one(conn).await?)
+}
+
+/// Lets a role connect to this database and use one schema of it: the tables there and, later, those that
+/// `insula.tenant_table()` makes there. Also makes the schema its `search_path`.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn use_schema(conn: &mut PgConnection, role: &str, schema: &str) -> Result<(), Error> {
+    let (role, schema) = (name(role)?, name(schema)?);
+    let here = current_database(conn).await?;
+    let here = name(&here)?;
+    if here != SCHEMAS_DATABASE {
+        run(conn, format!("GRANT CONNECT ON DATABASE {here} TO {role}")).await?;
+    }
+    run(conn, format!("ALTER ROLE {role} IN DATABASE {here} SET search_path = {schema}")).await?;
+    sqlx::query("SELECT insula.open_schema($1, $2)").bind(role).bind(schema).execute(conn).await?;
+    Ok(())
+}

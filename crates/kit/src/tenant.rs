@@ -1,0 +1,182 @@
+//! The tenants that a database knows, and the fence that every change to one raises.
+
+use std::time::{Duration, Instant};
+
+use insula_core::{TenantNo, TenantState};
+use sqlx::{Connection, PgConnection};
+
+use crate::error::Error;
+
+/// How long a change waits for the tenant's own transactions before it ends them.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it goes on trying after that.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries. A blocking lock would queue the tenant's new transactions behind this one.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Registers a tenant as active at `epoch`, or brings a registered one there. `role` is its own login, if it has one.
+///
+/// # Errors
+/// [`Error::Busy`] when it is registered otherwise and its transactions do not end.
+pub async fn register_tenant(conn: &mut PgConnection, no: TenantNo, epoch: i64, role: Option<&str>) -> Result<(), Error> {
+    let no = no.get();
+    let inserted = sqlx::query("INSERT INTO insula.tenant (no, epoch, role) VALUES ($1, $2, $3) ON CONFLICT (no) DO NOTHING")
+        .bind(no)
+        .bind(epoch)
+        .bind(role)
+        .execute(&mut *conn)
+        .await?;
+    if inserted.rows_affected() == 1 {
+        return Ok(());
+    }
+    let same: bool = sqlx::query_scalar(
+        "SELECT epoch = $2 AND state = 'active' AND role IS NOT DISTINCT FROM $3 FROM insula.tenant WHERE no = $1",
+    )
+    .bind(no)
+    .bind(epoch)
+    .bind(role)
+    .fetch_optional(&mut *conn)
+    .await?
+    .unwrap_or(false);
+    if same {
+        return Ok(());
+    }
+    let mut tx = conn.begin().await?;
+    exclude(&mut tx, no).await?;
+    sqlx::query("UPDATE insula.tenant SET epoch = $2, state = 'active', role = $3 WHERE no = $1")
+        .bind(no)
+        .bind(epoch)
+        .bind(role)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Changes a tenant's epoch and state, after the transactions that it has open. Those that do not end in a few seconds are ended.
+/// When this returns, no transaction that entered before is alive and none with an older epoch can enter.
+///
+/// Returns the fence that the change raised. It may be published to signers only as
+/// `docs/decisions/0001-fence-instead-of-row-read.md` says: when the one before it is what they have, and together with the new
+/// state.
+///
+/// # Errors
+/// [`Error::NoTenant`]; [`Error::Busy`] when a transaction could not be ended.
+pub async fn set_tenant(conn: &mut PgConnection, no: TenantNo, epoch: i64, state: TenantState) -> Result<i64, Error> {
+    let no = no.get();
+    let mut tx = conn.begin().await?;
+    exclude(&mut tx, no).await?;
+    let fence: Option<i64> = sqlx::query_scalar(
+        "UPDATE insula.tenant SET epoch = $2, state = $3 WHERE no = $1 RETURNING pg_catalog.currval('insula.fence')",
+    )
+    .bind(no)
+    .bind(epoch)
+    .bind(state.as_str())
+    .fetch_optional(&mut *tx)
+    .await?;
+    let fence = fence.ok_or(Error::NoTenant(no))?;
+    tx.commit().await?;
+    Ok(fence)
+}
+
+/// Forgets a tenant; its rows are not touched. Nothing to do when it is not there.
+///
+/// # Errors
+/// [`Error::Busy`] when its transactions do not end.
+pub async fn remove_tenant(conn: &mut PgConnection, no: TenantNo) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    exclude(&mut tx, no.get()).await?;
+    sqlx::query("DELETE FROM insula.tenant WHERE no = $1").bind(no.get()).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// The database's fence count: how many changes to its tenants there have been. Grants signed with it are not looked up.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn fence(conn: &mut PgConnection) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar("SELECT pg_catalog.pg_sequence_last_value('insula.fence')").fetch_one(conn).await?)
+}
+
+/// Moves the fence far ahead: after a restore or a failover that lost transactions, so that no count is ever used twice.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn leap_fence(conn: &mut PgConnection) -> Result<i64, Error> {
+    // Microseconds since 1970 grow faster than any fence.
+    Ok(sqlx::query_scalar(
+        "SELECT pg_catalog.setval('insula.fence', greatest(pg_catalog.pg_sequence_last_value('insula.fence') + 64,
+                (pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1000000)::bigint))",
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// All tenants of a database and a fence that is true of them.
+#[derive(Clone, Debug)]
+pub struct Census {
+    /// No change up to this fence is missing from `tenants`.
+    pub fence: i64,
+    /// Number, epoch and state as written.
+    pub tenants: Vec<(i64, i64, String)>,
+}
+
+/// Reads all tenants together with a fence that may be published with them: waits for changes under way.
+///
+/// # Errors
+/// When Postgres refuses.
+pub async fn census(conn: &mut PgConnection) -> Result<Census, Error> {
+    let mut tx = conn.begin().await?;
+    sqlx::query("LOCK TABLE insula.tenant IN SHARE MODE").execute(&mut *tx).await?;
+    let fence = fence(&mut tx).await?;
+    let tenants = sqlx::query_as("SELECT no, epoch, state FROM insula.tenant ORDER BY no").fetch_all(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Census { fence, tenants })
+}
+
+/// Host side: binds the open transaction of `conn` to a tenant without a grant, as the owner of the tables, so that row security
+/// applies. For seeding and support; the caller audits it. Ends with the transaction.
+///
+/// # Errors
+/// SQLSTATE 28T01 when the tenant is not registered here.
+pub async fn bind(conn: &mut PgConnection, no: TenantNo) -> Result<(), Error> {
+    sqlx::query("SELECT insula.host_enter($1)").bind(no.get()).execute(&mut *conn).await?;
+    sqlx::query("SET LOCAL ROLE insula_owner").execute(conn).await?;
+    Ok(())
+}
+
+/// Takes the tenant's lock exclusively by trying; ends the tenant's transactions when patience does.
+async fn exclude(conn: &mut PgConnection, no: i64) -> Result<(), Error> {
+    let start = Instant::now();
+    let mut ended = false;
+    loop {
+        let taken: bool =
+            sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_xact_lock($1)").bind(no).fetch_one(&mut *conn).await?;
+        if taken {
+            return Ok(());
+        }
+        if start.elapsed() > LIMIT {
+            return Err(Error::Busy(no));
+        }
+        if !ended && start.elapsed() > PATIENCE {
+            ended = true;
+            end_transactions(conn, no).await?;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn end_transactions(conn: &mut PgConnection, no: i64) -> Result<(), Error> {
+    tracing::warn!(tenant = no, "ending transactions that outstay a change to their tenant");
+    sqlx::query(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_locks
+          WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' AND granted AND pid <> pg_catalog.pg_backend_pid()
+            AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+            AND (classid::bigint << 32 | objid::bigint) = $1",
+    )
+    .bind(no)
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Installing, again and again, on top of what is there.
+
+use insula_kit::Way;
+
+use crate::{Pool, enter, pid, refused, soon};
+
+#[tokio::test]
+async fn installing_again_changes_nothing_and_keeps_data() {
+    let mut pool = Pool::new().await;
+    pool.migrate("CREATE TABLE notes (id uuid PRIMARY KEY, body text); SELECT insula.tenant_table('notes')")
+        .await
+        .expect("a table");
+    let one = pool.tenant(1).await;
+    for _ in 0..3 {
+        let done = insula_kit::install(&mut pool.admin, &pool.database, &pool.server.cell_key(), 1).await.expect("install");
+        assert_eq!((done.way, done.fence), (Way::Setting, 1));
+    }
+    let mut app = pool.app().await;
+    let pid = pid(&mut app).await;
+    enter(&mut app, &pool.key(1).sign(one, 1, soon(), pid, 1)).await.expect("still good");
+}
+
+#[tokio::test]
+async fn keys_rotate_with_one_overlap() {
+    let mut pool = Pool::new().await;
+    let one = pool.tenant(1).await;
+    let mut app = pool.app().await;
+    let pid = pid(&mut app).await;
+    for (installed, good, bad) in [(1, vec![1], vec![2]), (2, vec![1, 2], vec![3]), (3, vec![2, 3], vec![1])] {
+        insula_kit::install(&mut pool.admin, &pool.database, &pool.server.cell_key(), installed).await.expect("install");
+        for kid in good {
+            enter(&mut app, &pool.key(kid).sign(one, 1, soon(), pid, 1)).await.expect("a good key");
+        }
+        for kid in bad {
+            assert_eq!(refused(enter(&mut app, &pool.key(kid).sign(one, 1, soon(), pid, 1)).await), "28000");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_clean_database_has_no_findings() {
+    let mut pool = Pool::new().await;
+    pool.migrate("CREATE TABLE notes (id uuid PRIMARY KEY, body text); SELECT insula.tenant_table('notes')")
+        .await
+        .expect("a table");
+    assert_eq!(insula_kit::lint(&mut pool.admin).await.expect("lint"), []);
+}
