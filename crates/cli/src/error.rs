@@ -37,3 +37,9 @@ impl Error {
         }
     }
 }
+
+impl From<insula_cluster::Error> for Error {
+    fn from(error: insula_cluster::Error) -> Self {
+        Self::new(error.kind(), error.to_string(), "")
+    }
+}

@@ -30,7 +30,7 @@ pub(crate) fn prepare(binaries: &Binaries, account: &Account, config: &ClusterCo
     Ok(real)
 }
 
-/// Whether the data folder was made to the end.
+/// Makes an empty data folder that the account can work in, here or in the refuge with a link to it.
 fn place(account: &Account, dir: &Path) -> Result<PathBuf, Error> {
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).map_err(Error::file("cannot create", parent))?;
@@ -154,8 +154,11 @@ pub(crate) fn made_by(dir: &Path) -> Result<u32, Error> {
     text.trim().parse().map_err(|_| Error::Start { folder: dir.to_path_buf(), why: format!("PG_VERSION says {text:?}") })
 }
 
-/// Opens the server's log for appending; one that has grown past 16 MB is set aside first.
-pub(crate) fn open_log(path: &Path) -> Result<std::fs::File, Error> {
+/// Opens a process's log for appending; one that has grown past 16 MB is set aside first.
+///
+/// # Errors
+/// When the file system says no.
+pub fn open_log(path: &Path) -> Result<std::fs::File, Error> {
     if std::fs::metadata(path).is_ok_and(|m| m.size() > 16 << 20) {
         let old = path.with_extension("log.old");
         std::fs::rename(path, &old).map_err(Error::file("cannot rename", path))?;

@@ -18,7 +18,8 @@ mod server;
 pub use binaries::Binaries;
 pub use config::{ClusterConfig, Durability};
 pub use error::Error;
-pub use process::Exit;
+pub use folder::open_log;
+pub use process::{Exit, Process};
 pub use server::Cluster;
 
 /// The oldest Postgres that is used: the boundary needs `GRANT SET ON PARAMETER`.

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 
 /// How a server ended.
@@ -34,15 +36,19 @@ impl std::fmt::Display for Exit {
     }
 }
 
+/// A process that was spawned here. Dropping it does nothing to the process.
 #[derive(Clone, Debug)]
-pub(crate) struct Process {
-    pub(crate) pid: i32,
+pub struct Process {
+    pid: i32,
     exit: watch::Receiver<Option<Exit>>,
 }
 
 impl Process {
     /// Spawns the command in a process group of its own: Ctrl-C on the terminal is for us, not for it.
-    pub(crate) fn spawn(mut command: Command) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When the program cannot be run.
+    pub fn spawn(mut command: Command) -> io::Result<Self> {
         let (started, start) = std::sync::mpsc::sync_channel::<io::Result<i32>>(1);
         let (ended, exit) = watch::channel(None);
         command.process_group(0);
@@ -62,11 +68,27 @@ impl Process {
         Ok(Self { pid, exit })
     }
 
-    pub(crate) fn exited(&self) -> Option<Exit> {
+    /// Its number.
+    #[must_use]
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// How it ended, when it has.
+    #[must_use]
+    pub fn exited(&self) -> Option<Exit> {
         *self.exit.borrow()
     }
 
-    pub(crate) async fn wait(&self) -> Exit {
+    /// Sends a signal, unless it has ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.exited().is_none() {
+            let _ = kill(Pid::from_raw(self.pid), signal);
+        }
+    }
+
+    /// Waits until it ends.
+    pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         let ended = exit.wait_for(Option::is_some).await.ok().and_then(|e| *e);
         ended.unwrap_or(Exit { code: None, signal: None })

@@ -5,8 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::account::Account;
 use crate::binaries::Binaries;
@@ -56,7 +55,7 @@ impl Cluster {
     /// The server's process.
     #[must_use]
     pub const fn pid(&self) -> i32 {
-        self.process.pid
+        self.process.pid()
     }
 
     /// Where its data is, as it was asked for.
@@ -100,10 +99,18 @@ impl Cluster {
         self.wait().await
     }
 
+    /// Waits until no server works in the folder any more, and stops one that does: before the folder is thrown away.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when it does not stop.
+    pub async fn settle(data_dir: &Path) -> Result<(), Error> {
+        let dir = data_dir.to_path_buf();
+        let settled = tokio::task::spawn_blocking(move || orphan::settle(&dir)).await;
+        settled.unwrap_or_else(|e| Err(Error::Start { folder: data_dir.to_path_buf(), why: e.to_string() }))
+    }
+
     fn signal(&self, signal: Signal) {
-        if self.is_running() {
-            let _ = kill(Pid::from_raw(self.process.pid), signal);
-        }
+        self.process.signal(signal);
     }
 }
 
@@ -184,12 +191,12 @@ fn wait_ready(process: &Process, dir: &Path, began: Instant, log: &Path) -> Resu
         if let Some(exit) = process.exited() {
             return Err(exit);
         }
-        if orphan::read_pid_file(dir).is_some_and(|f| f.pid == process.pid && f.ready) {
+        if orphan::read_pid_file(dir).is_some_and(|f| f.pid == process.pid() && f.ready) {
             return Ok(());
         }
         let waited = began.elapsed();
         if waited > READY_WITHIN {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGINT);
+            process.signal(Signal::SIGINT);
         }
         if waited > told + Duration::from_secs(5) {
             told = waited;

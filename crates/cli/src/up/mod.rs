@@ -1,9 +1,31 @@
 //! `insula up`: everything on this machine, supervised.
+//!
+//! Each role is a process of its own, as in production: any of them can be killed, and the rest goes on. Always: what `up`
+//! has started ends with it, whatever ends it; the next `up` on the folder takes up what is there.
+
+mod catalog;
+mod cells;
+pub(crate) mod child;
+mod demo;
+mod documents;
+mod folder;
+mod house;
+mod named;
+mod postgres;
+mod roster;
+mod screen;
+mod start;
+mod summary;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
+use crate::up::folder::DataFolder;
+use crate::up::screen::Screen;
 
 /// Runs everything on this machine: private Postgres servers, the control plane, an application per cell.
 #[derive(clap::Args, Debug)]
@@ -14,11 +36,11 @@ pub(crate) struct UpArgs {
     /// Throw away what the data folder holds, and start anew.
     #[arg(long)]
     pub fresh: bool,
-    /// Where the gateway listens.
+    /// Where the gateway listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub gateway: SocketAddr,
-    /// Where the control plane listens.
-    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDR")]
+    /// Where the control plane listens; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDR")]
     pub control: SocketAddr,
     /// Also write the ready file here (it is always at DIR/ready.json).
     #[arg(long, value_name = "FILE")]
@@ -26,9 +48,79 @@ pub(crate) struct UpArgs {
     /// Create no demo tenants.
     #[arg(long)]
     pub no_demo: bool,
+    /// Keep the catalog on this Postgres, instead of a private one: a URL of its superuser.
+    #[arg(long, env = "INSULA_CATALOG_SERVER", hide_env_values = true, value_name = "URL")]
+    pub catalog_url: Option<String>,
+    /// Use this Postgres as a cell, instead of private ones: a URL of its superuser. The first one is called `main`.
+    #[arg(long = "cell", value_name = "NAME=URL")]
+    pub cells: Vec<String>,
+    /// The application; `acmedocs` beside this program unless given.
+    #[arg(long, value_name = "PATH")]
+    pub app: Option<PathBuf>,
+    /// Folder of the Postgres programs for private servers; found by itself unless given.
+    #[arg(long, value_name = "DIR")]
+    pub postgres_bin: Option<PathBuf>,
 }
 
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
-    Err(Error::new(insula_core::Kind::Unavailable, format!("cannot start in {}", args.data.display()), String::new()))
+    let screen = Screen::new();
+    let folder = DataFolder::open(&args.data)?;
+    if args.fresh {
+        folder.empty().await?;
+    }
+    screen::start_logging(&folder.log("up"))?;
+    let house = Arc::new(start::house(&args, folder)?);
+    let mut end = Signals::new()?;
+    let outcome = tokio::select! {
+        outcome = start::everything(&args, &house, screen) => match outcome {
+            Ok(running) => {
+                end.wait().await;
+                running.abort();
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        () = end.wait() => Ok(()),
+    };
+    if outcome.is_ok() {
+        screen.done("stopping");
+    }
+    tokio::select! {
+        () = house.stop() => {}
+        // Whoever asks twice is in a hurry: what still runs ends with this process.
+        () = end.wait() => tracing::warn!("stopped in a hurry"),
+    }
+    if outcome.is_ok() {
+        screen.done("stopped");
+    }
+    outcome
+}
+
+/// What asks this process to end: Ctrl-C, a supervisor, a closed terminal.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let listen = |kind| {
+            signal(kind).map_err(|e| Error::new(insula_core::Kind::Internal, format!("cannot listen to signals: {e}"), ""))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
 }

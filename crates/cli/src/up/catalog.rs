@@ -1,0 +1,187 @@
+//! The catalog, as the supervisor of this machine uses it: makes it, and keeps in it where the cells are.
+//!
+//! Always: a row is written only when it says something new, since every change wakes every data plane.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use insula_core::placement::{CATALOG_DATABASE, READER_ROLE};
+use insula_core::{CellName, Kind, RootKey};
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use url::Url;
+
+use crate::error::Error;
+
+/// The host side's access to the catalog.
+#[derive(Clone, Debug)]
+pub(crate) struct HostCatalog {
+    pool: PgPool,
+    url: String,
+    reader_url: String,
+}
+
+/// Where a cell is, as the catalog is to have it.
+#[derive(Clone, Debug)]
+pub(crate) struct CellPlace {
+    pub(crate) name: CellName,
+    pub(crate) provider: &'static str,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: String,
+    pub(crate) admin_role: String,
+    pub(crate) app_url: Option<String>,
+}
+
+/// A cell that this machine is to run.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(crate) struct EmbeddedCell {
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) dedicated: bool,
+}
+
+impl HostCatalog {
+    /// Connects to the server, makes the database and its schema, and lets data planes read it.
+    ///
+    /// A URL that names a database other than `postgres` means that one; otherwise it is `insula_catalog`.
+    pub(crate) async fn open(server: &str, root: &RootKey) -> Result<Self, Error> {
+        let mut url = parse(server)?;
+        if matches!(url.path(), "" | "/" | "/postgres") {
+            url.set_path("/postgres");
+            create_database(url.as_str()).await?;
+            url.set_path(CATALOG_DATABASE);
+        }
+        let options: PgConnectOptions = url.as_str().parse().map_err(|e| database_error("read the address of", &e))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(3)
+            .min_connections(0)
+            .connect_with(options.application_name("insula up"))
+            .await
+            .map_err(|e| database_error("connect to", &e))?;
+        let password = root.catalog_password(READER_ROLE);
+        insula_catalog::schema::migrate(&pool, Some(&password))
+            .await
+            .map_err(|e| Error::new(e.kind(), format!("cannot bring the catalog up to date: {e}"), ""))?;
+        let mut reader = url.clone();
+        let told = reader.set_username(READER_ROLE).and_then(|()| reader.set_password(Some(&password)));
+        told.map_err(|()| Error::new(Kind::Invalid, "the catalog's address has no host", ""))?;
+        Ok(Self { pool, url: url.into(), reader_url: reader.into() })
+    }
+
+    /// For the control plane. Holds the password.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// For data planes. Holds the reader's password.
+    pub(crate) fn reader_url(&self) -> &str {
+        &self.reader_url
+    }
+
+    /// A feed of what changes.
+    pub(crate) async fn listen(&self) -> Result<PgListener, Error> {
+        let mut listener = PgListener::connect(&self.url).await.map_err(|e| database_error("listen to", &e))?;
+        listener.listen("insula_change").await.map_err(|e| database_error("listen to", &e))?;
+        Ok(listener)
+    }
+
+    /// Makes the operator's API key valid.
+    pub(crate) async fn put_admin_key(&self, key: &str) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO catalog.api_key (id, name, scope, hash) VALUES ($1, 'insula up', 'admin', $2) ON CONFLICT (hash) DO NOTHING",
+        )
+        .bind(uuid::Uuid::now_v7())
+        .bind(digest(&SHA256, key.as_bytes()).as_ref())
+        .execute(&self.pool)
+        .await
+        .map_err(|e| database_error("write to", &e))?;
+        Ok(())
+    }
+
+    /// Notes where a cell is. One that was asked for is ready by that; any other keeps its state.
+    pub(crate) async fn put_cell(&self, cell: &CellPlace) -> Result<(), Error> {
+        sqlx::query(
+            "INSERT INTO catalog.cell AS c (name, provider, state, host, port, tls, admin_role, app_url)
+             VALUES ($1, $2, 'ready', $3, $4, $5, $6, $7)
+             ON CONFLICT (name) DO UPDATE SET host = excluded.host, port = excluded.port, tls = excluded.tls,
+                 admin_role = excluded.admin_role, app_url = excluded.app_url, version = c.version + 1, updated_at = now(),
+                 state = CASE c.state WHEN 'requested' THEN 'ready' ELSE c.state END
+             WHERE (c.host, c.port, c.tls, c.admin_role, c.app_url)
+                 IS DISTINCT FROM (excluded.host, excluded.port, excluded.tls, excluded.admin_role, excluded.app_url)
+                OR c.state = 'requested'",
+        )
+        .bind(cell.name.as_str())
+        .bind(cell.provider)
+        .bind(&cell.host)
+        .bind(i32::from(cell.port))
+        .bind(&cell.tls)
+        .bind(&cell.admin_role)
+        .bind(&cell.app_url)
+        .execute(&self.pool)
+        .await
+        .map_err(|e| database_error("write to", &e))?;
+        Ok(())
+    }
+
+    /// The cells that this machine is to run, or to take away.
+    pub(crate) async fn embedded_cells(&self) -> Result<Vec<EmbeddedCell>, Error> {
+        sqlx::query_as("SELECT name, state, dedicated FROM catalog.cell WHERE provider = 'embedded' ORDER BY name")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| database_error("read", &e))
+    }
+
+    /// Forgets a cell that was taken away; one that still holds tenants stays.
+    pub(crate) async fn forget_cell(&self, name: &str) -> Result<(), Error> {
+        let forget = async {
+            let mut tx = self.pool.begin().await?;
+            sqlx::query("DELETE FROM catalog.migration_run WHERE cell = $1").bind(name).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM catalog.cell_database WHERE cell = $1").bind(name).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM catalog.cell WHERE name = $1 AND state = 'removing'").bind(name).execute(&mut *tx).await?;
+            tx.commit().await
+        };
+        forget.await.map_err(|e| database_error("write to", &e))
+    }
+
+    /// Whether a placement still points to the cell.
+    pub(crate) async fn is_inhabited(&self, name: &str) -> Result<bool, Error> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM catalog.placement WHERE cell = $1)")
+            .bind(name)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| database_error("read", &e))
+    }
+}
+
+async fn create_database(url: &str) -> Result<(), Error> {
+    let create = async {
+        let mut conn = PgConnection::connect(url).await?;
+        let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
+            .bind(CATALOG_DATABASE)
+            .fetch_one(&mut conn)
+            .await?;
+        if !there {
+            // FILE_COPY of an empty template would force two checkpoints.
+            let create = format!("CREATE DATABASE {CATALOG_DATABASE} TEMPLATE template0 STRATEGY wal_log");
+            sqlx::query(AssertSqlSafe(create)).execute(&mut conn).await?;
+        }
+        conn.close().await
+    };
+    create.await.map_err(|e| database_error("create", &e))
+}
+
+/// Reads a Postgres URL; the answer to a bad one does not quote it, since it may hold a password.
+pub(crate) fn parse(url: &str) -> Result<Url, Error> {
+    let parsed = Url::parse(url).ok().filter(|u| matches!(u.scheme(), "postgres" | "postgresql") && u.host_str().is_some());
+    parsed.ok_or_else(|| {
+        Error::new(
+            Kind::Invalid,
+            "an address of a Postgres server is not valid",
+            "it looks like postgres://ROLE:PASSWORD@HOST:PORT/DATABASE",
+        )
+    })
+}
+
+/// sqlx's messages name hosts, roles and databases, never passwords.
+fn database_error(verb: &str, error: &sqlx::Error) -> Error {
+    Error::new(Kind::Unavailable, format!("cannot {verb} the catalog: {error}"), "")
+}

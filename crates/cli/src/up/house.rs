@@ -1,0 +1,218 @@
+//! Everything that runs on this machine, and the order in which it comes and goes.
+//!
+//! Always: servers come before what needs them and go after it; what is started is in here, so that it is stopped.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use insula_cluster::{Binaries, ClusterConfig};
+use insula_core::placement::{APP_ROLE, POOL_DATABASE};
+use insula_core::{CellName, KeyRing, Kind, RootKey};
+use tokio::sync::Mutex;
+
+use crate::error::Error;
+use crate::up::catalog::{CellPlace, HostCatalog};
+use crate::up::child::{Child, ChildSpec};
+use crate::up::folder::{DataFolder, write_secret};
+use crate::up::postgres::{ADMIN_ROLE, Server};
+use crate::up::roster::{ReadyCell, Roster};
+
+/// The cell that the gateway's application belongs to.
+pub(crate) const MAIN: &str = "main";
+
+/// How long a process may take to become ready: a catalog of a million tenants takes a while to read.
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// What runs here.
+#[derive(Debug)]
+pub(crate) struct House {
+    pub(crate) folder: DataFolder,
+    pub(crate) root_key: RootKey,
+    pub(crate) roster: Roster,
+    pub(crate) client: reqwest::Client,
+    pub(crate) app_program: PathBuf,
+    pub(crate) gateway: SocketAddr,
+    pub(crate) control: SocketAddr,
+    binaries: Option<Binaries>,
+    /// Cells that there are keys for in the gateway's ring.
+    keys: Mutex<Vec<CellName>>,
+    servers: Mutex<BTreeMap<String, Server>>,
+    apps: Mutex<BTreeMap<String, Child>>,
+    control_child: Mutex<Option<Child>>,
+}
+
+impl House {
+    pub(crate) fn new(
+        folder: DataFolder,
+        root_key: RootKey,
+        app_program: PathBuf,
+        binaries: Option<Binaries>,
+        addresses: (SocketAddr, SocketAddr),
+    ) -> Self {
+        Self {
+            folder,
+            root_key,
+            roster: Roster::default(),
+            client: reqwest::Client::new(),
+            app_program,
+            gateway: addresses.0,
+            control: addresses.1,
+            binaries,
+            keys: Mutex::default(),
+            servers: Mutex::default(),
+            apps: Mutex::default(),
+            control_child: Mutex::default(),
+        }
+    }
+
+    /// Starts a cell's private server unless it runs; returns its port.
+    pub(crate) async fn start_server(&self, cell: &CellName, settings: &[(&str, &str)]) -> Result<u16, Error> {
+        if let Some(server) = self.servers.lock().await.get(cell.as_str()) {
+            return Ok(server.port());
+        }
+        let binaries = match &self.binaries {
+            Some(binaries) => binaries.clone(),
+            None => Binaries::find(None)?,
+        };
+        let password = self.root_key.cell(cell).role_password(ADMIN_ROLE);
+        let mut config = ClusterConfig::new(self.folder.cluster(cell.as_str()), ADMIN_ROLE, &password);
+        config.log = Some(self.folder.log(&format!("postgres-{cell}")));
+        config.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let server = Server::start(cell.as_str(), &binaries, config, &self.roster).await?;
+        let port = server.port();
+        self.servers.lock().await.insert(cell.to_string(), server);
+        Ok(port)
+    }
+
+    /// A URL for the superuser of a private server that runs here. Holds the password.
+    pub(crate) async fn server_url(&self, cell: &str, database: &str) -> Option<String> {
+        self.servers.lock().await.get(cell).map(|s| s.admin_url(database))
+    }
+
+    /// Notes in the ready file how a cell's server is reached.
+    pub(crate) fn show_cell(&self, place: &CellPlace, admin_password: &str) {
+        let CellPlace { name, host, port, tls, admin_role, .. } = place;
+        let app_password = self.root_key.cell(name).role_password(APP_ROLE);
+        let dsn =
+            |role: &str, password: &str| format!("postgres://{role}:{password}@{host}:{port}/{POOL_DATABASE}?sslmode={tls}");
+        self.roster.cell(ReadyCell {
+            name: name.to_string(),
+            app_dsn: dsn(APP_ROLE, &app_password),
+            owner_dsn: dsn(admin_role, admin_password),
+        });
+    }
+
+    /// Gives the gateway's application a cell's key, before anybody learns that there is the cell.
+    pub(crate) async fn add_key(&self, cell: &CellName) -> Result<(), Error> {
+        let mut keys = self.keys.lock().await;
+        if !keys.contains(cell) {
+            keys.push(cell.clone());
+        }
+        self.write_ring(&self.ring_path(MAIN), keys.iter())
+    }
+
+    fn ring_path(&self, cell: &str) -> PathBuf {
+        self.folder.run(&format!("app-{cell}.keys.json"))
+    }
+
+    fn write_ring<'a>(&self, path: &std::path::Path, cells: impl Iterator<Item = &'a CellName>) -> Result<(), Error> {
+        let ring = KeyRing::new(cells.map(|c| (c.clone(), self.root_key.cell(c))));
+        write_secret(path, &ring.to_json())
+    }
+
+    /// Starts a cell's application unless it runs; returns its base URL. That of [`MAIN`] is the gateway, for all tenants.
+    pub(crate) async fn start_app(&self, cell: &CellName, catalog: &HostCatalog) -> Result<String, Error> {
+        let is_gateway = cell.as_str() == MAIN;
+        let listen = if is_gateway { self.gateway } else { free_address()? };
+        let mut apps = self.apps.lock().await;
+        if let Some(app) = apps.get(cell.as_str()) {
+            return Ok(app.base_url().to_owned());
+        }
+        let ring = self.ring_path(cell.as_str());
+        if !is_gateway {
+            self.write_ring(&ring, std::iter::once(cell))?;
+        }
+        let admin = free_address()?;
+        let env = [
+            ("INSULA_CATALOG_URL", catalog.reader_url().to_owned()),
+            ("INSULA_KEYRING", ring.display().to_string()),
+            ("INSULA_LISTEN", listen.to_string()),
+            ("INSULA_ADMIN_LISTEN", admin.to_string()),
+            ("INSULA_CELL", cell.to_string()),
+            ("INSULA_CONTROL_URL", format!("http://{}", self.control)),
+        ];
+        let spec = ChildSpec {
+            role: format!("app:{cell}"),
+            program: self.app_program.clone(),
+            args: vec!["serve".into()],
+            env: env.map(|(k, v)| (k.to_owned(), v)).to_vec(),
+            log: self.folder.log(&format!("app-{cell}")),
+            admin_url: format!("http://{admin}"),
+            base_url: format!("http://{listen}"),
+        };
+        let app = Child::start(spec, self.roster.clone());
+        let url = app.base_url().to_owned();
+        apps.insert(cell.to_string(), app);
+        Ok(url)
+    }
+
+    /// Waits until a cell's application is ready.
+    pub(crate) async fn app_ready(&self, cell: &str) -> Result<(), Error> {
+        let wait = self.apps.lock().await.get(cell).map(Child::readiness);
+        match wait {
+            Some(readiness) => readiness.wait(&self.client, READY_WITHIN).await,
+            None => Err(Error::new(Kind::Internal, format!("there is no application for cell {cell}"), "")),
+        }
+    }
+
+    /// Starts the control plane and waits until it is ready.
+    pub(crate) async fn start_control(&self, config: &std::path::Path, admin: SocketAddr) -> Result<(), Error> {
+        let program = std::env::current_exe()
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot find the insula program: {e}"), ""))?;
+        let spec = ChildSpec {
+            role: "control".into(),
+            program,
+            args: vec!["control".into(), "--config".into(), config.into()],
+            env: Vec::new(),
+            log: self.folder.log("control"),
+            admin_url: format!("http://{admin}"),
+            base_url: format!("http://{}", self.control),
+        };
+        let child = Child::start(spec, self.roster.clone());
+        let readiness = child.readiness();
+        *self.control_child.lock().await = Some(child);
+        readiness.wait(&self.client, READY_WITHIN).await
+    }
+
+    /// Stops a cell's application and server, for good.
+    pub(crate) async fn stop_cell(&self, cell: &str) {
+        if let Some(app) = self.apps.lock().await.remove(cell) {
+            app.stop().await;
+        }
+        if let Some(server) = self.servers.lock().await.remove(cell) {
+            server.stop().await;
+        }
+        self.roster.without_cell(cell);
+        let _ = std::fs::remove_file(self.ring_path(cell));
+    }
+
+    /// Stops everything: applications finish what they have begun, then the control plane, then the servers.
+    pub(crate) async fn stop(&self) {
+        self.roster.withdraw();
+        let apps = std::mem::take(&mut *self.apps.lock().await);
+        futures_util::future::join_all(apps.into_values().map(Child::stop)).await;
+        if let Some(control) = self.control_child.lock().await.take() {
+            control.stop().await;
+        }
+        let servers = std::mem::take(&mut *self.servers.lock().await);
+        futures_util::future::join_all(servers.into_values().map(Server::stop)).await;
+    }
+}
+
+/// A free port of the loopback, for whoever binds it next.
+pub(crate) fn free_address() -> Result<SocketAddr, Error> {
+    let found = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
+    found.map_err(|e| Error::new(Kind::Unavailable, format!("no free port on the loopback: {e}"), ""))
+}

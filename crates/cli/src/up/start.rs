@@ -1,0 +1,201 @@
+//! The order in which everything comes up.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_api::Client;
+use insula_api::bundle::Bundle;
+use insula_cluster::Binaries;
+use insula_core::{CellName, Kind};
+use tokio::task::JoinHandle;
+
+use crate::control::ControlFile;
+use crate::error::Error;
+use crate::up::catalog::HostCatalog;
+use crate::up::folder::{DataFolder, write_secret};
+use crate::up::house::{House, MAIN, free_address};
+use crate::up::named::NamedCell;
+use crate::up::roster::Ready;
+use crate::up::screen::Screen;
+use crate::up::{UpArgs, cells, demo, named, summary};
+
+/// The private cells that every machine has: "another server" is real from the start.
+const PRIVATE_CELLS: [&str; 2] = [MAIN, "second"];
+
+/// What is needed before anything runs; faults in the arguments show here.
+pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
+    let app = find_app(args.app.as_ref())?;
+    // With servers that the user names, a Postgres on this machine is needed only for cells that are asked for later.
+    let needed = args.catalog_url.is_none() || args.postgres_bin.is_some();
+    let binaries = if needed { Some(Binaries::find(args.postgres_bin.as_deref())?) } else { None };
+    let addresses = (settle_address(args.gateway, "gateway")?, settle_address(args.control, "control")?);
+    let root_key = folder.root_key()?;
+    Ok(House::new(folder, root_key, app, binaries, addresses))
+}
+
+fn find_app(setting: Option<&PathBuf>) -> Result<PathBuf, Error> {
+    let beside = || std::env::current_exe().ok().and_then(|p| Some(p.parent()?.join("acmedocs")));
+    let app = setting.cloned().or_else(beside).unwrap_or_default();
+    match app.canonicalize() {
+        Ok(app) if app.is_file() => Ok(app),
+        _ => {
+            let message = format!("there is no application at {}", app.display());
+            Err(Error::new(Kind::Invalid, message, "build it with `cargo build -p acmedocs`, or name one with --app"))
+        }
+    }
+}
+
+/// The address with a port that is free now. One that an earlier run still holds is waited for.
+fn settle_address(address: SocketAddr, what: &str) -> Result<SocketAddr, Error> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(3);
+    loop {
+        match TcpListener::bind(address).and_then(|l| l.local_addr()) {
+            Ok(address) => return Ok(address),
+            Err(_) if std::time::Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            Err(e) => {
+                let help = format!("stop what listens there, or choose another address with --{what}");
+                return Err(Error::new(Kind::Unavailable, format!("cannot listen on {address}: {e}"), help));
+            }
+        }
+    }
+}
+
+/// Brings everything up; returns what goes on in the background.
+pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen) -> Result<JoinHandle<()>, Error> {
+    let named = named::read(args.catalog_url.as_deref(), &args.cells)?;
+    let admin_key = house.folder.admin_key()?;
+    let client = Client::new(&format!("http://{}", house.control), &admin_key).map_err(|e| api_error(&e))?;
+    // The application tells what its tenants need while the servers come up.
+    let (catalog, bundle) = tokio::try_join!(catalog(args, house, &named, &admin_key, screen), bundle(house))?;
+    let apps = async {
+        start_cells(house, &catalog, &named).await?;
+        for cell in cells_here(&named) {
+            house.app_ready(cell.as_str()).await?;
+        }
+        screen.done("applications");
+        Ok::<(), Error>(())
+    };
+    let control = async {
+        start_control(house, &catalog, &named).await?;
+        client.put_bundle(&bundle, true).await.map_err(|e| api_error(&e))?;
+        screen.done("control plane");
+        Ok::<(), Error>(())
+    };
+    tokio::try_join!(apps, control)?;
+    // From here on the catalog is followed: the demo's own cell is started by that.
+    let follower = tokio::spawn(cells::follow(Arc::clone(house), catalog.clone()));
+    let outcome = finish(args, house, &catalog, &client, admin_key, screen).await;
+    if outcome.is_err() {
+        follower.abort();
+    }
+    outcome.map(|()| follower)
+}
+
+async fn finish(
+    args: &UpArgs,
+    house: &House,
+    catalog: &HostCatalog,
+    client: &Client,
+    admin_key: String,
+    screen: Screen,
+) -> Result<(), Error> {
+    let demo = if args.no_demo { Vec::new() } else { demo::make(house, client, screen).await? };
+    let ready = Ready {
+        control_url: format!("http://{}", house.control),
+        gateway_url: format!("http://{}", house.gateway),
+        admin_key,
+        catalog_dsn: catalog.url().to_owned(),
+        ..Ready::default()
+    };
+    let files = std::iter::once(house.folder.ready_file()).chain(args.ready_file.clone()).collect();
+    house.roster.publish(ready, files)?;
+    screen.print(&summary::text(house, &demo, screen.seconds()));
+    Ok(())
+}
+
+fn cells_here(named: &[NamedCell]) -> Vec<CellName> {
+    if named.is_empty() {
+        PRIVATE_CELLS.iter().filter_map(|c| c.parse().ok()).collect()
+    } else {
+        named.iter().map(|c| c.place.name.clone()).collect()
+    }
+}
+
+/// Private servers, and the catalog on the first of them or where the user says.
+async fn catalog(
+    args: &UpArgs,
+    house: &House,
+    named: &[NamedCell],
+    admin_key: &str,
+    screen: Screen,
+) -> Result<HostCatalog, Error> {
+    let url = match &args.catalog_url {
+        Some(url) => url.clone(),
+        None => {
+            let main: CellName =
+                MAIN.parse().map_err(|e: insula_core::slug::NameError| Error::new(Kind::Internal, e.to_string(), ""))?;
+            let private = if named.is_empty() { cells_here(named) } else { vec![main] };
+            let starts = private.iter().map(|cell| house.start_server(cell, &[]));
+            futures_util::future::try_join_all(starts).await?;
+            screen.done("Postgres");
+            house.server_url(MAIN, "postgres").await.unwrap_or_default()
+        }
+    };
+    let catalog = HostCatalog::open(&url, &house.root_key).await?;
+    catalog.put_admin_key(admin_key).await?;
+    screen.done("catalog");
+    Ok(catalog)
+}
+
+async fn start_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
+    if named.is_empty() {
+        for cell in cells_here(named) {
+            cells::start(house, catalog, &cell, &[]).await?;
+        }
+    }
+    for cell in named {
+        house.add_key(&cell.place.name).await?;
+        let app_url = house.start_app(&cell.place.name, catalog).await?;
+        let mut place = cell.place.clone();
+        place.app_url = Some(app_url);
+        catalog.put_cell(&place).await?;
+        house.show_cell(&place, &cell.password);
+    }
+    // Cells of single tenants, from earlier runs.
+    cells::reconcile(house, catalog).await
+}
+
+async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
+    let admin = free_address()?;
+    let file = ControlFile {
+        catalog_url: catalog.url().to_owned(),
+        root_key: house.folder.root_key_file(),
+        listen: house.control,
+        admin_listen: admin,
+        cell_logins: Some(named::write_logins(house, named)?),
+        embedded_cells: true,
+    };
+    let path = house.folder.run("control.json");
+    write_secret(&path, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
+    house.start_control(&path, admin).await
+}
+
+/// What the application says that its tenants need.
+async fn bundle(house: &House) -> Result<Bundle, Error> {
+    let failed = |why: String| {
+        let message = format!("`{} bundle` failed: {why}", house.app_program.display());
+        Error::new(Kind::Invalid, message, "name an application that speaks Insula's bundle with --app")
+    };
+    let output = tokio::process::Command::new(&house.app_program).arg("bundle").output().await;
+    let output = output.map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| failed(e.to_string()))
+}
+
+fn api_error(error: &insula_api::Error) -> Error {
+    Error::new(error.kind(), format!("the control plane says: {error}"), "")
+}
