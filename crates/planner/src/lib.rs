@@ -1,1 +1,6 @@
-//! Pure decisions: placement, fair shares. No I/O.
+//! Pure decisions, floor 1: placement, fair shares. No I/O.
+//!
+//! For: what can be decided from values alone, and so tested by properties. Not for: carrying anything out.
+//! Always: the same input gives the same answer.
+
+pub mod placement;
