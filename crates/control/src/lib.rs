@@ -1,1 +1,32 @@
-//! The control plane: operations, provisioning, REST.
+//! The control plane: everything that makes, changes and ends tenants, cells and plans.
+//!
+//! For: durable operations on tenants ([`Control`]), the REST API over them ([`rest`]), reconcilers, webhooks. Not for:
+//! serving tenants' requests (the data planes do that from their snapshots, and go on without us).
+//! Always: the catalog is the only truth; whatever is made outside it is named there first, so that nothing is orphaned;
+//! every deed has its audit line; secrets are derived from the root key, never stored.
+
+mod bundle_apply;
+mod cell_prepare;
+mod cells;
+mod check;
+pub mod config;
+pub mod error;
+mod handle;
+mod lint;
+pub mod model;
+mod operation;
+mod password;
+mod provision;
+pub mod rest;
+mod run;
+mod store;
+mod tenant_delete;
+mod tenant_resume;
+mod tenant_suspend;
+mod webhook;
+
+pub use config::{CellSpec, Config};
+pub use error::Error;
+pub use handle::Control;
+pub use operation::fault;
+pub use run::{Background, run};

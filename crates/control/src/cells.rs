@@ -1,0 +1,183 @@
+//! The way into the cells' database servers, as their administrator.
+//!
+//! For: connections and pools by cell and database. Not for: what is done there. Always: a login is derived from the
+//! root key (embedded) or read from the host side's secrets file (registered), and is in no error and no log.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use insula_core::{CellKey, CellName, RootKey};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, PgTransaction};
+
+use crate::config::CellSecrets;
+use crate::error::Error;
+use crate::model::{Cell, Provider};
+
+/// The database that every server has; for what concerns the server as a whole.
+pub(crate) const MAINTENANCE: &str = "postgres";
+
+/// Connections to one shared database of a cell.
+const POOL: u32 = 16;
+
+/// See the module.
+pub(crate) struct Cells {
+    root_key: RootKey,
+    secrets: Option<PathBuf>,
+    pools: Mutex<HashMap<PoolKey, PgPool>>,
+    /// One at a time makes databases in a cell: CREATE DATABASE does not share its template.
+    making: Mutex<HashMap<CellName, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct PoolKey {
+    cell: CellName,
+    host: String,
+    port: u16,
+    database: String,
+}
+
+impl Cells {
+    pub(crate) fn new(root_key: RootKey, secrets: Option<PathBuf>) -> Self {
+        Self { root_key, secrets, pools: Mutex::default(), making: Mutex::default() }
+    }
+
+    pub(crate) fn key(&self, cell: &CellName) -> CellKey {
+        self.root_key.cell(cell)
+    }
+
+    /// Held while databases of a cell are made or its template is changed.
+    pub(crate) fn making(&self, cell: &CellName) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.making.lock().unwrap_or_else(PoisonError::into_inner).entry(cell.clone()).or_default())
+    }
+
+    fn options(&self, cell: &Cell, database: &str) -> Result<PgConnectOptions, Error> {
+        let options = match cell.provider {
+            Provider::Embedded => PgConnectOptions::new_without_pgpass()
+                .username(&cell.admin_role)
+                .password(&self.key(&cell.name).role_password(&cell.admin_role)),
+            Provider::Registered => {
+                let secrets = CellSecrets::read(self.secrets.as_deref())?;
+                let url = secrets.url(&cell.name).ok_or_else(|| {
+                    Error::Conflict(format!("the secrets file has no admin login for cell {}: add it and try again", cell.name))
+                })?;
+                // The parser's message could quote the password.
+                PgConnectOptions::from_str(url)
+                    .map_err(|_| Error::Corrupt(format!("the secrets file's URL of cell {} cannot be read", cell.name)))?
+            }
+        };
+        let (Some(host), Some(port)) = (&cell.host, cell.port) else {
+            return Err(Error::Away(format!("the database server of cell {} is not up yet", cell.name)));
+        };
+        let tls =
+            PgSslMode::from_str(&cell.tls).map_err(|_| Error::Corrupt(format!("cell {}: tls {:?}", cell.name, cell.tls)))?;
+        Ok(options
+            .host(host)
+            .port(port)
+            .ssl_mode(tls)
+            .database(database)
+            .application_name("insula-control")
+            .log_slow_statements(tracing::log::LevelFilter::Off, Duration::ZERO))
+    }
+
+    /// One connection, for a database that is not worth a pool.
+    pub(crate) async fn connect(&self, cell: &Cell, database: &str) -> Result<PgConnection, Error> {
+        let options = self.options(cell, database)?;
+        match tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await {
+            Ok(connected) => connected.map_err(|source| Error::Cell { cell: cell.name.to_string(), source }),
+            Err(_) => Err(Error::Away(format!("the database server of cell {} does not answer", cell.name))),
+        }
+    }
+
+    /// The pool of a database that many tenants share, or of the maintenance database.
+    pub(crate) fn pool(&self, cell: &Cell, database: &str) -> Result<PgPool, Error> {
+        let key = PoolKey {
+            cell: cell.name.clone(),
+            host: cell.host.clone().unwrap_or_default(),
+            port: cell.port.unwrap_or_default(),
+            database: database.to_owned(),
+        };
+        let options = self.options(cell, database)?;
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        // A cell that came back elsewhere: its old pools are of no use.
+        pools.retain(|k, _| k.cell != key.cell || (&k.host, k.port) == (&key.host, key.port));
+        Ok(pools
+            .entry(key)
+            .or_insert_with(|| {
+                PgPoolOptions::new()
+                    .max_connections(POOL)
+                    .acquire_timeout(Duration::from_secs(10))
+                    .idle_timeout(Duration::from_secs(60))
+                    .connect_lazy_with(options)
+            })
+            .clone())
+    }
+
+    /// Begins a transaction in a shared database.
+    pub(crate) async fn begin(&self, cell: &Cell, database: &str) -> Result<CellTx, Error> {
+        let tx =
+            self.pool(cell, database)?.begin().await.map_err(|source| Error::Cell { cell: cell.name.to_string(), source })?;
+        Ok(CellTx { cell: cell.name.clone(), way: Way::Pooled(tx) })
+    }
+
+    /// Begins a transaction in a tenant's own database, on a connection that ends with it.
+    pub(crate) async fn begin_alone(&self, cell: &Cell, database: &str) -> Result<CellTx, Error> {
+        let mut conn = self.connect(cell, database).await?;
+        let begun = sqlx::raw_sql("BEGIN").execute(&mut conn).await;
+        begun.map_err(|source| Error::Cell { cell: cell.name.to_string(), source })?;
+        Ok(CellTx { cell: cell.name.clone(), way: Way::Alone(Box::new(conn)) })
+    }
+
+    /// Lets go of all connections to a cell that is to be taken away.
+    pub(crate) async fn forget(&self, cell: &CellName) {
+        let gone: Vec<PgPool> = {
+            let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            let keys: Vec<_> = pools.keys().filter(|k| k.cell == *cell).cloned().collect();
+            keys.iter().filter_map(|k| pools.remove(k)).collect()
+        };
+        for pool in gone {
+            pool.close().await;
+        }
+    }
+}
+
+/// An open transaction in a cell; rolled back when dropped.
+pub(crate) struct CellTx {
+    cell: CellName,
+    way: Way,
+}
+
+enum Way {
+    Pooled(PgTransaction<'static>),
+    Alone(Box<PgConnection>),
+}
+
+impl CellTx {
+    pub(crate) fn conn(&mut self) -> &mut PgConnection {
+        match &mut self.way {
+            Way::Pooled(tx) => tx,
+            Way::Alone(conn) => conn,
+        }
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), Error> {
+        let cell = self.cell;
+        let committed = match self.way {
+            Way::Pooled(tx) => tx.commit().await,
+            Way::Alone(mut conn) => match sqlx::raw_sql("COMMIT").execute(&mut *conn).await {
+                Ok(_) => conn.close().await,
+                Err(error) => Err(error),
+            },
+        };
+        committed.map_err(|source| Error::Cell { cell: cell.to_string(), source })
+    }
+}
+
+/// Marks errors of a cell's server.
+pub(crate) fn in_cell(cell: &Cell) -> impl FnOnce(sqlx::Error) -> Error + use<> {
+    let cell = cell.name.to_string();
+    |source| Error::Cell { cell, source }
+}

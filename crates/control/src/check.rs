@@ -1,0 +1,198 @@
+//! What is accepted from outside. Always: a refusal names the field and says what would do.
+
+use insula_core::feature::{FeatureValue, Features};
+use insula_core::{Limits, Tier};
+
+use crate::error::Error;
+use crate::model::{Bundle, CreateTenant, LimitOverrides, PutPlan, RegisterCell, Settings};
+
+/// Text for people: length in characters, no control characters (NUL among them).
+pub(crate) fn text(field: &'static str, text: &str, min: usize, max: usize) -> Result<(), Error> {
+    let len = text.chars().count();
+    if len < min || len > max {
+        return Err(Error::invalid(field, format!("{min} to {max} characters, this has {len}")));
+    }
+    if text.trim() != text {
+        return Err(Error::invalid(field, "no space at its ends"));
+    }
+    // Bidi overrides and invisible separators make one name look like another in a console.
+    let hidden = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    match text.chars().find(|c| c.is_control() || hidden(*c)) {
+        Some(c) => Err(Error::invalid(field, format!("may not hold the invisible character U+{:04X}", u32::from(c)))),
+        None => Ok(()),
+    }
+}
+
+fn word(field: &'static str, word: &str, max: usize) -> Result<(), Error> {
+    text(field, word, 1, max)?;
+    if word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, "letters, digits, - _ . only"))
+}
+
+pub(crate) fn version(what: String, expected: Option<i64>, found: i64) -> Result<(), Error> {
+    match expected {
+        Some(expected) if expected != found => Err(Error::Version { what, expected, found }),
+        _ => Ok(()),
+    }
+}
+
+/// Checks all that needs no catalog, and fills in what was left out.
+pub(crate) fn create_tenant(mut create: CreateTenant) -> Result<CreateTenant, Error> {
+    let name = create.name.get_or_insert_with(|| create.slug.to_string());
+    tenant_fields(name, &create.settings, &create.features)?;
+    let email = create.admin_email.get_or_insert_with(|| format!("admin@{}.localhost", create.slug));
+    text("admin_email", email, 3, 254)?;
+    let well_formed = email.split_once('@').is_some_and(|(who, host)| !who.is_empty() && !host.is_empty() && !host.contains('@'));
+    if !well_formed || email.contains(char::is_whitespace) {
+        return Err(Error::invalid("admin_email", "an address like ada@example.com"));
+    }
+    if let Some(hash) = &create.admin_password_hash
+        && argon2::password_hash::phc::PasswordHash::new(hash).is_err()
+    {
+        return Err(Error::invalid("admin_password_hash", "an argon2 hash in PHC form: $argon2id$v=19$…"));
+    }
+    if let Some(region) = &create.region {
+        word("region", region, 60)?;
+    }
+    if create.labels.len() > 20 {
+        return Err(Error::invalid("labels", "at most 20"));
+    }
+    create.labels.iter().try_for_each(|l| word("labels", l, 60))?;
+    Ok(create)
+}
+
+pub(crate) fn tenant_fields(name: &str, settings: &Settings, features: &Features) -> Result<(), Error> {
+    text("name", name, 1, 200)?;
+    if let Some(brand) = &settings.brand_name {
+        text("settings.brand_name", brand, 1, 200)?;
+    }
+    if let Some(color) = &settings.color {
+        let hex = color.strip_prefix('#').is_some_and(|h| h.len() == 6 && h.chars().all(|c| c.is_ascii_hexdigit()));
+        if !hex {
+            return Err(Error::invalid("settings.color", "six hexadecimal digits after a #, like #1f6feb"));
+        }
+    }
+    word("settings.locale", &settings.locale, 35)?;
+    let zone = settings.time_zone.as_str();
+    text("settings.time_zone", zone, 1, 60)?;
+    if !zone.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '-' | '+')) {
+        return Err(Error::invalid("settings.time_zone", "an IANA name, like Europe/Zurich"));
+    }
+    self::features(features)
+}
+
+fn features(features: &Features) -> Result<(), Error> {
+    if features.len() > 200 {
+        return Err(Error::invalid("features", "at most 200"));
+    }
+    for (name, value) in features {
+        word("features", name, 60)?;
+        if let FeatureValue::Word(value) = value {
+            text("features", value, 0, 200)?;
+        }
+    }
+    Ok(())
+}
+
+/// Overrides stand on fields that limits have, with values that they take.
+pub(crate) fn limit_overrides(limits: &Limits, overrides: &LimitOverrides) -> Result<Limits, Error> {
+    let mut merged = crate::store::plans::to_json(limits)?;
+    for (field, value) in overrides {
+        match merged.get_mut(field) {
+            Some(slot) => *slot = (*value).into(),
+            None => return Err(Error::invalid("limits", format!("there is no limit {field:?}"))),
+        }
+    }
+    let merged: Limits = serde_json::from_value(merged).map_err(|e| Error::invalid("limits", e.to_string()))?;
+    self::limits(&merged)?;
+    Ok(merged)
+}
+
+fn limits(limits: &Limits) -> Result<(), Error> {
+    let all = crate::store::plans::to_json(limits)?;
+    let zero = all.as_object().and_then(|all| all.iter().find(|(_, v)| v.as_u64() == Some(0)));
+    match zero {
+        Some((field, _)) => Err(Error::invalid("limits", format!("{field}: at least 1; zero is not \"no limit\""))),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn plan(plan: &PutPlan) -> Result<(), Error> {
+    let Tier { name, weight, pool_guarantee, pool_cap } = &plan.tier;
+    word("tier.name", name, 60)?;
+    if *weight == 0 {
+        return Err(Error::invalid("tier.weight", "at least 1"));
+    }
+    if *pool_cap == 0 || *pool_cap > 100 {
+        return Err(Error::invalid("tier.pool_cap", "1 to 100 percent"));
+    }
+    if pool_guarantee > pool_cap {
+        return Err(Error::invalid("tier.pool_guarantee", "not more than tier.pool_cap"));
+    }
+    limits(&plan.limits)?;
+    features(&plan.features)
+}
+
+pub(crate) fn cell(cell: &RegisterCell) -> Result<(), Error> {
+    word("region", &cell.region, 60)?;
+    cell.labels.iter().try_for_each(|l| word("labels", l, 60))?;
+    text("host", &cell.host, 1, 253)?;
+    if !["disable", "prefer", "require", "verify-full"].contains(&cell.tls.as_str()) {
+        return Err(Error::invalid("tls", "disable, prefer, require or verify-full"));
+    }
+    if cell.capacity < 1 {
+        return Err(Error::invalid("capacity", "at least 1"));
+    }
+    match &cell.app_url {
+        Some(url) => http_url("app_url", url),
+        None => Ok(()),
+    }
+}
+
+fn http_url(field: &'static str, text: &str) -> Result<(), Error> {
+    let plain = url::Url::parse(text).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+    if plain && text.len() <= 2000 { Ok(()) } else { Err(Error::invalid(field, "a URL that begins with http:// or https://")) }
+}
+
+pub(crate) fn webhook(url: &str, topics: &[String]) -> Result<(), Error> {
+    http_url("url", url)?;
+    if topics.is_empty() || topics.len() > 50 {
+        return Err(Error::invalid("topics", "1 to 50; `*` for all"));
+    }
+    topics.iter().try_for_each(|t| if t == "*" { Ok(()) } else { word("topics", t.strip_suffix(".*").unwrap_or(t), 100) })
+}
+
+/// A host name in lower case.
+pub(crate) fn host(host: &str) -> Result<String, Error> {
+    let lower = host.trim_end_matches('.').to_ascii_lowercase();
+    let label = |l: &str| {
+        (1..=63).contains(&l.len())
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    if lower.len() <= 253 && lower.contains('.') && lower.split('.').all(label) {
+        return Ok(lower);
+    }
+    Err(Error::invalid("host", "a host name like docs.example.com, without scheme or port"))
+}
+
+pub(crate) fn bundle(bundle: &Bundle) -> Result<(), Error> {
+    let mut last = 0;
+    for migration in &bundle.migrations {
+        if migration.version <= last {
+            return Err(Error::invalid("migrations", format!("version {} does not follow {last}", migration.version)));
+        }
+        last = migration.version;
+        text("migrations.name", &migration.name, 1, 200)?;
+        if migration.sql.trim().is_empty() || migration.sql.contains('\0') {
+            return Err(Error::invalid("migrations.sql", format!("migration {last} has no SQL that can be run")));
+        }
+    }
+    if bundle.seed.contains('\0') {
+        return Err(Error::invalid("seed", "may not hold NUL"));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The control plane as a value: cheap to clone, what REST and tests call.
+//!
+//! For: one method for each thing that people may ask for; each checks its input, acts in one catalog transaction with its
+//! audit line, and leaves long work to an operation. Not for: who may ask (REST's authentication decides that).
+
+mod access;
+mod records;
+mod registry;
+mod tenants;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use insula_core::KeyRing;
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::cells::Cells;
+use crate::config::Config;
+use crate::error::Error;
+use crate::operation::engine::Engine;
+
+/// The control plane of one catalog.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    catalog: PgPool,
+    /// Does not wait for the disk: leases and progress only.
+    soft: PgPool,
+    cells: Cells,
+    engine: Engine,
+    /// Password hashes at once: each takes a core and 19 MiB.
+    hashing: Arc<Semaphore>,
+    /// Wakes the reconcilers.
+    reconcile: Notify,
+    ready: AtomicBool,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Control({})", self.0.config.name)
+    }
+}
+
+impl Control {
+    /// Connects to the catalog and brings its schema up to date. Does no work until [`Control::start`].
+    ///
+    /// # Errors
+    /// When the URL cannot be read or the catalog does not answer.
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        // The parser's message could quote the password.
+        let options: PgConnectOptions = config
+            .catalog_url
+            .parse()
+            .map_err(|_| Error::invalid("catalog_url", "a URL like postgres://role:password@host:5432/insula_catalog"))?;
+        let options = options.application_name("insula-control");
+        let soft = options.clone().options([("synchronous_commit", "off")]);
+        let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
+        let pool = |most: u32| PgPoolOptions::new().max_connections(most).acquire_timeout(std::time::Duration::from_secs(10));
+        let catalog = pool(workers.saturating_add(16)).connect_with(options).await?;
+        let soft = pool(4).connect_lazy_with(soft);
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(Self(Arc::new(Inner {
+            cells: Cells::new(config.root_key.clone(), config.cell_secrets.clone()),
+            engine: Engine::new(config.workers),
+            config,
+            catalog,
+            soft,
+            hashing: Arc::new(Semaphore::new(cores)),
+            reconcile: Notify::new(),
+            ready: AtomicBool::new(false),
+        })))
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// Whether everything that is to be prepared at start is.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.0.ready.load(Ordering::Acquire)
+    }
+
+    /// The catalog's pool: for REST's own tables (idempotent responses, keys).
+    #[must_use]
+    pub fn catalog_pool(&self) -> &PgPool {
+        &self.0.catalog
+    }
+
+    /// The keys of these cells, for a data plane that serves them.
+    #[must_use]
+    pub fn key_ring<'a>(&self, cells: impl IntoIterator<Item = &'a insula_core::CellName>) -> KeyRing {
+        KeyRing::new(cells.into_iter().map(|cell| (cell.clone(), self.0.config.root_key.cell(cell))))
+    }
+
+    pub(crate) fn soft_pool(&self) -> &PgPool {
+        &self.0.soft
+    }
+
+    pub(crate) fn cells(&self) -> &Cells {
+        &self.0.cells
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn hashing(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.hashing)
+    }
+
+    pub(crate) fn set_ready(&self) {
+        self.0.ready.store(true, Ordering::Release);
+    }
+
+    /// An operation has ended: reconcilers may have something to do.
+    pub(crate) fn ended(&self) {
+        self.0.reconcile.notify_waiters();
+    }
+
+    /// Resolves when the reconcilers are to look for themselves.
+    pub(crate) async fn reconcile_signal(&self) {
+        self.0.reconcile.notified().await;
+    }
+}

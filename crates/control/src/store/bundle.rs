@@ -1,0 +1,83 @@
+//! The application's bundle: migrations and seed.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use sqlx::{PgConnection, Row as _};
+
+use crate::error::Error;
+use crate::model::{Bundle, Migration};
+
+/// The bundle that is in force.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stored {
+    /// In order of version.
+    pub(crate) migrations: Arc<[Migration]>,
+    /// Empty when there is none.
+    pub(crate) seed: Arc<str>,
+}
+
+impl Stored {
+    pub(crate) fn version(&self) -> i64 {
+        self.migrations.last().map_or(0, |m| m.version)
+    }
+}
+
+/// SHA-256 of a migration's SQL.
+pub(crate) fn checksum(sql: &str) -> Vec<u8> {
+    digest(&SHA256, sql.as_bytes()).as_ref().to_vec()
+}
+
+pub(crate) async fn read(conn: &mut PgConnection) -> Result<Stored, Error> {
+    let rows =
+        sqlx::query("SELECT version, name, sql, checksum FROM catalog.migration ORDER BY version").fetch_all(&mut *conn).await?;
+    let mut migrations = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let migration = Migration { version: row.try_get("version")?, name: row.try_get("name")?, sql: row.try_get("sql")? };
+        if checksum(&migration.sql) != row.try_get::<Vec<u8>, _>("checksum")? {
+            return Err(Error::Corrupt(format!("migration {} in the catalog does not have its checksum", migration.version)));
+        }
+        migrations.push(migration);
+    }
+    let seed: Option<String> = sqlx::query_scalar("SELECT sql FROM catalog.seed").fetch_optional(conn).await?;
+    Ok(Stored { migrations: migrations.into(), seed: seed.unwrap_or_default().into() })
+}
+
+/// Keeps a bundle; refuses one that changes or drops a migration that is kept already. True when anything is new.
+pub(crate) async fn write(conn: &mut PgConnection, bundle: &Bundle) -> Result<bool, Error> {
+    sqlx::query("LOCK TABLE catalog.migration IN SHARE ROW EXCLUSIVE MODE").execute(&mut *conn).await?;
+    let kept = read(conn).await?;
+    for (i, old) in kept.migrations.iter().enumerate() {
+        match bundle.migrations.get(i) {
+            Some(new) if new.version == old.version && new.sql == old.sql => {}
+            Some(new) if new.version == old.version => {
+                let detail =
+                    format!("migration {} differs from the one that is applied already: add a new one instead", old.version);
+                return Err(Error::Conflict(detail));
+            }
+            _ => {
+                let detail = format!("migration {} ({}) is applied already and may not be left out", old.version, old.name);
+                return Err(Error::Conflict(detail));
+            }
+        }
+    }
+    let mut news = *kept.seed != *bundle.seed;
+    for migration in bundle.migrations.iter().skip(kept.migrations.len()) {
+        sqlx::query("INSERT INTO catalog.migration (version, name, sql, checksum) VALUES ($1, $2, $3, $4)")
+            .bind(migration.version)
+            .bind(&migration.name)
+            .bind(&migration.sql)
+            .bind(checksum(&migration.sql))
+            .execute(&mut *conn)
+            .await?;
+        news = true;
+    }
+    sqlx::query(
+        "INSERT INTO catalog.seed AS s (sql) VALUES ($1)
+         ON CONFLICT (one) DO UPDATE SET sql = excluded.sql, updated_at = now() WHERE s.sql <> excluded.sql",
+    )
+    .bind(&bundle.seed)
+    .execute(conn)
+    .await?;
+    Ok(news)
+}

@@ -1,0 +1,5 @@
+//! `tenant.delete`.
+
+use crate::operation::step::Saga;
+
+pub(crate) static SAGA: Saga = Saga { kind: "tenant.delete", steps: &[] };

@@ -1,0 +1,5 @@
+//! `tenant.resume`.
+
+use crate::operation::step::Saga;
+
+pub(crate) static SAGA: Saga = Saga { kind: "tenant.resume", steps: &[] };
