@@ -4,3 +4,4 @@
 //! Always: the same input gives the same answer.
 
 pub mod placement;
+pub mod share;

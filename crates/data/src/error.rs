@@ -1,0 +1,164 @@
+//! What can go wrong between a tenant's work and its rows.
+
+use std::time::Duration;
+
+use insula_core::scope::NoTenant;
+use insula_core::{CellName, Kind, TenantId};
+
+use crate::gate::Refusal;
+
+/// Why there is no transaction, or why it did not end well. The text is for our own log, not for clients.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Work without a tenant.
+    #[error(transparent)]
+    NoTenant(#[from] NoTenant),
+    /// The catalog knows no such tenant, or it is deleted.
+    #[error("tenant {0} is not in the catalog")]
+    UnknownTenant(TenantId),
+    /// The host side paused the tenant.
+    #[error("tenant {0} is suspended")]
+    Suspended(TenantId),
+    /// Still being provisioned.
+    #[error("tenant {0} is not ready yet")]
+    NotReady(TenantId),
+    /// The database says that the tenant is no longer there, and a fresh route says the same.
+    #[error("tenant {0} is moving")]
+    Moved(TenantId),
+    /// A transaction was asked for one tenant inside the scope of another.
+    #[error("asked for tenant {asked} inside the scope of tenant {scope}: enter the other tenant's scope first")]
+    Mismatch {
+        /// Whose scope it is.
+        scope: TenantId,
+        /// Whose transaction was asked for.
+        asked: TenantId,
+    },
+    /// The database refused our grant although the route is fresh: keys, clocks or kit do not agree, or somebody forges.
+    #[error("the database refused the grant: {0}")]
+    GrantRefused(String),
+    /// The statement may not run in a tenant's transaction.
+    #[error(transparent)]
+    Statement(#[from] Refusal),
+    /// The tenant holds as many connections as its plan allows, and waited as long as it allows.
+    #[error("the tenant has {max} connections in use, its plan's most")]
+    TenantBusy {
+        /// Connections of the plan.
+        max: u32,
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// No connection became free in time, or too many wait already.
+    #[error("no database connection became free in time")]
+    Busy {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The cell cannot be reached, or not with our credentials.
+    #[error("cell {cell} is unavailable: {reason}")]
+    Unavailable {
+        /// Which cell.
+        cell: CellName,
+        /// What the driver says.
+        reason: String,
+    },
+    /// The connection was lost after COMMIT was sent: it may have happened or not. Never retried by us.
+    #[error("the connection was lost while committing: the outcome is unknown")]
+    CommitUnknown,
+    /// An earlier statement failed, so the transaction was rolled back instead of committed.
+    #[error("a statement of this transaction failed, so it was rolled back")]
+    RolledBack,
+    /// The database answered with an error, or the driver failed.
+    #[error(transparent)]
+    Sql(sqlx::Error),
+}
+
+impl Error {
+    /// What a caller would do about it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NoTenant(_) | Self::UnknownTenant(_) => Kind::NoTenant,
+            Self::Suspended(_) => Kind::Suspended,
+            Self::Moved(_) => Kind::Moved,
+            Self::Mismatch { .. } | Self::GrantRefused(_) | Self::Statement(_) => Kind::Security,
+            Self::TenantBusy { .. } => Kind::Limited,
+            Self::NotReady(_) | Self::Busy { .. } | Self::Unavailable { .. } => Kind::Unavailable,
+            Self::CommitUnknown | Self::RolledBack => Kind::Internal,
+            Self::Sql(error) => sql_kind(error),
+        }
+    }
+
+    /// When to come back, where that helps.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TenantBusy { retry_after, .. } | Self::Busy { retry_after } => Some(*retry_after),
+            Self::Moved(_) | Self::NotReady(_) | Self::Unavailable { .. } => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// Finds our own errors again that travelled through sqlx.
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::AnyDriverError(inner) => match inner.downcast::<Refusal>() {
+                Ok(refusal) => Self::Statement(*refusal),
+                Err(inner) => Self::Sql(sqlx::Error::AnyDriverError(inner)),
+            },
+            other => Self::Sql(other),
+        }
+    }
+}
+
+/// The SQLSTATE of an error that the server sent.
+#[must_use]
+pub fn sqlstate(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|e| e.code()).map(std::borrow::Cow::into_owned)
+}
+
+/// The kind of a statement's error. Constraint violations are a conflict; most others are faults of the application.
+#[must_use]
+pub fn sql_kind(error: &sqlx::Error) -> Kind {
+    if let sqlx::Error::AnyDriverError(inner) = error
+        && inner.is::<Refusal>()
+    {
+        return Kind::Security;
+    }
+    let Some(code) = sqlstate(error) else {
+        return match error {
+            sqlx::Error::RowNotFound => Kind::NotFound,
+            e if is_connection_loss(e) => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+    };
+    match code.as_str() {
+        "28T01" => Kind::Moved,
+        "28T02" => Kind::Suspended,
+        // 42501 is also what a row of another tenant gets from WITH CHECK.
+        "28000" | "42501" => Kind::Security,
+        "57014" | "25P03" | "55P03" => Kind::Timeout,
+        "23505" | "23P01" => Kind::Conflict,
+        code if is_repeatable(code) || is_server_away(code) => Kind::Unavailable,
+        _ => Kind::Internal,
+    }
+}
+
+/// Serialization failure and deadlock: the same work may succeed when it runs again from its beginning.
+pub(crate) fn is_repeatable(code: &str) -> bool {
+    matches!(code, "40001" | "40P01")
+}
+
+/// The server ended the session, is starting, or has no place.
+pub(crate) fn is_server_away(code: &str) -> bool {
+    code.starts_with("08") || matches!(code, "57P01" | "57P02" | "57P03" | "57P05" | "53300")
+}
+
+/// The connection is gone.
+pub(crate) fn is_connection_loss(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        other => sqlstate(other).is_some_and(|code| is_server_away(&code)),
+    }
+}
