@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use insula_core::{Tier, TenantNo};
+use insula_core::{TenantNo, Tier};
 
 /// How much there is to share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,292 @@
+//! The door: from a tenant's context to its transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_catalog::{Catalog, Route};
+use insula_core::grant::GRANT_SECONDS;
+use insula_core::{Clock, KeyRing, SystemClock, TenantContext, TenantState, scope};
+use tokio::time::Instant;
+
+use crate::config::DataConfig;
+use crate::conn::{Conn, Timeouts};
+use crate::error::{Error, is_connection_loss, sqlstate};
+use crate::pool::Pool;
+use crate::pools::{Opened, Passes, Pools};
+use crate::retry::{RetryBudget, pause};
+use crate::tx::{Held, TenantTx, simple};
+use crate::{gauges, security};
+
+/// Access to tenants' rows. Cheap to clone; the last clone that goes ends the house-keeping.
+#[derive(Clone)]
+pub struct Data {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pools: Arc<Pools>,
+    clock: Arc<dyn Clock>,
+    budget: RetryBudget,
+    keeper: tokio::task::AbortHandle,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Data").field("connections", &self.inner.pools.open()).finish_non_exhaustive()
+    }
+}
+
+/// What a failed attempt to open means for the next.
+enum Next {
+    /// The route may be old: fetch it, then try once more.
+    Refresh,
+    /// A passing fault: wait a little, then try again.
+    Again,
+    /// No use.
+    Stop,
+}
+
+impl Data {
+    /// Opens the door. Connects to nothing yet; must be called inside a Tokio runtime.
+    #[must_use]
+    pub fn open(config: DataConfig, catalog: Catalog, keys: KeyRing) -> Self {
+        Self::open_with_clock(config, catalog, keys, Arc::new(SystemClock))
+    }
+
+    /// [`Data::open`] with the time as the caller wants it.
+    #[must_use]
+    pub fn open_with_clock(config: DataConfig, catalog: Catalog, keys: KeyRing, clock: Arc<dyn Clock>) -> Self {
+        let round = (config.idle_timeout.min(config.dedicated_idle_timeout) / 4)
+            .clamp(Duration::from_millis(20), Duration::from_secs(15));
+        let pools = Arc::new(Pools::new(config, catalog, keys));
+        let swept = Arc::downgrade(&pools);
+        let keeper = tokio::spawn(async move {
+            let mut rounds = tokio::time::interval(round);
+            loop {
+                rounds.tick().await;
+                let Some(pools) = swept.upgrade() else { return };
+                pools.sweep().await;
+                gauges::record(&pools);
+            }
+        });
+        let keeper = keeper.abort_handle();
+        Self { inner: Arc::new(Inner { pools, clock, budget: RetryBudget::new(), keeper }) }
+    }
+
+    /// Opens a transaction for the tenant in scope.
+    ///
+    /// # Errors
+    /// [`Error::NoTenant`] outside any scope; else as [`Data::begin`].
+    pub async fn begin_current(&self) -> Result<TenantTx, Error> {
+        let context = scope::current()?;
+        self.begin(&context).await
+    }
+
+    /// Opens a transaction for a tenant: one round trip on a connection that is there already.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] (a security event) inside the scope of another tenant; [`Error::UnknownTenant`],
+    /// [`Error::Suspended`], [`Error::Moved`] as the catalog and the database say; [`Error::TenantBusy`] and [`Error::Busy`]
+    /// when no connection is free in the plan's time; [`Error::Unavailable`] when the cell is away.
+    pub async fn begin(&self, context: &TenantContext) -> Result<TenantTx, Error> {
+        check_scope(context)?;
+        let mut deadline = None;
+        let (mut attempt, mut refreshed) = (1, false);
+        loop {
+            let route = self.route(context)?;
+            let patience = Duration::from_millis(route.plan.limits.acquire_timeout_ms.into());
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
+            let error = match self.attempt(context, &route, deadline).await {
+                Ok(tx) => {
+                    self.inner.budget.succeeded();
+                    return Ok(tx);
+                }
+                Err(error) => error,
+            };
+            match next(&error) {
+                Next::Refresh if !refreshed => {
+                    refreshed = true;
+                    self.refresh().await;
+                }
+                Next::Again if attempt < self.inner.pools.config.attempts && Instant::now() < deadline => {
+                    if !self.inner.budget.spend() {
+                        return Err(verdict(error, context, &route));
+                    }
+                    pause(attempt).await;
+                    attempt += 1;
+                }
+                _ => return Err(verdict(error, context, &route)),
+            }
+        }
+    }
+
+    /// Runs `work` in a transaction and commits. The whole is run again, a few times, when the database asks for that
+    /// (serialization failure, deadlock) or the connection is lost before COMMIT was sent; so `work` must do nothing outside
+    /// the transaction that may not be done twice. After COMMIT was sent nothing is repeated: [`Error::CommitUnknown`].
+    ///
+    /// # Errors
+    /// What `work` returns; as [`Data::begin`] and [`TenantTx::commit`].
+    pub async fn transact<T, E, F>(&self, context: &TenantContext, mut work: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: AsyncFnMut(&mut TenantTx) -> Result<T, E>,
+    {
+        let mut attempt = 1;
+        loop {
+            let mut tx = self.begin(context).await?;
+            let (error, repeatable) = match work(&mut tx).await {
+                Ok(value) => match tx.commit().await {
+                    Ok(()) => return Ok(value),
+                    Err(error) => {
+                        let repeatable =
+                            matches!(&error, Error::Sql(e) if sqlstate(e).is_some_and(|c| crate::error::is_repeatable(&c)));
+                        (E::from(error), repeatable)
+                    }
+                },
+                Err(error) => {
+                    let repeatable = tx.flags.repeatable || tx.flags.broken;
+                    tx.rollback().await;
+                    (error, repeatable)
+                }
+            };
+            if !repeatable || attempt >= self.inner.pools.config.attempts || !self.inner.budget.spend() {
+                return Err(error);
+            }
+            pause(attempt).await;
+            attempt += 1;
+        }
+    }
+
+    fn route(&self, context: &TenantContext) -> Result<Arc<Route>, Error> {
+        let tenant = context.tenant;
+        let route = self.inner.pools.catalog.by_id(tenant).ok_or(Error::UnknownTenant(tenant))?;
+        if route.no != context.no {
+            security::event!("context_forged", %tenant, request = %context.request_id, "a context carries another tenant's number");
+            return Err(Error::Mismatch { scope: tenant, asked: tenant });
+        }
+        match route.state {
+            TenantState::Active => Ok(route.arc()),
+            TenantState::Suspended => Err(Error::Suspended(tenant)),
+            TenantState::Provisioning => Err(Error::NotReady(tenant)),
+            TenantState::Deleted => Err(Error::UnknownTenant(tenant)),
+        }
+    }
+
+    async fn refresh(&self) {
+        if let Err(error) = self.inner.pools.catalog.refresh().await {
+            tracing::warn!(%error, "the catalog could not be refreshed after the database refused a route");
+        }
+    }
+
+    async fn attempt(&self, context: &TenantContext, route: &Route, deadline: Instant) -> Result<TenantTx, Error> {
+        let pools = &self.inner.pools;
+        let pool = pools.of(route);
+        let passes = pools.pass(&pool, route, deadline).await?;
+        let (conn, used) = match pools.connection(&pool, route).await? {
+            Opened::Used(conn) => (conn, true),
+            Opened::Fresh(conn) => (conn, false),
+        };
+        let opened = self.bind(context, route, pool.clone(), conn, passes).await;
+        if used && matches!(&opened, Err(Error::Sql(error)) if is_connection_loss(error)) {
+            // The server restarted, or the network broke: the others that were idle are as dead.
+            pool.clear();
+        }
+        opened
+    }
+
+    /// Opens the transaction on a connection, in one round trip.
+    async fn bind(
+        &self,
+        context: &TenantContext,
+        route: &Route,
+        pool: Arc<Pool>,
+        conn: Conn,
+        passes: Passes,
+    ) -> Result<TenantTx, Error> {
+        let timeouts = Timeouts::from(&route.plan.limits);
+        let opening = self.opening(route, &pool, &conn, timeouts)?;
+        let mut tx = TenantTx::new(Held { conn, pool, timeouts, pools: self.inner.pools.clone(), passes }, context.clone());
+        tx.flags.in_flight = true;
+        let Some(held) = &mut tx.held else { return Err(Error::RolledBack) };
+        let result = simple(&mut held.conn.pg, opening).await;
+        tx.flags.in_flight = false;
+        match result {
+            Ok(()) => Ok(tx),
+            Err(error) => {
+                tx.flags.note(&error);
+                Err(Error::Sql(error))
+            }
+        }
+    }
+
+    /// The text that opens a transaction: the session's timeouts where the tenant's plan has others than the connection's last
+    /// user (they last, so tenants of one plan pay nothing), BEGIN, and the grant where many tenants share the login.
+    fn opening(&self, route: &Route, pool: &Pool, conn: &Conn, timeouts: Timeouts) -> Result<String, Error> {
+        use std::fmt::Write as _;
+        let mut sql = String::with_capacity(320);
+        // Writing to a String cannot fail.
+        if conn.timeouts != timeouts {
+            let Timeouts { statement, idle_in_transaction } = timeouts;
+            let _ = write!(sql, "SET statement_timeout = {statement};");
+            let _ = write!(sql, "SET idle_in_transaction_session_timeout = {idle_in_transaction};");
+        }
+        sql.push_str("BEGIN");
+        if pool.shared {
+            let pools = &self.inner.pools;
+            let fence = pools.catalog.fence(&route.placement.cell, &route.placement.database);
+            let expires = self.inner.clock.unix_seconds().saturating_add(GRANT_SECONDS);
+            let grant = pools.grant_key(route)?.sign(route.no, route.placement.epoch, expires, conn.pid, fence);
+            let (no, epoch, kid) = (grant.no, grant.epoch, grant.kid);
+            let _ = write!(sql, ";SELECT insula.enter({no},{epoch},{expires},{fence},{kid},'\\x");
+            for byte in grant.mac {
+                let _ = write!(sql, "{byte:02x}");
+            }
+            sql.push_str("')");
+        }
+        Ok(sql)
+    }
+}
+
+/// Inside a scope, work is for the scope's tenant and for no other.
+fn check_scope(context: &TenantContext) -> Result<(), Error> {
+    let Ok(scope) = scope::current() else { return Ok(()) };
+    if scope.tenant == context.tenant && scope.no == context.no {
+        return Ok(());
+    }
+    let (bound, asked) = (scope.tenant, context.tenant);
+    security::event!("tenant_mismatch", %bound, %asked, request = %scope.request_id, "a transaction was asked for a tenant in another's scope");
+    Err(Error::Mismatch { scope: bound, asked })
+}
+
+fn next(error: &Error) -> Next {
+    let Error::Sql(error) = error else { return Next::Stop };
+    match sqlstate(error).as_deref() {
+        // Moved, suspended, bad grant; the login, database or schema is gone.
+        Some("28T01" | "28T02" | "28000" | "28P01" | "3D000") => Next::Refresh,
+        Some(code) if crate::error::is_repeatable(code) => Next::Again,
+        _ if is_connection_loss(error) => Next::Again,
+        _ => Next::Stop,
+    }
+}
+
+/// What the last attempt's error means, now that the route is fresh.
+fn verdict(error: Error, context: &TenantContext, route: &Route) -> Error {
+    let Error::Sql(error) = error else { return error };
+    let (tenant, code) = (context.tenant, sqlstate(&error));
+    match code.as_deref() {
+        Some("28T01" | "3D000") => Error::Moved(tenant),
+        Some("28T02") => Error::Suspended(tenant),
+        Some(code @ ("28000" | "28P01")) => {
+            security::event!("grant_refused", %tenant, code, "the database refused a tenant's grant or login on a fresh route");
+            Error::GrantRefused(error.to_string())
+        }
+        _ if is_connection_loss(&error) => Error::Unavailable { cell: route.placement.cell.clone(), reason: error.to_string() },
+        _ => Error::Sql(error),
+    }
+}

@@ -1,0 +1,179 @@
+//! All pools of this process: finds them, connects, evicts, and keeps the count of connections within its bound.
+//!
+//! Two turnstiles stand before a connection: the pool's own and the process's, both with the tier's share and the tenant's
+//! maximum. Whoever passed the second uses a connection, so with the process's places never more than its slots there is
+//! always an idle connection to close when a new one is to be opened.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use insula_catalog::{Catalog, Route, Tls};
+use insula_core::{Isolation, KeyRing};
+use insula_planner::share::Bounds;
+use sqlx::postgres::PgSslMode;
+use tokio::time::Instant;
+
+use crate::config::DataConfig;
+use crate::conn::{Conn, Login, Timeouts};
+use crate::error::Error;
+use crate::pool::{Pool, PoolKey};
+use crate::slots::Slots;
+use crate::turnstile::{Pass, Refused, Rider, Turnstile};
+
+pub(crate) struct Pools {
+    pub(crate) config: DataConfig,
+    pub(crate) catalog: Catalog,
+    keys: KeyRing,
+    process: Arc<Turnstile>,
+    slots: Arc<Slots>,
+    pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
+}
+
+/// The right to use one connection of a pool. Field order is drop order: the pool's next waiter goes to the process's line.
+pub(crate) struct Passes {
+    _process: Pass,
+    _pool: Pass,
+}
+
+/// A connection, or what the opening of one came to.
+pub(crate) enum Opened {
+    /// It served before.
+    Used(Conn),
+    /// Just connected.
+    Fresh(Conn),
+}
+
+impl Pools {
+    pub(crate) fn new(config: DataConfig, catalog: Catalog, keys: KeyRing) -> Self {
+        let most = config.max_connections.max(1);
+        let bounds = Bounds { capacity: most, queue: config.queue, queue_per_tenant: config.queue_per_tenant };
+        Self { process: Turnstile::new(bounds), slots: Slots::new(most), pools: RwLock::default(), config, catalog, keys }
+    }
+
+    /// The pool that serves a route.
+    pub(crate) fn of(&self, route: &Route) -> Arc<Pool> {
+        let placement = &route.placement;
+        let login = (placement.isolation == Isolation::Schema).then(|| placement.schema.clone());
+        let key = PoolKey { cell: placement.cell.clone(), database: placement.database.clone(), login };
+        if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return pool.clone();
+        }
+        let shared = placement.isolation == Isolation::Row;
+        let capacity = if shared { self.config.pool_connections } else { self.config.dedicated_connections }.max(1);
+        let bounds = Bounds { capacity, queue: self.config.queue, queue_per_tenant: self.config.queue_per_tenant };
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        pools.entry(key.clone()).or_insert_with(|| Arc::new(Pool::new(key, shared, Turnstile::new(bounds)))).clone()
+    }
+
+    /// Waits in both lines, at most until `deadline`.
+    pub(crate) async fn pass(&self, pool: &Pool, route: &Route, deadline: Instant) -> Result<Passes, Error> {
+        let max = route.plan.limits.max_connections.max(1);
+        // A dedicated login has one tenant, whose tier has nobody to share with there.
+        let alone;
+        let tier = if pool.shared {
+            &route.plan.tier
+        } else {
+            alone = insula_core::Tier { pool_cap: 100, pool_guarantee: 0, ..route.plan.tier.clone() };
+            &alone
+        };
+        let refused = |why: Refused, max: u32| {
+            let retry_after = Duration::from_secs(1);
+            match why {
+                Refused::OwnLimit => Error::TenantBusy { max, retry_after },
+                Refused::Busy => Error::Busy { retry_after },
+            }
+        };
+        let own = Rider { tenant: route.no, tier, max };
+        let in_pool = pool.turnstile.enter(own, deadline).await.map_err(|why| refused(why, max))?;
+        let all = Rider { tenant: route.no, tier: &route.plan.tier, max };
+        let in_process = self.process.enter(all, deadline).await.map_err(|why| refused(why, max))?;
+        Ok(Passes { _process: in_process, _pool: in_pool })
+    }
+
+    /// A connection for a holder of [`Passes`]: an idle one, else a new one.
+    pub(crate) async fn connection(&self, pool: &Pool, route: &Route) -> Result<Opened, Error> {
+        let timeouts = Timeouts::from(&route.plan.limits);
+        if let Some(conn) = pool.take(timeouts) {
+            return Ok(Opened::Used(conn));
+        }
+        let login = self.login(route)?;
+        let slot = self.slots.take_evicting(|| self.evict()).await;
+        let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
+        match tokio::time::timeout(self.config.connect_timeout, opening).await {
+            Ok(Ok(conn)) => Ok(Opened::Fresh(conn)),
+            Ok(Err(error)) => Err(Error::Sql(error)),
+            Err(_) => {
+                let reason = format!("no connection within {:?}", self.config.connect_timeout);
+                Err(Error::Unavailable { cell: route.placement.cell.clone(), reason })
+            }
+        }
+    }
+
+    /// Where and as whom to connect for a route, as the catalog says now.
+    pub(crate) fn login(&self, route: &Route) -> Result<Login, Error> {
+        let placement = &route.placement;
+        let unavailable = |reason: &str| Error::Unavailable { cell: placement.cell.clone(), reason: reason.into() };
+        let cell = self.catalog.cell(&placement.cell).ok_or_else(|| unavailable("it is not in the catalog"))?;
+        let (Some(host), Some(port)) = (&cell.host, cell.port) else { return Err(unavailable("it has no address yet")) };
+        let key = self.keys.cell(&placement.cell).map_err(|error| unavailable(&error.to_string()))?;
+        let role = placement.role();
+        Ok(Login {
+            host: host.to_string(),
+            port,
+            tls: match cell.tls {
+                Tls::Disable => PgSslMode::Disable,
+                Tls::Prefer => PgSslMode::Prefer,
+                Tls::Require => PgSslMode::Require,
+                Tls::VerifyFull => PgSslMode::VerifyFull,
+            },
+            database: placement.database.clone(),
+            password: key.role_password(&role),
+            role,
+            schema: placement.schema.clone(),
+        })
+    }
+
+    /// The key that signs grants for a route's database.
+    pub(crate) fn grant_key(&self, route: &Route) -> Result<insula_core::GrantKey, Error> {
+        let placement = &route.placement;
+        let key = self.keys.cell(&placement.cell);
+        let key = key.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
+        Ok(key.grant_key(&placement.database, route.kid()))
+    }
+
+    /// Closes the connection that is idle longest of all pools; `false` when none is idle.
+    async fn evict(&self) -> bool {
+        let pools = self.all();
+        let oldest = pools.iter().filter_map(|p| p.oldest().map(|since| (since, p))).min_by_key(|(since, _)| *since);
+        let Some(conn) = oldest.and_then(|(_, pool)| pool.pop_oldest()) else { return false };
+        conn.close().await;
+        true
+    }
+
+    /// Every pool, at this moment.
+    pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> u32 {
+        self.slots.open()
+    }
+
+    /// One round of house-keeping: closes what is idle or old, forgets pools that nobody uses and tiers that nobody asks for.
+    pub(crate) async fn sweep(&self) {
+        let config = &self.config;
+        for pool in self.all() {
+            let idle_timeout = if pool.shared { config.idle_timeout } else { config.dedicated_idle_timeout };
+            for conn in pool.take_expired(idle_timeout, config.max_lifetime) {
+                conn.close().await;
+            }
+            pool.turnstile.share().forget_absent();
+        }
+        self.process.share().forget_absent();
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        // Held by the map alone, and empty: nobody can be about to use it, because users clone it under this lock.
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.idle_count() > 0);
+    }
+}
