@@ -1,0 +1,108 @@
+//! Starting, stopping, dying, coming back.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlx::Connection;
+
+use crate::{config, connect, folder, start, start_scratch};
+
+#[tokio::test]
+async fn a_restart_keeps_data_and_port() {
+    let folder = folder();
+    let cluster = start(config(folder.path())).await;
+    let port = cluster.port();
+    let mut conn = connect(&cluster).await;
+    sqlx::query("CREATE TABLE t AS SELECT 1 AS x").execute(&mut conn).await.unwrap();
+    // An open connection does not hold a fast shutdown up.
+    let exit = tokio::time::timeout(Duration::from_secs(30), cluster.stop()).await.unwrap();
+    assert_eq!(exit.code, Some(0), "{exit}");
+    let cluster = start(config(folder.path())).await;
+    assert_eq!(cluster.port(), port);
+    let x: i32 = sqlx::query_scalar("SELECT x FROM t").fetch_one(&mut connect(&cluster).await).await.unwrap();
+    assert_eq!(x, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_given_up_for_another() {
+    let folder = folder();
+    let cluster = start(config(folder.path())).await;
+    let port = cluster.port();
+    cluster.stop().await;
+    let _squatter = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let cluster = start(config(folder.path())).await;
+    assert_ne!(cluster.port(), port);
+    connect(&cluster).await.ping().await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_server_is_noticed_and_loses_nothing() {
+    let folder = folder();
+    let mut cluster = start(config(folder.path())).await;
+    let mut conn = connect(&cluster).await;
+    sqlx::query("CREATE TABLE t (x int)").execute(&mut conn).await.unwrap();
+    for round in 1..=3 {
+        sqlx::query("INSERT INTO t VALUES ($1)").bind(round).execute(&mut conn).await.unwrap();
+        kill(Pid::from_raw(cluster.pid()), Signal::SIGKILL).unwrap();
+        let exit = cluster.wait().await;
+        assert_eq!(exit.signal, Some(9));
+        assert!(!cluster.is_running());
+        // At once: the stale pid file and the dying backends are in the way, and must not be.
+        cluster = start(cluster.config().clone()).await;
+        conn = connect(&cluster).await;
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut conn).await.unwrap();
+        assert_eq!(rows, i64::from(round));
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_an_earlier_run_left_is_stopped_first() {
+    let folder = folder();
+    let orphan = start(config(folder.path())).await;
+    let mut conn = connect(&orphan).await;
+    sqlx::query("CREATE TABLE t AS SELECT 1 AS x").execute(&mut conn).await.unwrap();
+    let cluster = start(config(folder.path())).await;
+    assert_eq!(orphan.wait().await.code, Some(0));
+    let x: i32 = sqlx::query_scalar("SELECT x FROM t").fetch_one(&mut connect(&cluster).await).await.unwrap();
+    assert_eq!(x, 1);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_pid_file_of_somebody_else_is_no_server() {
+    let folder = folder();
+    let cluster = start(config(folder.path())).await;
+    cluster.stop().await;
+    // The number was given to another process since: this one.
+    let text = format!("{}\n/elsewhere\n0\n1\n\n127.0.0.1\n\nready\n", std::process::id());
+    std::fs::write(folder.path().join("data/postmaster.pid"), text).unwrap();
+    let began = std::time::Instant::now();
+    let cluster = start(config(folder.path())).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_made_folder_is_made_anew() {
+    let folder = folder();
+    // What a killed initdb leaves: no PG_VERSION at the top.
+    std::fs::create_dir_all(folder.path().join("data/new/base")).unwrap();
+    std::fs::write(folder.path().join("data/password"), "hunter2").unwrap();
+    let cluster = start_scratch(folder.path()).await;
+    connect(&cluster).await.ping().await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn why_it_does_not_start_is_told_from_its_log() {
+    let folder = folder();
+    let mut config = config(folder.path());
+    config.settings.push(("max_connections".into(), "many".into()));
+    let binaries = insula_cluster::Binaries::find(None).unwrap();
+    let error = insula_cluster::Cluster::start(&binaries, config).await.unwrap_err().to_string();
+    assert!(error.contains("max_connections") && !error.contains("hunter2"), "{error}");
+}
