@@ -1,9 +1,16 @@
 //! `insula control`: the control plane, as a process of its own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use insula_core::keys::Secret;
+use insula_core::{Kind, RootKey};
+use insula_telemetry::drain::Drained;
+use insula_telemetry::{Readiness, Shutdown};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 
 use crate::error::Error;
 
@@ -35,7 +42,50 @@ pub(crate) struct ControlFile {
     pub(crate) embedded_cells: bool,
 }
 
+/// Requests in flight may take this long to end.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// Serves until it is asked to end.
 pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
-    Err(Error::new(insula_core::Kind::Unavailable, format!("{}", args.config.display()), ""))
+    let file = read(&args.config)?;
+    insula_telemetry::logs::init("control").map_err(|e| fault(Kind::Invalid, &e))?;
+    let readiness = Readiness::new();
+    let gate = readiness.gate("api");
+    let _admin =
+        insula_telemetry::admin::serve("control", file.admin_listen, readiness).map_err(|e| fault(Kind::Unavailable, &e))?;
+    let listener = TcpListener::bind(file.listen).await.map_err(|e| {
+        let help = "stop what listens there, or choose another address";
+        Error::new(Kind::Unavailable, format!("cannot listen on {}: {e}", file.listen), help)
+    })?;
+    let mut config = insula_control::Config::new(&file.catalog_url, root_key(&file.root_key)?);
+    config.cell_secrets = file.cell_logins;
+    config.embedded_cells = file.embedded_cells;
+    let shutdown = Shutdown::on_signals(DRAIN).map_err(|e| fault(Kind::Internal, &e))?;
+    // Whoever connects from now on is answered as soon as the catalog is open.
+    gate.open();
+    match shutdown.bound(insula_control::run(config, listener, shutdown.requested())).await {
+        Drained::Finished(outcome) => outcome.map_err(|e| Error::new(e.kind(), e.to_string(), "")),
+        Drained::CutOff => Ok(()),
+    }
+}
+
+fn fault(kind: Kind, error: &dyn std::error::Error) -> Error {
+    Error::new(kind, error.to_string(), "")
+}
+
+fn read(path: &Path) -> Result<ControlFile, Error> {
+    let bad = |what: String, help: &str| Error::new(Kind::Invalid, format!("{}: {what}", path.display()), help);
+    let meta = std::fs::metadata(path).map_err(|e| bad(e.to_string(), ""))?;
+    if meta.permissions().mode() & 0o077 != 0 {
+        return Err(bad("others may read it, and it holds secrets".into(), "chmod 600 it"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string(), ""))?;
+    // The parser's own message could quote a secret.
+    serde_json::from_str(&text).map_err(|e| bad(format!("line {}, column {} cannot be read", e.line(), e.column()), ""))
+}
+
+fn root_key(path: &Path) -> Result<RootKey, Error> {
+    let bad = |what: String| Error::new(Kind::Invalid, format!("{}: {what}", path.display()), "");
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    Secret::from_hex(text.trim()).map(RootKey::new).map_err(|e| bad(e.to_string()))
 }

@@ -149,7 +149,7 @@ fn spawn(spec: &ChildSpec) -> Result<Process, Error> {
     // Settings of ours, such as INSULA_PG_BIN, are not the child's, and it refuses what it does not know.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("INSULA_") && !text.starts_with("INSULA_LOG") {
+        if text.starts_with("INSULA_") && text != "INSULA_LOG_FORMAT" {
             command.env_remove(&name);
         }
     }

@@ -47,7 +47,7 @@ impl Screen {
 /// Everything into `log`, warnings (and what Postgres is waiting for) to stderr too.
 pub(crate) fn start_logging(log: &Path) -> Result<(), Error> {
     let file = insula_cluster::open_log(log)?;
-    let filter = EnvFilter::try_from_env("INSULA_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     let to_file = fmt::layer().with_ansi(false).with_writer(std::sync::Mutex::new(file)).with_filter(filter);
     let shown =
         EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy("insula_cluster=info,sqlx=error");
