@@ -179,9 +179,16 @@ impl Catalog {
     /// A database's fence, [`FENCE_UNKNOWN`] when it is not known. Not for grants: a fence that is read *after* a route may be
     /// newer than the route, and would make an outdated grant look current. [`Catalog::fence_of`] cannot go wrong.
     #[must_use]
-    pub fn fence(&self, cell: &CellName, database: &str) -> i64 {
+    pub fn database_fence(&self, cell: &CellName, database: &str) -> i64 {
         let known = self.shared.snapshot.database(cell.as_str(), database);
         known.map_or(FENCE_UNKNOWN, |database| database.fence.load(Ordering::Acquire))
+    }
+
+    /// [`Catalog::database_fence`].
+    #[must_use]
+    #[deprecated(note = "a grant takes `fence_of(&route)`: see there why")]
+    pub fn fence(&self, cell: &CellName, database: &str) -> i64 {
+        self.database_fence(cell, database)
     }
 
     /// Time since the last successful contact with the source; since the start when there was none yet.

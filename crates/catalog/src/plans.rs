@@ -43,14 +43,14 @@ impl Plans {
 
     /// Takes in a plan as it is now; answers what each value made from it becomes, old and new.
     pub(crate) fn put(&mut self, plan: Plan) -> Vec<(Arc<Plan>, Arc<Plan>)> {
+        // An equal plan stays the very value that tenants have, or the next change would not find them.
+        if self.base.get(&plan.name).is_some_and(|old| **old == plan) {
+            return Vec::new();
+        }
         let name = plan.name.clone();
         let new = Arc::new(plan);
         let mut became = Vec::new();
-        match self.base.insert(name.clone(), Arc::clone(&new)) {
-            Some(old) if old == new => return became,
-            Some(old) => became.push((old, Arc::clone(&new))),
-            None => {}
-        }
+        became.extend(self.base.insert(name.clone(), Arc::clone(&new)).map(|old| (old, Arc::clone(&new))));
         for (variant, value) in self.variants.iter_mut().filter(|(variant, _)| variant.plan == name) {
             // It was written by `effective`, so it reads.
             let (features, limits) = serde_json::from_str(&variant.overrides).unwrap_or_default();
@@ -119,6 +119,8 @@ mod tests {
         let new = became.iter().find(|(old, _)| Arc::ptr_eq(old, &first)).map(|(_, new)| new).unwrap();
         assert_eq!((new.limits.max_users, new.limits.max_connections), (7, 4));
         assert!(plans.put(plan(4)).is_empty(), "an unchanged plan changes nothing");
+        let base = plans.effective(&name, &Features::new(), &LimitOverrides::new()).unwrap();
+        assert!(became.iter().any(|(_, new)| Arc::ptr_eq(new, &base)), "and stays what tenants have");
     }
 
     #[test]

@@ -1,0 +1,11 @@
+//! Tests of the catalog against real Postgres servers, and of what readers see.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod backend;
+mod concurrency;
+mod contract;
+mod outage;
+mod random;
+mod reads;
+mod schema;

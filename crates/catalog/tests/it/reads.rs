@@ -1,0 +1,200 @@
+//! What readers find.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insula_catalog::{FENCE_UNKNOWN, FakeSource, Freshness, Options, fake};
+use insula_core::{FeatureValue, TenantState};
+
+use crate::backend::{Backend, Postgres, Step, eventually, floor, no_polling, put, ready, tenant};
+
+#[tokio::test]
+async fn a_tenant_is_found_by_its_names() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let mut acme = tenant("acme", 1);
+    acme.domains = vec!["docs.acme.example".into()];
+    let mut paused = tenant("paused", 2);
+    paused.state = TenantState::Suspended;
+    source.commit(vec![put(&acme), put(&paused)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+
+    for host in ["acme.localhost", "ACME.localhost:8080", "acme.localhost.", "docs.acme.example", "Docs.Acme.Example.:443"] {
+        assert_eq!(catalog.by_host(host).map(|route| route.id), Some(acme.id), "{host}");
+    }
+    assert_eq!(catalog.by_slug("acme").unwrap().no, acme.no);
+    assert_eq!(catalog.by_id(acme.id).unwrap().placement, acme.placement);
+    for host in ["localhost", "nobody.localhost", "a.acme.localhost", "acme.example", "acme", "", "[::1]", "acme.localhost:x"] {
+        assert!(catalog.by_host(host).is_none(), "{host}");
+    }
+    assert_eq!(catalog.by_slug("paused").unwrap().state, TenantState::Suspended);
+    assert_eq!(catalog.cell(&"main".parse().unwrap()).unwrap().port, Some(5432));
+    assert_eq!(catalog.cells().len(), 1);
+
+    // Deleted: gone by every name.
+    source.commit(vec![Step::RemoveTenant(acme.id)]).await;
+    eventually(&catalog, "the deletion", |c| c.by_id(acme.id).is_none()).await;
+    assert!(catalog.by_slug("acme").is_none() && catalog.by_host("docs.acme.example").is_none());
+}
+
+#[tokio::test]
+async fn names_change_hands() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let (mut a, mut b) = (tenant("alpha", 1), tenant("beta", 2));
+    a.domains = vec!["one.example".into(), "two.example".into()];
+    source.commit(vec![put(&a), put(&b)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    // They swap slugs, and one host moves, in one transaction.
+    (a.slug, b.slug) = (b.slug, a.slug);
+    b.domains = vec![a.domains.remove(1)];
+    source.commit(vec![put(&a), put(&b)]).await;
+    eventually(&catalog, "the swap", |c| c.by_slug("beta").is_some_and(|r| r.id == a.id)).await;
+    assert_eq!(catalog.by_slug("alpha").unwrap().id, b.id);
+    assert_eq!(catalog.by_host("one.example").unwrap().id, a.id);
+    assert_eq!(catalog.by_host("two.example").unwrap().id, b.id);
+    a.slug = "gamma".parse().unwrap();
+    a.domains.clear();
+    source.commit(vec![put(&a)]).await;
+    eventually(&catalog, "the rename", |c| c.by_slug("gamma").is_some()).await;
+    assert!(catalog.by_slug("beta").is_none() && catalog.by_host("one.example").is_none());
+    assert_eq!(catalog.by_host("two.example").unwrap().id, b.id);
+}
+
+#[tokio::test]
+async fn plans_are_shared_merged_and_followed() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let (a, b, mut c) = (tenant("aa", 1), tenant("bb", 2), tenant("cc", 3));
+    c.limits = serde_json::from_str(r#"{"max_users": 9}"#).unwrap();
+    c.features = [("exports".to_owned(), FeatureValue::Number(2))].into();
+    source.commit(vec![put(&a), put(&b), put(&c)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let plan_of = |slug: &str| Arc::clone(&catalog.by_slug(slug).unwrap().plan);
+    assert!(Arc::ptr_eq(&plan_of("aa"), &plan_of("bb")));
+    assert_eq!(plan_of("cc").limits.max_users, 9);
+    assert_eq!(plan_of("cc").features.len(), 2);
+
+    let mut plan = fake::plan("basic").unwrap();
+    plan.limits.max_users = 1;
+    plan.limits.max_connections = 99;
+    source.commit(vec![Step::PutPlan(plan)]).await;
+    eventually(&catalog, "the plan", |c| c.by_slug("aa").unwrap().plan.limits.max_users == 1).await;
+    assert!(Arc::ptr_eq(&plan_of("aa"), &plan_of("bb")));
+    assert_eq!((plan_of("cc").limits.max_users, plan_of("cc").limits.max_connections), (9, 99));
+    assert!(Arc::ptr_eq(&catalog.by_id(a.id).unwrap().plan, &plan_of("aa")), "both ways lead to one route");
+}
+
+#[tokio::test]
+async fn a_tenant_without_its_plan_is_not_served_until_it_is_there() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let lost = fake::tenant("lost", 1, "ghost", "main").unwrap();
+    source.commit(vec![put(&lost)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    assert!(catalog.by_slug("lost").is_none());
+    source.commit(vec![put(&lost)]).await;
+    source.commit(vec![Step::PutPlan(fake::plan("ghost").unwrap())]).await;
+    eventually(&catalog, "the tenant", |c| c.by_slug("lost").is_some()).await;
+}
+
+#[tokio::test]
+async fn a_fence_goes_only_with_the_placement_of_its_time() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let mut acme = tenant("acme", 1);
+    source.commit(vec![put(&acme)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let old = catalog.by_slug("acme").unwrap().arc();
+    assert_eq!((catalog.fence_of(&old), old.kid()), (1, 1));
+
+    // Suspended, resumed, moved or deleted since: the old route gets no fence, the new one the new fence.
+    acme.placement.epoch = 2;
+    source.commit(vec![put(&acme), Step::PutDatabase(fake::database("main", "insula_pool", 2).unwrap())]).await;
+    eventually(&catalog, "the move", |c| c.by_slug("acme").unwrap().placement.epoch == 2).await;
+    assert_eq!(catalog.fence_of(&old), FENCE_UNKNOWN);
+    let moved = catalog.by_slug("acme").unwrap().arc();
+    assert_eq!(catalog.fence_of(&moved), 2);
+    acme.state = TenantState::Suspended;
+    source.commit(vec![put(&acme), Step::PutDatabase(fake::database("main", "insula_pool", 3).unwrap())]).await;
+    eventually(&catalog, "the suspension", |c| c.by_slug("acme").unwrap().state == TenantState::Suspended).await;
+    assert_eq!(catalog.fence_of(&moved), FENCE_UNKNOWN);
+    let suspended = catalog.by_slug("acme").unwrap().arc();
+    source.commit(vec![Step::RemoveTenant(acme.id)]).await;
+    eventually(&catalog, "the deletion", |c| c.by_slug("acme").is_none()).await;
+    assert_eq!(catalog.fence_of(&suspended), FENCE_UNKNOWN);
+    assert_eq!(catalog.database_fence(&"main".parse().unwrap(), "insula_pool"), 3);
+    assert_eq!(catalog.database_fence(&"main".parse().unwrap(), "elsewhere"), FENCE_UNKNOWN);
+
+    // What only concerns looks leaves the fence.
+    let mut beta = tenant("beta", 2);
+    source.commit(vec![put(&beta)]).await;
+    eventually(&catalog, "beta", |c| c.by_slug("beta").is_some()).await;
+    let old = catalog.by_slug("beta").unwrap().arc();
+    beta.name = "Beta".into();
+    source.commit(vec![put(&beta)]).await;
+    eventually(&catalog, "the name", |c| &*c.by_slug("beta").unwrap().name == "Beta").await;
+    assert_eq!(catalog.fence_of(&old), 3);
+}
+
+#[tokio::test]
+async fn a_commit_is_pushed_within_milliseconds() {
+    let mut backend = Postgres::new().await;
+    backend.commit(floor()).await;
+    let catalog = ready(backend.source(), no_polling()).await;
+    // The listener may still be connecting; its first wake-up makes this visible in any case.
+    backend.commit(vec![put(&tenant("first", 1))]).await;
+    eventually(&catalog, "the first", |c| c.by_slug("first").is_some()).await;
+    let mut took = Vec::new();
+    for n in 2..30 {
+        let row = tenant(&format!("tenant-{n}"), n);
+        backend.commit(vec![put(&row)]).await;
+        let committed = Instant::now();
+        eventually(&catalog, "a tenant", |c| c.by_id(row.id).is_some()).await;
+        took.push(committed.elapsed());
+    }
+    took.sort();
+    println!("visible after commit: median {:?}, worst {:?}", took[took.len() / 2], took[took.len() - 1]);
+    // Generous, for a machine at work; alone it is 1 to 2 ms.
+    assert!(took[took.len() / 2] < Duration::from_millis(100), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_refresh_sees_what_was_committed_before_it() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    for n in 1..=50 {
+        let row = tenant(&format!("tenant-{n}"), n);
+        source.change_silently(|content| content.put_tenant(row.clone()));
+        let all: Vec<_> = (0..20)
+            .map(|_| {
+                let catalog = catalog.clone();
+                tokio::spawn(async move {
+                    catalog.refresh().await.unwrap();
+                    catalog.by_id(row.id).is_some()
+                })
+            })
+            .collect();
+        for one in all {
+            assert!(one.await.unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_warm_database_that_is_claimed_changes_its_name() {
+    let mut backend = Postgres::new().await;
+    let warm = fake::database("main", "w0123", 0).unwrap();
+    backend.commit(floor().into_iter().chain([Step::PutDatabase(warm.clone())]).collect()).await;
+    let catalog = ready(backend.source(), Options::default()).await;
+    let main = "main".parse().unwrap();
+    assert_eq!(catalog.database_fence(&main, "w0123"), 0);
+    sqlx::query("UPDATE catalog.cell_database SET name = 'd0123', fence = 4 WHERE name = 'w0123'")
+        .execute(&mut backend.admin)
+        .await
+        .unwrap();
+    catalog.refresh().await.unwrap();
+    assert_eq!((catalog.database_fence(&main, "w0123"), catalog.database_fence(&main, "d0123")), (FENCE_UNKNOWN, 4));
+    assert_eq!(catalog.freshness(), Freshness::Fresh);
+}

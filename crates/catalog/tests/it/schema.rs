@@ -1,0 +1,91 @@
+//! Setting the catalog up.
+
+use insula_catalog::{Error, PgSource, Source, schema};
+use insula_testkit::server;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+
+async fn empty() -> (String, PgPool) {
+    let server = server().await;
+    let name = server.create_database("schema").await;
+    let pool = PgPool::connect(&server.admin_url(&name)).await.unwrap();
+    (name, pool)
+}
+
+#[tokio::test]
+async fn it_is_set_up_once_however_many_try() {
+    let (_, pool) = empty().await;
+    // The role is the server's, and other tests log in with this one.
+    let password = server().await.root_key().catalog_password("insula_reader");
+    let tries: Vec<_> = (0..8)
+        .map(|_| {
+            let (pool, password) = (pool.clone(), password.clone());
+            tokio::spawn(async move { schema::migrate(&pool, Some(&password)).await.unwrap() })
+        })
+        .collect();
+    let mut applied = 0;
+    for one in tries {
+        applied += one.await.unwrap().applied.len();
+    }
+    let again = schema::migrate(&pool, None).await.unwrap();
+    assert_eq!((applied, again.applied.len()), (again.version as usize, 0));
+    let plans: i64 = sqlx::query_scalar("SELECT count(*) FROM catalog.plan").fetch_one(&pool).await.unwrap();
+    assert_eq!(plans, 4);
+}
+
+#[tokio::test]
+async fn a_changed_or_newer_catalog_is_refused() {
+    let (_, pool) = empty().await;
+    schema::migrate(&pool, None).await.unwrap();
+    sqlx::query("UPDATE catalog.schema_migration SET checksum = 'x' WHERE version = 1").execute(&pool).await.unwrap();
+    let error = schema::migrate(&pool, None).await.unwrap_err();
+    assert!(matches!(error, Error::MigrationChanged { version: 1, .. }), "{error}");
+
+    let (_, pool) = empty().await;
+    schema::migrate(&pool, None).await.unwrap();
+    sqlx::query("INSERT INTO catalog.schema_migration (version, name, checksum) VALUES (999, 'later', '')")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let error = schema::migrate(&pool, None).await.unwrap_err();
+    assert!(matches!(error, Error::MigrationNewer { found: 999, .. }), "{error}");
+    // The lock is free again.
+    let free: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock(x'696e73756c61'::bigint)").fetch_one(&pool).await.unwrap();
+    assert!(free);
+}
+
+#[tokio::test]
+async fn the_reader_reads_and_no_more() {
+    let (name, pool) = empty().await;
+    let server = server().await;
+    let password = server.root_key().catalog_password("insula_reader");
+    schema::migrate(&pool, Some(&password)).await.unwrap();
+    let url = format!("postgres://insula_reader:{password}@{}:{}/{name}?sslmode=disable", server.host(), server.port());
+    let reader = PgPool::connect(&url).await.unwrap();
+    for denied in [
+        "SELECT 1 FROM catalog.api_key",
+        "SELECT 1 FROM catalog.audit",
+        "SELECT 1 FROM catalog.operation",
+        "SELECT 1 FROM catalog.seed",
+        "UPDATE catalog.tenant SET state = 'active'",
+        "UPDATE catalog.revision SET rev = 0",
+        "DELETE FROM catalog.change",
+        "SELECT catalog.trim_feed(0)",
+        "SELECT catalog.audit_append('a', 'b', NULL, '', '{}')",
+    ] {
+        let error = sqlx::query(denied).execute(&reader).await.unwrap_err();
+        assert_eq!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some("42501"), "{denied}: {error}");
+    }
+    let (sender, mut pages) = mpsc::channel(100);
+    PgSource::connect(&url).unwrap().load(sender).await.unwrap();
+    assert!(pages.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn a_database_without_a_catalog_says_what_to_do() {
+    let (name, _pool) = empty().await;
+    let source = PgSource::connect(&server().await.admin_url(&name)).unwrap();
+    let error = source.changes(0).await.unwrap_err();
+    assert!(matches!(error, Error::Absent), "{error}");
+    assert!(matches!(PgSource::connect("not a url"), Err(Error::Url)));
+}
