@@ -1,9 +1,13 @@
 //! Real servers for tests.
 //!
-//! For: a private Postgres per test binary, databases in it, and a wire that can be cut. Not for production.
-//! Always: what a test starts dies with the test's process, however that ends, and its files go too.
+//! For: a private Postgres per test binary, databases in it, a whole cell with tenants, and a wire that can be cut. Not for
+//! production. Always: what a test starts dies with the test's process, however that ends, and its files go too.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot have its server is to fail at once, loudly")]
 
+mod cell;
+mod proxy;
 mod server;
 
+pub use cell::{TestCell, TestTenant};
+pub use proxy::{CutProxy, Wire};
 pub use server::{ADMIN_ROLE, TestServer, durable_server, second_server, server};
