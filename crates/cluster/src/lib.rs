@@ -6,6 +6,11 @@
 //! Always: a server listens on loopback alone and asks for a password; it never runs as root; it dies with the process
 //! that started it, by a fast shutdown that loses nothing; whatever was killed, the next start recovers, or says why not.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "on blocking threads: a foreign process offers nothing to wait for but looking again"
+)]
+
 mod account;
 mod binaries;
 mod config;

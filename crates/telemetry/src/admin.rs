@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn it_answers_while_the_data_path_is_saturated() {
         let admin = serve("test", local(), Readiness::new()).unwrap();
-        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
         // The data path: one worker, blocked for as long as the test likes.
         let data = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let blocked = data.spawn(async move { held.recv() });
