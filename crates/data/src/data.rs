@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use insula_catalog::{Catalog, Route};
 use insula_core::grant::GRANT_SECONDS;
 use insula_core::{Clock, KeyRing, SystemClock, TenantContext, TenantState, scope};
@@ -130,12 +131,15 @@ impl Data {
     /// (serialization failure, deadlock) or the connection is lost before COMMIT was sent; so `work` must do nothing outside
     /// the transaction that may not be done twice. After COMMIT was sent nothing is repeated: [`Error::CommitUnknown`].
     ///
+    /// `work` hands out a boxed future, `|tx| Box::pin(async move { … })`, so that what calls this can be spawned: the futures
+    /// of an `AsyncFnMut` cannot be said to be `Send`.
+    ///
     /// # Errors
     /// What `work` returns; as [`Data::begin`] and [`TenantTx::commit`].
     pub async fn transact<T, E, F>(&self, context: &TenantContext, mut work: F) -> Result<T, E>
     where
         E: From<Error>,
-        F: AsyncFnMut(&mut TenantTx) -> Result<T, E>,
+        F: for<'t> FnMut(&'t mut TenantTx) -> BoxFuture<'t, Result<T, E>>,
     {
         let mut attempt = 1;
         loop {
@@ -239,7 +243,7 @@ impl Data {
         sql.push_str("BEGIN");
         if pool.shared {
             let pools = &self.inner.pools;
-            let fence = pools.catalog.fence(&route.placement.cell, &route.placement.database);
+            let fence = pools.catalog.fence_of(route);
             let expires = self.inner.clock.unix_seconds().saturating_add(GRANT_SECONDS);
             let grant = pools.grant_key(route)?.sign(route.no, route.placement.epoch, expires, conn.pid, fence);
             let (no, epoch, kid) = (grant.no, grant.epoch, grant.kid);

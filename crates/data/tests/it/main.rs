@@ -1,0 +1,11 @@
+//! Data access against a real Postgres.
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod bind;
+mod cancel;
+mod fair;
+mod gate;
+mod house;
+mod outage;
+mod route;
+mod scope;
