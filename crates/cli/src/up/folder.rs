@@ -23,7 +23,7 @@ pub(crate) struct DataFolder {
 }
 
 /// What `--fresh` throws away. Anything else in the folder is not ours.
-const OURS: [&str; 7] = ["clusters", "logs", "run", "root.key", "admin.key", "demo.json", "ready.json"];
+const OURS: [&str; 8] = ["clusters", "logs", "run", "root.key", "admin.key", "cell-logins.json", "demo.json", "ready.json"];
 
 impl DataFolder {
     /// Makes the folder when there is none, and locks it.

@@ -65,6 +65,10 @@ pub(crate) struct UpArgs {
 /// Runs until Ctrl-C.
 pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
     let screen = Screen::new();
+    if args.fresh && args.catalog_url.is_some() {
+        let help = "drop the database insula_catalog there yourself, or leave --fresh out";
+        return Err(Error::new(insula_core::Kind::Invalid, "--fresh does not empty a server that is not its own", help));
+    }
     let folder = DataFolder::open(&args.data)?;
     if args.fresh {
         folder.empty().await?;
@@ -83,8 +87,9 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
         },
         () = end.wait() => Ok(()),
     };
-    if outcome.is_ok() {
-        screen.done("stopping");
+    match &outcome {
+        Ok(()) => screen.done("stopping"),
+        Err(error) => tracing::error!("{error}"),
     }
     tokio::select! {
         () = house.stop() => {}

@@ -70,21 +70,23 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
     let client = Client::new(&format!("http://{}", house.control), &admin_key).map_err(|e| api_error(&e))?;
     // The application tells what its tenants need while the servers come up.
     let (catalog, bundle) = tokio::try_join!(catalog(args, house, &named, &admin_key, screen), bundle(house))?;
+    // The control plane is to find the cells when it comes up.
+    place_cells(house, &catalog, &named).await?;
     let apps = async {
-        start_cells(house, &catalog, &named).await?;
         for cell in cells_here(&named) {
             house.app_ready(cell.as_str()).await?;
         }
         screen.done("applications");
-        Ok::<(), Error>(())
+        Ok(())
     };
     let control = async {
         start_control(house, &catalog, &named).await?;
         client.put_bundle(&bundle, true).await.map_err(|e| api_error(&e))?;
         screen.done("control plane");
-        Ok::<(), Error>(())
+        Ok(())
     };
-    tokio::try_join!(apps, control)?;
+    // Beside them, the cells of single tenants that earlier runs had.
+    tokio::try_join!(apps, control, cells::reconcile(house, &catalog))?;
     // From here on the catalog is followed: the demo's own cell is started by that.
     let follower = tokio::spawn(cells::follow(Arc::clone(house), catalog.clone()));
     let outcome = finish(args, house, &catalog, &client, admin_key, screen).await;
@@ -150,7 +152,8 @@ async fn catalog(
     Ok(catalog)
 }
 
-async fn start_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
+/// Starts the applications of the cells that every start has, and notes in the catalog where these cells are.
+async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
     if named.is_empty() {
         for cell in cells_here(named) {
             cells::start(house, catalog, &cell, &[]).await?;
@@ -164,8 +167,7 @@ async fn start_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) 
         catalog.put_cell(&place).await?;
         house.show_cell(&place, &cell.password);
     }
-    // Cells of single tenants, from earlier runs.
-    cells::reconcile(house, catalog).await
+    Ok(())
 }
 
 async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
