@@ -1,5 +1,6 @@
 //! `insula up` as a child process, found by its ready file.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -81,8 +82,11 @@ pub struct Up {
     pub ready: Ready,
 }
 
-/// The folder that cargo builds into: the test binary is in `<it>/deps`.
-fn bin(name: &str) -> Result<PathBuf> {
+/// A program that cargo built: the test binary is in `deps` beside it.
+///
+/// # Errors
+/// When it is not built.
+pub fn bin(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let folder = here.parent().and_then(Path::parent).context("no target folder above the test binary")?;
     let path = folder.join(name);
@@ -96,15 +100,28 @@ impl Up {
     /// # Errors
     /// When it is not ready within two minutes; the message holds what it printed.
     pub fn start(data: &Path) -> Result<Self> {
+        Self::start_as(data, Command::new(bin("insula")?), &["--no-demo"])
+    }
+
+    /// Starts through `command`, which runs `insula` with the arguments that follow it, and with `more` arguments.
+    ///
+    /// # Errors
+    /// As [`Up::start`].
+    pub fn start_as(data: &Path, mut command: Command, more: &[&str]) -> Result<Self> {
+        // Another account may have to pass through to the servers' files.
+        if let Some(parent) = data.parent() {
+            std::fs::set_permissions(parent, std::fs::Permissions::from_mode(0o711))?;
+        }
         let ready_file = data.with_extension("ready.json");
         let _ = std::fs::remove_file(&ready_file);
         let log_path = data.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
-        let mut child = Command::new(bin("insula")?)
-            .args(["up", "--no-demo", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
+        let mut child = command
+            .args(["up", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
             .arg(data)
             .arg("--ready-file")
             .arg(&ready_file)
+            .args(more)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -149,14 +166,28 @@ impl Up {
         Ok(serde_json::from_value(json)?)
     }
 
+    /// The ready file as it is now.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn ready_now(&self) -> Result<Ready> {
+        Ok(serde_json::from_slice(&std::fs::read(self.data.with_extension("ready.json"))?)?)
+    }
+
     /// The process id of a role, read afresh: a restarted one has another.
     ///
     /// # Errors
     /// When nothing of that role runs.
     pub fn pid_of(&self, role: &str) -> Result<i32> {
-        let now: Ready = serde_json::from_slice(&std::fs::read(self.data.with_extension("ready.json"))?)?;
+        let now = self.ready_now()?;
         let process = now.processes.into_iter().find(|p| p.role == role || p.role.starts_with(&format!("{role}:")));
         Ok(process.with_context(|| format!("no process of role {role}"))?.pid)
+    }
+
+    /// The process id of exactly this role, if it runs now.
+    #[must_use]
+    pub fn pid_of_exactly(&self, role: &str) -> Option<i32> {
+        self.ready_now().ok()?.processes.into_iter().find(|p| p.role == role).map(|p| p.pid)
     }
 
     /// Process id of `up` itself.
