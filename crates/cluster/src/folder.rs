@@ -1,10 +1,12 @@
 //! The data folder: made once, in a place that the server's account can reach.
 
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest;
+use nix::sys::stat::Mode;
 
 use crate::account::Account;
 use crate::binaries::Binaries;
@@ -80,30 +82,36 @@ fn empty(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a file when it goes out of scope, however that happens.
-struct Fleeting(PathBuf);
+/// A password that is read once and never on disk: initdb takes one only from a file, and a pipe is one.
+struct Whisper {
+    path: PathBuf,
+    /// Holds what was written until it is read; open in both directions, so that neither end ever waits for the other.
+    _pipe: File,
+}
 
-impl Drop for Fleeting {
+impl Whisper {
+    fn new(path: PathBuf, text: &str) -> Result<Self, Error> {
+        let make = || {
+            nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)?;
+            let mut pipe = OpenOptions::new().read(true).write(true).open(&path)?;
+            writeln!(pipe, "{text}")?;
+            Ok(pipe)
+        };
+        let pipe = make().map_err(Error::file("cannot create", &path))?;
+        Ok(Self { path, _pipe: pipe })
+    }
+}
+
+impl Drop for Whisper {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
 fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, dir: &Path) -> Result<(), Error> {
     // What a killed start left.
     empty(dir)?;
-    // initdb takes a password only from a file; the folder is closed, the file too, and it goes at once. The cluster itself
-    // is made in a folder beside it and moved up, so that a folder with PG_VERSION is a whole one.
-    let password = Fleeting(dir.join("password"));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&password.0)
-        .map_err(Error::file("cannot create", &password.0))?;
-    writeln!(file, "{}", config.admin_password).map_err(Error::file("cannot write", &password.0))?;
-    drop(file);
-    account.own(&password.0)?;
+    // The cluster is made in a folder below and moved up, so that a folder with PG_VERSION is a whole one.
     let fresh = dir.join("new");
     let locales: &[&[&str]] = if binaries.major() >= 17 {
         &[&["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]]
@@ -113,8 +121,10 @@ fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, di
     };
     let mut outcome = Err(String::new());
     for locale in locales {
+        let password = Whisper::new(dir.join("password"), &config.admin_password)?;
+        account.own(&password.path)?;
         let mut command = account.command(&binaries.program("initdb"), "KILL");
-        command.arg("--pgdata").arg(&fresh).arg("--username").arg(&config.admin_role).arg("--pwfile").arg(&password.0);
+        command.arg("--pgdata").arg(&fresh).arg("--username").arg(&config.admin_role).arg("--pwfile").arg(&password.path);
         command.args(["--encoding=UTF8", "--auth=scram-sha-256", "--data-checksums"]).args(*locale);
         if config.durability == Durability::Scratch {
             command.arg("--no-sync");
@@ -127,7 +137,6 @@ fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, di
         }
     }
     outcome.map_err(|why| Error::Program { program: "initdb".into(), why })?;
-    drop(password);
     settle_in(&fresh, dir)
 }
 
@@ -140,11 +149,21 @@ fn settle_in(fresh: &Path, dir: &Path) -> Result<(), Error> {
     let mut names: Vec<_> =
         std::fs::read_dir(fresh).map_err(Error::file("cannot read", fresh))?.flatten().map(|e| e.file_name()).collect();
     names.sort_by_key(|n| n == "PG_VERSION");
-    for name in names {
-        let to = dir.join(&name);
-        std::fs::rename(fresh.join(&name), &to).map_err(Error::file("cannot move", &to))?;
+    let last = names.pop();
+    for name in names.iter().chain(&last) {
+        if Some(name) == last.as_ref() {
+            sync(dir)?;
+        }
+        let to = dir.join(name);
+        std::fs::rename(fresh.join(name), &to).map_err(Error::file("cannot move", &to))?;
     }
+    sync(dir)?;
     std::fs::remove_dir(fresh).map_err(Error::file("cannot remove", fresh))
+}
+
+/// Has the names in a folder on disk, so that a power cut does not reorder them.
+fn sync(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|f| f.sync_all()).map_err(Error::file("cannot write", dir))
 }
 
 /// The major version that made the data folder.
@@ -158,7 +177,7 @@ pub(crate) fn made_by(dir: &Path) -> Result<u32, Error> {
 ///
 /// # Errors
 /// When the file system says no.
-pub fn open_log(path: &Path) -> Result<std::fs::File, Error> {
+pub fn open_log(path: &Path) -> Result<File, Error> {
     if std::fs::metadata(path).is_ok_and(|m| m.size() > 16 << 20) {
         let old = path.with_extension("log.old");
         std::fs::rename(path, &old).map_err(Error::file("cannot rename", path))?;
@@ -166,6 +185,6 @@ pub fn open_log(path: &Path) -> Result<std::fs::File, Error> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(Error::file("cannot create", parent))?;
     }
-    let mut options = std::fs::OpenOptions::new();
+    let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o600).open(path).map_err(Error::file("cannot open", path))
 }

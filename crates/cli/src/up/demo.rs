@@ -205,6 +205,7 @@ async fn import(house: &House, tenant: &DemoTenant, password: &str, documents: &
 async fn run_import(house: &House, tenant: &DemoTenant, password: &str, folder: &Path) -> Result<(), Error> {
     let mut command = tokio::process::Command::new(&house.app_program);
     command.arg("import").args(["--tenant", &tenant.slug]).arg("--url").arg(format!("http://{}", house.gateway));
+    command.args(["--base-domain", "localhost"]);
     // Arguments can be read by every user of the machine, an environment cannot.
     command.args(["--email", &tenant.email]).arg(folder).env("ACMEDOCS_PASSWORD", password);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);

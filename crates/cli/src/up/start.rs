@@ -141,7 +141,8 @@ async fn catalog(
                 MAIN.parse().map_err(|e: insula_core::slug::NameError| Error::new(Kind::Internal, e.to_string(), ""))?;
             let private = if named.is_empty() { cells_here(named) } else { vec![main] };
             let starts = private.iter().map(|cell| house.start_server(cell, &[]));
-            futures_util::future::try_join_all(starts).await?;
+            // Both to the end, also when one fails: none is left half made.
+            futures_util::future::join_all(starts).await.into_iter().collect::<Result<Vec<_>, _>>()?;
             screen.done("Postgres");
             house.server_url(MAIN, "postgres").await.unwrap_or_default()
         }

@@ -36,6 +36,6 @@ fn trial(tenant: &DemoTenant, port: u16, data: &str) -> String {
          \x20 TOKEN=$(curl -s http://{slug}.localhost:{port}/api/session -H 'content-type: application/json' \
          -d '{{\"email\":\"{email}\",\"password\":\"{password}\"}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
          \x20 curl -s \"http://{slug}.localhost:{port}/api/search?q=license\" -H \"authorization: Bearer $TOKEN\"\n\
-         \x20 insula --data {data} tenant list\n"
+         \x20 insula tenant list --data {data}\n"
     )
 }
