@@ -53,10 +53,3 @@ pub struct MigrationStatus {
     /// When it was handed in.
     pub created_at: DateTime<Utc>,
 }
-
-/// All migrations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Migrations {
-    /// By version.
-    pub items: Vec<MigrationStatus>,
-}

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod problem;
 pub mod status;
 pub mod tenant;
+pub mod webhook;
 
 pub use client::Client;
 pub use error::Error;

@@ -102,7 +102,9 @@ const KINDS: [Kind; 15] = [
     Kind::Internal,
 ];
 
-fn kind_of_name(name: &str) -> Option<Kind> {
+/// The kind of this name.
+#[must_use]
+pub fn kind_of_name(name: &str) -> Option<Kind> {
     KINDS.into_iter().find(|k| k.name() == name)
 }
 

@@ -265,8 +265,8 @@ pub struct CreateGrant {
 /// A grant. Its text opens the tenant's data on that one connection until it expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct GrantText {
-    /// What `SELECT insula.enter('...')` takes.
-    pub grant: String,
+    /// What `SELECT insula.enter('...')` takes: in the first answer only. Null in every repeated one.
+    pub grant: Option<String>,
     /// When it opens nothing any more.
     pub expires_at: DateTime<Utc>,
 }

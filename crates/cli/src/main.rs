@@ -3,17 +3,29 @@
 //! For: operators at a terminal, and programs that read `--json`. Everything but `up` and the long-running roles is a
 //! client of the REST API. Always: results on stdout, everything else on stderr; the exit code is `Kind::exit_code`.
 
+mod audit;
+mod cell;
 mod control;
+mod db;
 mod error;
+mod follow;
+mod key;
+mod operation;
+mod plan;
+mod screen;
+mod status;
+mod target;
+mod tenant;
 mod up;
+mod value;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::error::Error;
 
-/// Host many tenants on one product without mixing their data, load or failures.
+/// Host many tenants on one product without mixing their data, load or failures
 #[derive(Parser, Debug)]
 #[command(name = "insula", version, propagate_version = true, arg_required_else_help = true)]
 struct Cli {
@@ -27,6 +39,23 @@ enum Command {
     Control(control::ControlArgs),
     #[command(name = "__launch", hide = true)]
     Launch(up::child::LaunchArgs),
+    Tenant(tenant::TenantArgs),
+    Plan(plan::PlanArgs),
+    Cell(cell::CellArgs),
+    Operation(operation::OperationArgs),
+    Audit(audit::AuditArgs),
+    Lint(audit::LintArgs),
+    Status(status::StatusArgs),
+    Key(key::KeyArgs),
+    Db(db::DbArgs),
+    /// Print the OpenAPI document of the control plane
+    #[command(hide = true)]
+    Openapi,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +73,8 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // `insula tenant list | head` is no fault.
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
@@ -53,13 +84,62 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Up(args) => up::run(args).await,
         Command::Control(args) => control::run(args).await,
         Command::Launch(_) => Ok(()),
+        Command::Tenant(args) => tenant::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
+        Command::Cell(args) => cell::run(args).await,
+        Command::Operation(args) => operation::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
+        Command::Lint(args) => audit::lint(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Key(args) => key::run(args).await,
+        Command::Db(args) => db::run(args).await,
+        Command::Openapi => {
+            let document = insula_control::rest::document().to_pretty_json().map_err(std::io::Error::other)?;
+            screen::Screen::new(false).text(&document)
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "insula", &mut text);
+            screen::Screen::new(false).text(&String::from_utf8_lossy(&text))
+        }
     }
 }
 
 fn fail(error: &Error) -> ExitCode {
     eprintln!("error: {error}");
-    if !error.help().is_empty() {
-        eprintln!("  help: {}", error.help());
+    let help = error.help();
+    if !help.is_empty() {
+        eprintln!("  help: {help}");
     }
     ExitCode::from(error.kind().exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The help of every command that operators see, as one text.
+    fn help(command: &mut clap::Command, path: &str, text: &mut String) {
+        let path = format!("{path} {}", command.get_name()).trim().to_owned();
+        text.push_str(&format!("$ {path} --help\n{}\n", command.render_long_help()));
+        for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+            help(sub, &path, text);
+        }
+    }
+
+    #[test]
+    fn help_is_as_reviewed() {
+        let mut text = String::new();
+        let mut command = Cli::command();
+        command.build();
+        help(&mut command, "", &mut text);
+        insta::assert_snapshot!("help", text);
+    }
+
+    #[test]
+    fn completions_name_the_commands() {
+        let mut text = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Cli::command(), "insula", &mut text);
+        assert!(String::from_utf8_lossy(&text).contains("tenant"));
+    }
 }

@@ -5,6 +5,7 @@
 //! Always: the catalog is the only truth; whatever is made outside it is named there first, so that nothing is orphaned;
 //! every deed has its audit line; secrets are derived from the root key, never stored.
 
+mod auth;
 mod bundle_apply;
 mod cell_prepare;
 mod cells;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Call, Client, Versioned};
 use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintQuery, LintReport};
-use crate::bundle::{Bundle, BundlePut, Migrations};
+use crate::bundle::{Bundle, BundlePut, MigrationStatus};
 use crate::cell::{Cell, RegisterCell};
 use crate::domain::{AddDomain, Domain};
 use crate::error::Error;
@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// The migrations that the control plane has.
-    pub async fn migrations(&self) -> Result<Migrations, Error> {
+    pub async fn migrations(&self) -> Result<Page<MigrationStatus>, Error> {
         self.get(&["v1", "migrations"], &NOTHING).await
     }
 

@@ -1,8 +1,135 @@
-//! The REST API.
+//! The REST API, version 1: `Control` over HTTP.
+//!
+//! For: turning requests into calls of [`Control`] and what they give into answers. Not for: deciding anything; that is
+//! below. Always: the router and the OpenAPI document are made from the same list; what a call needs is enforced from the
+//! document; a refusal is a problem body (RFC 9457) that says nothing of the inside.
 
+mod answer;
+mod audit;
+mod authorize;
+mod bundle;
+mod cells;
+mod domains;
+mod failure;
+mod idempotency;
+mod input;
+mod keys;
+mod operations;
+mod plans;
+mod status;
+mod tenants;
+mod webhooks;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Json, Router};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::authorize::{Gate, authorize};
+use crate::auth::{Policy, SCHEME};
 use crate::handle::Control;
 
 /// The API's router.
-pub fn router(_control: Control) -> axum::Router {
-    axum::Router::new()
+pub fn router(control: Control) -> Router {
+    let (router, document) = calls().split_for_parts();
+    let document = finish(document);
+    let gate = Gate { control: control.clone(), policy: Arc::new(Policy::of(&document)) };
+    let served = Json(document);
+    // Read from the bottom: a request is dressed, guarded against panics, authorized, and done once.
+    router
+        .route("/v1/openapi.json", axum::routing::get(async || served))
+        .route_layer(from_fn_with_state(control.clone(), idempotency::once))
+        .route_layer(from_fn_with_state(gate, authorize))
+        .layer(DefaultBodyLimit::disable())
+        .layer(CatchPanicLayer::new())
+        .layer(from_fn(failure::dress))
+        .with_state(control)
+}
+
+/// The OpenAPI 3.1 document of the API, as it is served at `/v1/openapi.json` and kept in `openapi/insula.json`.
+#[must_use]
+pub fn document() -> OpenApi {
+    finish(calls().split_for_parts().1)
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Insula control plane",
+        description = "Tenants, plans, cells, operations, audit.\n\nTimes are RFC 3339 in UTC; ids are UUIDs. Send a key as \
+            `Authorization: Bearer ik_...`; each call names the scope that it needs, and `admin` may all that `provisioner` \
+            may, which may all that `read` may. Every refusal is a problem body (RFC 9457). Lists come in pages: hand `next` \
+            back as `cursor`. Changes name the version that they are made from (`If-Match` with the `ETag`). Any POST may \
+            carry an `Idempotency-Key`: the same request under the same key is done once, and answered alike, without its \
+            secrets; another request under that key is refused.",
+        license(name = "Apache-2.0 OR MIT")
+    ),
+    paths(openapi_json)
+)]
+struct Document;
+
+/// This document.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "whole", responses((status = 200, description = "OpenAPI 3.1")), security(()))]
+#[allow(dead_code, reason = "only its description is used: a handler cannot serve the document that it is part of")]
+fn openapi_json() {}
+
+fn calls() -> OpenApiRouter<Control> {
+    OpenApiRouter::with_openapi(<Document as utoipa::OpenApi>::openapi())
+        .routes(routes!(tenants::list_tenants, tenants::create_tenant))
+        .routes(routes!(tenants::show_tenant, tenants::update_tenant, tenants::delete_tenant))
+        .routes(routes!(tenants::suspend_tenant))
+        .routes(routes!(tenants::resume_tenant))
+        .routes(routes!(tenants::create_grant))
+        .routes(routes!(domains::list_domains, domains::add_domain))
+        .routes(routes!(domains::remove_domain))
+        .routes(routes!(plans::list_plans, plans::create_plan))
+        .routes(routes!(plans::show_plan, plans::update_plan))
+        .routes(routes!(cells::list_cells, cells::register_cell))
+        .routes(routes!(cells::show_cell))
+        .routes(routes!(cells::drain_cell))
+        .routes(routes!(cells::undrain_cell))
+        .routes(routes!(operations::list_operations))
+        .routes(routes!(operations::show_operation))
+        .routes(routes!(operations::list_operation_events))
+        .routes(routes!(audit::list_audit))
+        .routes(routes!(audit::verify_audit))
+        .routes(routes!(audit::lint))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::revoke_key))
+        .routes(routes!(webhooks::list_webhooks, webhooks::create_webhook))
+        .routes(routes!(webhooks::delete_webhook))
+        .routes(routes!(bundle::put_bundle))
+        .routes(routes!(bundle::list_migrations))
+        .routes(routes!(status::show_status))
+        .routes(routes!(status::healthz))
+        .routes(routes!(status::readyz))
+}
+
+fn finish(mut document: OpenApi) -> OpenApi {
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("ik_...")
+        .description(Some("A key; scopes: admin, provisioner, read."))
+        .build();
+    document.components.get_or_insert_default().add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
+    document
+}
+
+/// What every call may be refused with.
+#[derive(utoipa::IntoResponses)]
+#[allow(dead_code, reason = "describes answers; `failure` makes them")]
+enum Refused {
+    /// Refused: the problem says why, and which field is at fault
+    #[response(status = "4XX", content_type = "application/problem+json")]
+    Caller(insula_api::Problem),
+    /// Not done: a fault of ours, or something is away; try again
+    #[response(status = "5XX", content_type = "application/problem+json")]
+    Ours(insula_api::Problem),
 }

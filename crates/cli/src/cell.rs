@@ -1,0 +1,172 @@
+//! `insula cell`.
+
+use insula_api::cell::{Cell, CellState, RegisterCell, Tls};
+use insula_api::page::PageQuery;
+use insula_core::CellName;
+
+use crate::error::Error;
+use crate::screen::{Screen, Tone, or_hyphen, time};
+use crate::target::Target;
+
+/// Look at and change database servers and their application stacks
+#[derive(clap::Args, Debug)]
+pub(crate) struct CellArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: CellCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum CellCommand {
+    /// List cells
+    List,
+    /// Show one cell
+    Show {
+        /// Its name
+        cell: CellName,
+    },
+    /// Register a Postgres server as a cell; put its admin login into the control plane's secrets file first
+    Register(Register),
+    /// Let a cell take no new tenants; those it has are served
+    Drain {
+        /// Its name
+        cell: CellName,
+    },
+    /// Let a draining cell take tenants again
+    Undrain {
+        /// Its name
+        cell: CellName,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+struct Register {
+    /// Its name
+    cell: CellName,
+    /// Where its server listens
+    #[arg(long)]
+    host: String,
+    /// The server's port
+    #[arg(long, default_value_t = 5432)]
+    port: u16,
+    /// How connections to it are secured
+    #[arg(long, default_value = "prefer", value_parser = ["disable", "prefer", "require", "verify-full"])]
+    tls: String,
+    /// Where in the world
+    #[arg(long, default_value = "local")]
+    region: String,
+    /// What placement may ask for (repeatable)
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    /// Base URL of its application stack
+    #[arg(long, value_name = "URL")]
+    app_url: Option<String>,
+    /// Most tenants
+    #[arg(long, default_value_t = 10_000)]
+    capacity: u32,
+    /// Keep it for one tenant of isolation `cell`
+    #[arg(long)]
+    dedicated: bool,
+}
+
+pub(crate) async fn run(args: CellArgs) -> Result<(), Error> {
+    let (client, screen) = (args.target.client()?, Screen::new(args.target.json));
+    let cell = match args.command {
+        CellCommand::List => {
+            let cells = client.cells(&PageQuery { limit: Some(500), cursor: None }).await?;
+            return screen.show(&cells, |screen| table(screen, &cells.items));
+        }
+        CellCommand::Show { cell } => client.cell(&cell).await?.value,
+        CellCommand::Register(args) => client.register_cell(&registration(args)).await?,
+        CellCommand::Drain { cell } => client.drain_cell(&cell).await?,
+        CellCommand::Undrain { cell } => client.undrain_cell(&cell).await?,
+    };
+    screen.show(&cell, |screen| facts(screen, &cell))
+}
+
+fn registration(args: Register) -> RegisterCell {
+    let tls = match args.tls.as_str() {
+        "disable" => Tls::Disable,
+        "require" => Tls::Require,
+        "verify-full" => Tls::VerifyFull,
+        _ => Tls::Prefer,
+    };
+    RegisterCell {
+        name: args.cell,
+        host: args.host,
+        port: args.port,
+        tls,
+        region: args.region,
+        labels: args.labels,
+        app_url: args.app_url,
+        capacity: args.capacity,
+        dedicated: args.dedicated,
+    }
+}
+
+fn state(cell: &Cell) -> (String, Tone) {
+    match cell.state {
+        CellState::Requested => ("requested".to_owned(), Tone::Wait),
+        CellState::Ready => ("ready".to_owned(), Tone::Good),
+        CellState::Draining => ("draining".to_owned(), Tone::Wait),
+        CellState::Free => ("free".to_owned(), Tone::Good),
+        CellState::Down => ("down".to_owned(), Tone::Bad),
+        CellState::Removing => ("removing".to_owned(), Tone::Wait),
+    }
+}
+
+fn address(cell: &Cell) -> Option<String> {
+    Some(format!("{}:{}", cell.host.as_ref()?, cell.port?))
+}
+
+pub(crate) fn table(screen: Screen, cells: &[Cell]) -> String {
+    let rows = cells.iter().map(|c| {
+        vec![
+            (c.name.to_string(), Tone::Plain),
+            (c.region.clone(), Tone::Plain),
+            state(c),
+            (format!("{}/{}", c.tenants, c.capacity), Tone::Plain),
+            ((if c.dedicated { "one tenant" } else { "shared" }).to_owned(), Tone::Plain),
+            (or_hyphen(address(c)), Tone::Plain),
+        ]
+    });
+    let heads = ["CELL", "REGION", "STATE", "TENANTS", "FOR", "ADDRESS"];
+    screen.table(&heads, rows.collect(), "No cells. `insula cell register NAME --host HOST` adds one.")
+}
+
+fn facts(screen: Screen, cell: &Cell) -> String {
+    let (state, tone) = state(cell);
+    let plain = |name, value| (name, value, Tone::Plain);
+    screen.facts(vec![
+        plain("cell", cell.name.to_string()),
+        ("state", state, tone),
+        plain("region", cell.region.clone()),
+        plain("labels", cell.labels.join(", ")),
+        plain("address", or_hyphen(address(cell))),
+        plain("application", or_hyphen(cell.app_url.clone())),
+        plain("tenants", format!("{} of {}", cell.tenants, cell.capacity)),
+        plain("for", (if cell.dedicated { "one tenant" } else { "shared" }).to_owned()),
+        plain("created", time(cell.created_at)),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_for_people() {
+        let cell = |name: &str, state: &str, port: Option<u16>| -> Cell {
+            serde_json::from_value(serde_json::json!({
+                "name": name, "region": "local", "labels": ["ssd"], "provider": "embedded", "state": state, "dedicated": false,
+                "host": port.map(|_| "127.0.0.1"), "port": port, "tls": "prefer", "app_url": null, "capacity": 10000, "tenants": 3,
+                "kit_way": 1, "version": 1, "created_at": "2026-01-02T03:04:05Z"
+            }))
+            .expect("a cell")
+        };
+        let cells = [cell("main", "ready", Some(5433)), cell("spare", "requested", None)];
+        insta::assert_snapshot!("cell_table", table(Screen::PIPE, &cells));
+        insta::assert_snapshot!("cell_facts", facts(Screen::PIPE, &cells[0]));
+    }
+}

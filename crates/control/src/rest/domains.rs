@@ -1,0 +1,60 @@
+//! `/v1/tenants/{tenant}/domains`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use insula_api::Page;
+use insula_api::domain::{AddDomain, Domain};
+use insula_api::page::PageQuery;
+
+use super::answer::{Answer, created, ok};
+use super::input::{Json, Path, Query};
+use super::tenants::page_request;
+use super::{Refused, wire};
+use crate::auth::Caller;
+use crate::handle::Control;
+
+/// Host names of a tenant besides `SLUG.<base domain>`, by name.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}/domains", tag = "domains",
+    params(("tenant" = String, Path, description = "Id or slug"), PageQuery),
+    responses((status = 200, body = Page<Domain>), Refused), security(("key" = ["read"]))
+)]
+pub(super) async fn list_domains(
+    State(control): State<Control>,
+    Path(tenant): Path<String>,
+    Query(query): Query<PageQuery>,
+) -> Answer {
+    let found = control.domains(Some(&tenant), &page_request(query.limit, query.cursor)?).await?;
+    ok(&wire::page(found, wire::domain))
+}
+
+/// Gives a tenant a host name.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/domains", tag = "domains", params(("tenant" = String, Path, description = "Id or slug")),
+    request_body = AddDomain, responses((status = 201, body = Domain), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn add_domain(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(tenant): Path<String>,
+    Json(body): Json<AddDomain>,
+) -> Answer {
+    let domain = wire::domain(control.add_domain(&caller.name, &tenant, &body.host).await?);
+    created(&format!("/v1/tenants/{tenant}/domains/{}", domain.host), &domain)
+}
+
+/// Takes a host name away.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}/domains/{host}", tag = "domains",
+    params(("tenant" = String, Path, description = "Id or slug"), ("host" = String, Path, description = "The host name")),
+    responses((status = 204, description = "Taken away"), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn remove_domain(
+    State(control): State<Control>,
+    caller: Caller,
+    Path((tenant, host)): Path<(String, String)>,
+) -> Answer {
+    control.remove_domain(&caller.name, &tenant, &host).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
