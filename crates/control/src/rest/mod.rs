@@ -71,7 +71,8 @@ pub fn document() -> OpenApi {
             secrets; another request under that key is refused.",
         license(name = "Apache-2.0 OR MIT")
     ),
-    paths(openapi_json)
+    paths(openapi_json),
+    components(schemas(insula_api::Problem, insula_api::FieldError))
 )]
 struct Document;
 
@@ -132,4 +133,35 @@ enum Refused {
     /// Not done: a fault of ours, or something is away; try again
     #[response(status = "5XX", content_type = "application/problem+json")]
     Ours(insula_api::Problem),
+}
+
+#[cfg(test)]
+mod tests {
+    /// `cargo run -p insula-cli -- openapi > openapi/insula.json` writes it anew.
+    #[test]
+    fn the_committed_document_is_this_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/insula.json");
+        let committed = std::fs::read_to_string(path).expect("openapi/insula.json");
+        let made = super::document().to_pretty_json().expect("JSON");
+        assert!(committed.trim_end() == made, "write it anew: cargo run -p insula-cli -- openapi > openapi/insula.json");
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere_and_every_call_says_what_it_needs() {
+        let document = serde_json::to_value(super::document()).expect("JSON");
+        let text = document.to_string();
+        for reference in text.split("\"#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().expect("a name");
+            assert!(document.pointer(&format!("/components/schemas/{name}")).is_some(), "{name} is not there");
+        }
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            for (method, operation) in item.as_object().expect("an item") {
+                assert!(operation["security"][0].is_object(), "{method} {path} does not say what it needs");
+                assert!(
+                    operation["description"].is_string() || operation["summary"].is_string(),
+                    "{method} {path} is not described"
+                );
+            }
+        }
+    }
 }
