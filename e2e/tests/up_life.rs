@@ -185,3 +185,28 @@ fn a_user_without_rights_can_run_it() -> Result<()> {
     up.tenant("plain", "gold", "database")?;
     up.stop()
 }
+
+#[tokio::test]
+async fn a_server_that_the_user_names_will_do() -> Result<()> {
+    let server = insula_testkit::durable_server().await;
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    // By the environment: arguments are seen by everybody on the machine.
+    let command = || -> Result<Command> {
+        let mut command = Command::new(bin("insula")?);
+        command.env("INSULA_CATALOG_SERVER", server.admin_url("postgres"));
+        Ok(command)
+    };
+    let up = Up::start_as(&data, command()?, &["--no-demo"])?;
+    let roles: Vec<String> = pids(&up)?.into_keys().collect();
+    assert_eq!(roles, ["app:main", "control"], "no server of our own");
+    up.tenant("named-row", "bronze", "row")?;
+    up.tenant("named-db", "gold", "database")?;
+    up.stop()?;
+    let up = Up::start_as(&data, command()?, &["--no-demo"])?;
+    let mut there = slugs(&up)?;
+    there.sort();
+    assert_eq!(there, ["named-db", "named-row"]);
+    assert_eq!(one(&up.ready.cells[0].app_dsn, "SELECT session_user::text").await?, "insula_app");
+    up.stop()
+}

@@ -166,6 +166,17 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Error> {
     write().map_err(|e| file_error("write", path, &e))
 }
 
+/// Removes a file; also tells in time when its folder does not exist.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
+    if path.parent().is_some_and(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        return Err(file_error("write", path, &std::io::ErrorKind::NotFound.into()));
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_error("remove", path, &e)),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

@@ -74,6 +74,10 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
         folder.empty().await?;
     }
     screen::start_logging(&folder.log("up"))?;
+    // What a killed `up` left there is not so any more.
+    for stale in std::iter::once(folder.ready_file()).chain(args.ready_file.clone()) {
+        folder::remove_if_there(&stale)?;
+    }
     let house = Arc::new(start::house(&args, folder)?);
     let mut end = Signals::new()?;
     let outcome = tokio::select! {
