@@ -1,0 +1,219 @@
+//! Whose request is it? From the host name to an active tenant, or to an answer that says why not.
+//!
+//! Not for: knowing tenants (`insula-catalog` does). Always: the context is in the request's extensions and in scope for the
+//! handler's whole future; every request leaves one log line; no panic leaves without an answer.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::{HeaderValue, Uri};
+use http_body_util::Limited;
+use insula_catalog::{Catalog, Route};
+use insula_core::{Kind, TenantContext, TenantState, scope};
+use tower::{Layer, Service};
+use tracing::Instrument;
+
+use crate::problem::{Problem, normalise};
+use crate::{host, request_id};
+
+/// How long a request for an unknown host waits for the catalog to catch up.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
+/// Resolves every request to a tenant.
+#[derive(Clone)]
+pub struct ResolveLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    catalog: Catalog,
+    tenantless: Vec<String>,
+}
+
+impl ResolveLayer {
+    /// Resolves against `catalog`; `/healthz` and `/readyz` pass without a tenant.
+    #[must_use]
+    pub fn new(catalog: Catalog) -> Self {
+        Self { shared: Arc::new(Shared { catalog, tenantless: vec!["/healthz".to_owned(), "/readyz".to_owned()] }) }
+    }
+}
+
+impl<S> Layer<S> for ResolveLayer {
+    type Service = Resolve<S>;
+    fn layer(&self, inner: S) -> Resolve<S> {
+        Resolve { inner, shared: self.shared.clone() }
+    }
+}
+
+/// What [`ResolveLayer`] makes.
+#[derive(Clone)]
+pub struct Resolve<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S> Service<Request> for Resolve<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        // The service that was polled ready is the one to call.
+        let unready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, unready);
+        let shared = self.shared.clone();
+        Box::pin(async move { Ok(shared.answer(inner, request).await) })
+    }
+}
+
+impl Shared {
+    async fn answer<S>(&self, inner: S, mut request: Request) -> Response
+    where
+        S: Service<Request, Response = Response, Error = Infallible> + Send,
+        S::Future: Send,
+    {
+        let started = Instant::now();
+        let id = request_id::of(request.headers());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+
+        let (slug, mut response) = if self.tenantless.contains(&path) {
+            (None, guarded(inner, request).await)
+        } else {
+            match self.admit(&mut request, &id).await {
+                Ok(context) => {
+                    let slug = context.slug.clone();
+                    let span = tracing::info_span!("request", tenant = %slug, request_id = %id);
+                    // Normalised inside the scope, so that the problem can name the request.
+                    let work = async { normalise(guarded(inner, limited(request)).await).await };
+                    (Some(slug), scope::enter(context, work).instrument(span).await)
+                }
+                Err(problem) => (None, problem.request_id(&id).into_response()),
+            }
+        };
+
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(request_id::HEADER, value);
+        }
+        let (status, tenant) = (response.status().as_u16(), slug.as_ref().map_or("-", |slug| slug.as_str()));
+        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // The query stays out: people search for private things.
+        tracing::info!(target: "insula::request", tenant, request_id = %id, %method, path = %Printable(&path), status, ms);
+        response
+    }
+
+    /// Puts context, route and body limit into the request, or says why it may not go on.
+    async fn admit(&self, request: &mut Request, id: &Arc<str>) -> Result<TenantContext, Problem> {
+        let route = self.route(request.headers(), request.uri()).await?;
+        let limit = route.plan.limits.max_body_bytes;
+        if let Some(length) = declared_length(request.headers())
+            && length > limit
+        {
+            return Err(too_large(limit));
+        }
+        let context = TenantContext {
+            tenant: route.id,
+            no: route.no,
+            slug: route.slug.clone(),
+            plan: route.plan.name.clone(),
+            principal: None,
+            request_id: id.clone(),
+        };
+        request.extensions_mut().insert(context.clone());
+        request.extensions_mut().insert(BodyLimit(limit));
+        request.extensions_mut().insert(route);
+        Ok(context)
+    }
+
+    fn known(&self, host: &str) -> Option<Arc<Route>> {
+        self.catalog.by_host(host).map(|route| route.arc())
+    }
+
+    async fn route(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Route>, Problem> {
+        let host = host::of(headers, uri).map_err(|fault| Problem::malformed(fault.to_string()))?;
+        let route = match self.known(&host) {
+            Some(route) => Some(route),
+            None => {
+                // Perhaps it was made a moment ago: look once, with everybody else who asks at this moment.
+                if tokio::time::timeout(CATCH_UP, self.catalog.refresh()).await.is_err() {
+                    tracing::warn!("the catalog did not catch up in time; answering from what is known");
+                }
+                self.known(&host)
+            }
+        };
+        match route {
+            Some(route) if route.state == TenantState::Active => Ok(route),
+            Some(route) if route.state == TenantState::Suspended => Err(Problem::new(Kind::Suspended)),
+            // A tenant in the making and a deleted one are as good as none: no existence probe.
+            _ => Err(Problem::new(Kind::NoTenant).detail("No tenant answers to this host name.")),
+        }
+    }
+}
+
+/// The most bytes that a body of this request may have.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit(pub u64);
+
+/// The problem for a body above `limit`.
+#[must_use]
+pub fn too_large(limit: u64) -> Problem {
+    Problem::new(Kind::TooLarge).detail(format!("A body may have {limit} bytes at most."))
+}
+
+/// Bodies without a declared length are counted as they come.
+fn limited(request: Request) -> Request {
+    let limit = request.extensions().get::<BodyLimit>().map_or(0, |limit| limit.0);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    request.map(|body| Body::new(Limited::new(body, limit)))
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+async fn guarded<S>(mut inner: S, request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    match AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind().await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            tracing::error!(panic = panic_text(&*panic), "a handler panicked");
+            Problem::new(Kind::Internal).into_response()
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
+
+/// A path as a log line may show it: bounded, without control characters.
+struct Printable<'a>(&'a str);
+
+impl std::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().take(200).filter(|c| !c.is_control()).try_for_each(|c| std::fmt::Write::write_char(f, c))
+    }
+}
