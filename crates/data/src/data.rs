@@ -80,6 +80,11 @@ impl Data {
         Self { inner: Arc::new(Inner { pools, clock, budget: RetryBudget::new(), keeper }) }
     }
 
+    /// Other keys from now on: this process was given another cell, or one less.
+    pub fn replace_keys(&self, keys: KeyRing) {
+        self.inner.pools.replace_keys(keys);
+    }
+
     /// Opens a transaction for the tenant in scope.
     ///
     /// # Errors

@@ -24,7 +24,8 @@ use crate::turnstile::{Pass, Refused, Rider, Turnstile};
 pub(crate) struct Pools {
     pub(crate) config: DataConfig,
     pub(crate) catalog: Catalog,
-    keys: KeyRing,
+    /// A process may be given more cells while it runs.
+    keys: RwLock<KeyRing>,
     process: Arc<Turnstile>,
     slots: Arc<Slots>,
     pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
@@ -48,7 +49,19 @@ impl Pools {
     pub(crate) fn new(config: DataConfig, catalog: Catalog, keys: KeyRing) -> Self {
         let most = config.max_connections.max(1);
         let bounds = Bounds { capacity: most, queue: config.queue, queue_per_tenant: config.queue_per_tenant };
-        Self { process: Turnstile::new(bounds), slots: Slots::new(most), pools: RwLock::default(), config, catalog, keys }
+        Self {
+            process: Turnstile::new(bounds),
+            slots: Slots::new(most),
+            pools: RwLock::default(),
+            config,
+            catalog,
+            keys: RwLock::new(keys),
+        }
+    }
+
+    /// Other keys from now on.
+    pub(crate) fn replace_keys(&self, keys: KeyRing) {
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
     }
 
     /// The pool that serves a route.
@@ -116,7 +129,8 @@ impl Pools {
         let unavailable = |reason: &str| Error::Unavailable { cell: placement.cell.clone(), reason: reason.into() };
         let cell = self.catalog.cell(&placement.cell).ok_or_else(|| unavailable("it is not in the catalog"))?;
         let (Some(host), Some(port)) = (&cell.host, cell.port) else { return Err(unavailable("it has no address yet")) };
-        let key = self.keys.cell(&placement.cell).map_err(|error| unavailable(&error.to_string()))?;
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.cell(&placement.cell).map_err(|error| unavailable(&error.to_string()))?;
         let role = placement.role();
         Ok(Login {
             host: host.to_string(),
@@ -137,7 +151,8 @@ impl Pools {
     /// The key that signs grants for a route's database.
     pub(crate) fn grant_key(&self, route: &Route) -> Result<insula_core::GrantKey, Error> {
         let placement = &route.placement;
-        let key = self.keys.cell(&placement.cell);
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.cell(&placement.cell);
         let key = key.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
         Ok(key.grant_key(&placement.database, route.kid()))
     }
