@@ -1,1 +1,29 @@
-//! Make an axum and sqlx application multi-tenant with one layer and one extractor.
+//! Make an axum and sqlx application multi-tenant: one layer, one extractor.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/quickstart.rs")]
+//! ```
+//!
+//! For: connecting to the catalog, finding each request's tenant, giving it its own transaction, errors that do not leak,
+//! serving and stopping. Not for: provisioning and plans (the control plane), or SQL of any sort.
+//! Always: a handler has a tenant or is not called; with no tenant there is no connection; what goes wrong inside stays inside.
+
+pub mod config;
+pub mod error;
+pub mod extract;
+pub mod handle;
+mod health;
+mod keys;
+pub mod serve;
+pub mod tenant;
+
+pub use config::{Config, ConfigError};
+pub use error::{Error, Result};
+pub use extract::{Form, Json, Query};
+pub use handle::{ConnectError, Insula, InsulaLayer};
+pub use insula_api::bundle::{Bundle, Migration};
+pub use insula_core::{Kind, TenantContext, scope};
+pub use insula_data::TenantTx;
+pub use insula_http::Problem;
+pub use serve::{ServeError, serve, serve_on, service};
+pub use tenant::Tenant;

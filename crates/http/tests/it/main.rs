@@ -1,4 +1,5 @@
 //! The layer from outside: which request reaches a handler, for whom, and how the others are answered.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::convert::Infallible;
 

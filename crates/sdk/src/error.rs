@@ -1,0 +1,224 @@
+//! Two voices: what the client may read is written on purpose, everything else stays in our log.
+//!
+//! Always: an error that came up through `?` reaches a response as its kind and general words, never with its text.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use axum::response::{IntoResponse, Response};
+use insula_core::Kind;
+use insula_core::scope::NoTenant;
+use insula_http::Problem;
+
+/// What a handler answers when it has no good answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An application's error. `?` turns any error into one that the client sees in general words only; [`Error::public`] and
+/// [`Error::field`] speak to the client.
+pub struct Error(Box<Voice>);
+
+enum Voice {
+    Public { kind: Kind, problem: Problem },
+    Internal(Box<dyn StdError + Send + Sync>),
+}
+
+impl Error {
+    /// For the client to read.
+    #[must_use]
+    pub fn public(kind: Kind, text: impl Into<String>) -> Self {
+        Self(Box::new(Voice::Public { kind, problem: Problem::new(kind).detail(text) }))
+    }
+
+    /// A field that is wrong (422): its path and what would be right.
+    #[must_use]
+    pub fn field(field: impl Into<String>, text: impl Into<String>) -> Self {
+        let (field, text) = (field.into(), text.into());
+        let problem = Problem::new(Kind::Invalid).detail(format!("{field}: {text}")).field(field, text);
+        Self::problem(Kind::Invalid, problem)
+    }
+
+    /// There is no such thing, or none that this caller may know of.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::problem(Kind::NotFound, Problem::new(Kind::NotFound))
+    }
+
+    /// A problem made by hand.
+    #[must_use]
+    pub fn problem(kind: Kind, problem: Problem) -> Self {
+        Self(Box::new(Voice::Public { kind, problem }))
+    }
+
+    /// For our log alone.
+    #[must_use]
+    pub fn internal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Box::new(Voice::Internal(error.into())))
+    }
+
+    /// What went wrong, as a caller would act on it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match &*self.0 {
+            Voice::Public { kind, .. } => *kind,
+            Voice::Internal(error) => kind_of(&**error),
+        }
+    }
+
+    /// Replaces an error of one kind by words for the client; leaves others alone.
+    #[must_use]
+    pub fn when(self, kind: Kind, say: impl FnOnce() -> Self) -> Self {
+        if self.kind() == kind { say() } else { self }
+    }
+
+    /// The statement's own error, when the database gave one.
+    #[must_use]
+    pub fn as_sql(&self) -> Option<&sqlx::Error> {
+        match &*self.0 {
+            Voice::Public { .. } => None,
+            Voice::Internal(error) => sql_of(&**error),
+        }
+    }
+
+    /// The answer. An internal error is logged here, once.
+    #[must_use]
+    pub fn into_problem(self) -> Problem {
+        let kind = self.kind();
+        match *self.0 {
+            Voice::Public { problem, .. } => problem,
+            Voice::Internal(error) => {
+                log(kind, &*error);
+                let problem = Problem::new(kind);
+                let problem = match error.downcast_ref::<insula_data::Error>().and_then(insula_data::Error::retry_after) {
+                    Some(after) => problem.retry_after(after),
+                    None => problem,
+                };
+                match sql_of(&*error).and_then(words) {
+                    Some(text) => problem.detail(text),
+                    None => problem,
+                }
+            }
+        }
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.into_problem().into_response()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Voice::Public { problem, .. } => problem.body().fmt(f),
+            Voice::Internal(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Voice::Public { kind, problem } => f.debug_tuple("Public").field(kind).field(problem.body()).finish(),
+            Voice::Internal(error) => f.debug_tuple("Internal").field(error).finish(),
+        }
+    }
+}
+
+fn sql_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a sqlx::Error> {
+    match error.downcast_ref::<insula_data::Error>() {
+        Some(insula_data::Error::Sql(error)) => Some(error),
+        Some(_) => None,
+        None => error.downcast_ref::<sqlx::Error>(),
+    }
+}
+
+fn kind_of(error: &(dyn StdError + 'static)) -> Kind {
+    if let Some(error) = sql_of(error) {
+        return sql_kind(error);
+    }
+    match error.downcast_ref::<insula_data::Error>() {
+        Some(error) => error.kind(),
+        None if error.is::<NoTenant>() => Kind::NoTenant,
+        None => Kind::Internal,
+    }
+}
+
+/// A statement's error as the application's client would act on it: its own bad values are its own fault.
+fn sql_kind(error: &sqlx::Error) -> Kind {
+    match error.as_database_error().and_then(|error| error.code()).as_deref() {
+        // Values: check and not-null violations, NUL and other text that cannot be, numbers and dates that do not fit, a
+        // text beyond what full text search takes.
+        Some("23514" | "23502" | "22001" | "22003" | "22007" | "22008" | "22021" | "22023" | "22P02" | "22P05" | "54000") => {
+            Kind::Invalid
+        }
+        Some("23505" | "23P01" | "23503") => Kind::Conflict,
+        _ => insula_data::sql_kind(error),
+    }
+}
+
+fn words(error: &sqlx::Error) -> Option<&'static str> {
+    Some(match error.as_database_error()?.code()?.as_ref() {
+        "23505" | "23P01" => "There is one already.",
+        "23503" => "Something else still refers to it, or what it refers to is gone.",
+        "22021" | "22P05" => "The text holds a character that cannot be stored (NUL).",
+        "54000" => "The text is too long.",
+        "23514" | "23502" | "22001" | "22003" | "22007" | "22008" | "22023" | "22P02" => "A value is out of its range.",
+        _ => return None,
+    })
+}
+
+fn log(kind: Kind, error: &(dyn StdError + 'static)) {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    match kind {
+        Kind::Security => tracing::error!(target: "insula::security", error = text, "refused at the boundary"),
+        Kind::Internal => tracing::error!(error = text, "internal error"),
+        _ => tracing::debug!(error = text, kind = kind.name(), "request failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing() -> Result<()> {
+        let number: i64 = "postgres://user:secret@host".parse()?;
+        Err(Error::public(Kind::Conflict, number.to_string()))
+    }
+
+    #[test]
+    fn an_internal_error_says_nothing() {
+        let error = Error::internal("postgres://user:secret@host is down");
+        assert_eq!(error.kind(), Kind::Internal);
+        let body = error.into_problem().body().clone();
+        assert_eq!((body.status, body.detail.as_str()), (500, ""));
+        assert_eq!(failing().expect_err("fails").into_problem().body().status, 500);
+    }
+
+    #[test]
+    fn a_public_error_says_what_it_was_given() {
+        let body = Error::field("tags[2]", "is too long").into_problem().body().clone();
+        assert_eq!((body.status, body.detail.as_str()), (422, "tags[2]: is too long"));
+        assert_eq!(body.errors[0].field, "tags[2]");
+        let replaced = Error::from(sqlx::Error::RowNotFound).when(Kind::NotFound, || Error::public(Kind::Denied, "no"));
+        assert_eq!(replaced.kind(), Kind::Denied);
+    }
+
+    #[test]
+    fn known_errors_have_their_kind() {
+        assert_eq!(Error::from(sqlx::Error::RowNotFound).kind(), Kind::NotFound);
+        assert_eq!(Error::from(NoTenant).kind(), Kind::NoTenant);
+        assert_eq!(Error::from(insula_data::Error::Sql(sqlx::Error::RowNotFound)).kind(), Kind::NotFound);
+    }
+}

@@ -1,0 +1,41 @@
+//! Keys that come while the process runs: a new cell's key is added to the key file, and the file is read again.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use insula_data::Data;
+use tokio::task::AbortHandle;
+
+use crate::config::read_keyring;
+
+/// How long a new cell may go unserved for want of its key.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// Reads the file again whenever it changes, until aborted.
+pub(crate) fn follow(path: PathBuf, data: Data) -> AbortHandle {
+    let following = tokio::spawn(async move {
+        let mut seen = modified(&path).await;
+        let mut rounds = tokio::time::interval(ROUND);
+        loop {
+            rounds.tick().await;
+            let now = modified(&path).await;
+            if now == seen {
+                continue;
+            }
+            match read_keyring(&path) {
+                Ok(keys) => {
+                    tracing::info!(cells = keys.cells().count(), "read the key file again");
+                    data.replace_keys(keys);
+                    seen = now;
+                }
+                // Perhaps it is being written at this moment: the keys we have stay good.
+                Err(error) => tracing::warn!(%error, "the key file changed and cannot be read"),
+            }
+        }
+    });
+    following.abort_handle()
+}
+
+async fn modified(path: &std::path::Path) -> Option<SystemTime> {
+    tokio::fs::metadata(path).await.and_then(|file| file.modified()).ok()
+}
