@@ -1,0 +1,27 @@
+//! What the control plane needs to make a customer's tables and first rows by itself.
+
+use insula::{Bundle, Migration};
+
+/// AcmeDocs' migrations and seed.
+#[must_use]
+pub fn bundle() -> Bundle {
+    Bundle {
+        migrations: vec![Migration {
+            version: 1,
+            name: "documents".to_owned(),
+            sql: include_str!("../migrations/0001_documents.sql").to_owned(),
+        }],
+        seed: include_str!("../migrations/seed.sql").to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_count_up_and_the_seed_is_one_statement() {
+        let bundle = super::bundle();
+        assert!(bundle.migrations.iter().zip(1..).all(|(migration, n)| migration.version == n));
+        let seed: String = bundle.seed.lines().filter(|line| !line.starts_with("--")).collect();
+        assert!(!seed.contains(';'));
+    }
+}
