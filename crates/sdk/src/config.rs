@@ -17,7 +17,7 @@ pub struct Config {
     /// `INSULA_KEYRING`: the keys of the cells that this process serves, read from the file named there.
     pub keyring: KeyRing,
     /// The file itself: it is read again when it changes, because a process may be given more cells while it runs.
-    pub keyring_path: PathBuf,
+    pub keyring_path: Option<PathBuf>,
     /// `INSULA_LISTEN`: where requests come in. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
     /// `INSULA_ADMIN_LISTEN`: health and metrics, on a thread of their own. Default `127.0.0.1:0`.
@@ -107,7 +107,7 @@ impl Config {
         Ok(Self {
             catalog_url,
             keyring: read_keyring(&path)?,
-            keyring_path: path,
+            keyring_path: Some(path),
             listen: address(LISTEN, get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
             admin_listen: address(ADMIN_LISTEN, get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
             base_domain: get(BASE_DOMAIN).unwrap_or("localhost").trim_matches('.').to_ascii_lowercase(),

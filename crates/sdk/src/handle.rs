@@ -104,7 +104,8 @@ impl Insula {
 
     fn new(catalog: Catalog, keys: KeyRing, config: Option<Config>) -> Self {
         let data = Data::open(DataConfig::default(), catalog.clone(), keys);
-        let keys = config.as_ref().map(|config| crate::keys::follow(config.keyring_path.clone(), data.clone()));
+        let file = config.as_ref().and_then(|config| config.keyring_path.clone());
+        let keys = file.map(|file| crate::keys::follow(file, data.clone()));
         Self { inner: Arc::new(Inner { catalog, data, config, keys }) }
     }
 

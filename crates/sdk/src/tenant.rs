@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use futures_util::future::BoxFuture;
 use http::request::Parts;
 use insula_catalog::Route;
 use insula_core::{Kind, Plan, TenantContext, TenantSettings};
@@ -30,13 +31,14 @@ impl Tenant {
     }
 
     /// Runs `work` in a transaction and commits; runs it again when the database asks for that (serialization failure,
-    /// deadlock), so it must do nothing outside the transaction that may not happen twice.
+    /// deadlock), so it must do nothing outside the transaction that may not happen twice:
+    /// `tenant.transact(|tx| Box::pin(async move { … }))`.
     ///
     /// # Errors
     /// What `work` returns, and as [`Tenant::begin`].
     pub async fn transact<T, F>(&self, work: F) -> Result<T>
     where
-        F: AsyncFnMut(&mut TenantTx) -> Result<T>,
+        F: for<'t> FnMut(&'t mut TenantTx) -> BoxFuture<'t, Result<T>>,
     {
         self.insula.data().transact(&self.context, work).await
     }
