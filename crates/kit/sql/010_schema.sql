@@ -32,13 +32,6 @@ CREATE TABLE IF NOT EXISTS insula.shared (
     relation regclass PRIMARY KEY
 );
 
--- HMAC pads. Way 2 signs and verifies with them; in way 1 the table stays empty (see 020_bind_setting.sql).
-CREATE TABLE IF NOT EXISTS insula.secret (
-    kid  integer PRIMARY KEY,
-    ipad bytea NOT NULL CHECK (octet_length(ipad) = 64),
-    opad bytea NOT NULL CHECK (octet_length(opad) = 64)
-);
-
 -- Counts the changes to insula.tenant. Not transactional, which is the point: whoever reads it reads the present.
 CREATE SEQUENCE IF NOT EXISTS insula.fence AS bigint;
 SELECT pg_catalog.nextval('insula.fence') WHERE NOT (SELECT is_called FROM insula.fence);

@@ -1,40 +1,72 @@
 -- Way 1: the binding lives in backtrace_functions, a setting that only a superuser and, by GRANT SET ON PARAMETER, insula_owner
 -- may write. A tenant's number as its value has no effect (no C function is named by digits).
 --
--- The pads of the key are kept as the text of functions that are never run, and read back with pg_get_functiondef(), which the
--- application's roles may not call, as they may not read pg_proc.prosrc. Not as constants of enter() itself: a literal that is
--- ever parsed can be had out of an error's CONTEXT (statement_timeout, stack depth) or by debug_print_plan.
+-- A second protected setting, dynamic_library_path, is the session's memory of grants whose MAC it has verified: one that only
+-- insula_owner may write and only it (and pg_read_all_settings) may read. Behind the path proper stand entries
+-- ":/.no.epoch.expires.fence.kid.mac."; no directory is called that, and library names of Insula's sessions are never searched
+-- for past $libdir. A grant that stands there is the same grant of the same session again, and is not hashed again. Everything
+-- else about it (expiry, lock, fence, state) is checked every time.
 SET LOCAL ROLE insula_owner;
 
 CREATE OR REPLACE FUNCTION insula.current_tenant() RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(pg_catalog.current_setting('backtrace_functions'), '')::pg_catalog.int8;
 
--- Binds the transaction. The order of the cases is the argument: nothing is said about a grant before its MAC holds; the lock
--- is taken before the fence is read; the fence is read before the binding is written.
-CREATE OR REPLACE FUNCTION insula.enter(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
-RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $fn$
+-- Everything that enter() does when its one expression did not settle it.
+CREATE OR REPLACE FUNCTION insula.enter_anew(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $fn$
 DECLARE
-    pads    pg_catalog.text := pg_catalog.right(pg_catalog.pg_get_functiondef(CASE kid {{key_cases}} END), 268);
-    verdict pg_catalog.int4 := CASE
-        WHEN (pg_catalog.sha256(pg_catalog.byteacat(pg_catalog.decode(pg_catalog.substr(pads, 130, 128), 'hex'),
-              pg_catalog.sha256(pg_catalog.byteacat(pg_catalog.decode(pg_catalog.substr(pads, 1, 128), 'hex'),
-              pg_catalog.textsend(pg_catalog.concat_ws('|', no, epoch, expires, pg_catalog.pg_backend_pid(), fence, kid))))))
-              OPERATOR(pg_catalog.=) mac) IS NOT TRUE THEN 1
-        WHEN (expires OPERATOR(pg_catalog.>=) pg_catalog.date_part('epoch', pg_catalog.clock_timestamp())) IS NOT TRUE THEN 2
-        WHEN pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) ''
-             AND pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) no::pg_catalog.text THEN 3
-        WHEN pg_catalog.pg_advisory_xact_lock_shared(no) IS NULL THEN 1
-        WHEN fence OPERATOR(pg_catalog.=) pg_catalog.pg_sequence_last_value('insula.fence')
-        THEN (pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true) IS NULL)::pg_catalog.int4
-        ELSE 9 END;
+    path  pg_catalog.text := pg_catalog.current_setting('dynamic_library_path');
+    start pg_catalog.int4 := pg_catalog.strpos(path, ':/.');
+    bound pg_catalog.text := pg_catalog.current_setting('backtrace_functions');
 BEGIN
-    IF verdict OPERATOR(pg_catalog.=) 0 THEN
-        RETURN;
-    ELSIF verdict OPERATOR(pg_catalog.=) 9 THEN
+    IF (insula.hmac(kid, pg_catalog.concat_ws('|', no, epoch, expires, pg_catalog.pg_backend_pid(), fence, kid))
+            OPERATOR(pg_catalog.=) mac) IS NOT TRUE THEN
+        PERFORM insula.refuse(1);
+    ELSIF (pg_catalog.to_timestamp(expires) OPERATOR(pg_catalog.>=) pg_catalog.clock_timestamp()) IS NOT TRUE THEN
+        PERFORM insula.refuse(2);
+    ELSIF bound OPERATOR(pg_catalog.<>) '' AND bound OPERATOR(pg_catalog.<>) no::pg_catalog.text THEN
+        PERFORM insula.refuse(3);
+    END IF;
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(no);
+    IF (fence OPERATOR(pg_catalog.=) pg_catalog.pg_sequence_last_value('insula.fence')) IS NOT TRUE THEN
         PERFORM insula.admit(no, epoch);
-        PERFORM pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true);
-    ELSE
-        PERFORM insula.refuse(verdict);
+    END IF;
+    PERFORM pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true);
+    -- A hundred or so entries, the newest first. Writing them costs more than a hash does, so only one grant in eight is
+    -- remembered: one that comes often is soon, one that comes once mostly is not.
+    IF pg_catalog.random() OPERATOR(pg_catalog.<) 0.125 OR start OPERATOR(pg_catalog.=) 0 THEN
+        IF pg_catalog.octet_length(path) OPERATOR(pg_catalog.>) 12000 THEN
+            path := pg_catalog.left(path, 9000);
+        END IF;
+        PERFORM pg_catalog.set_config('dynamic_library_path', pg_catalog.concat(
+            CASE start WHEN 0 THEN path ELSE pg_catalog.left(path, start OPERATOR(pg_catalog.-) 1) END,
+            pg_catalog.concat_ws('.', ':/', no, epoch, expires, fence, kid, pg_catalog.encode(mac, 'hex'), ''),
+            CASE start WHEN 0 THEN '' ELSE pg_catalog.substr(path, start) END), false);
+    END IF;
+END $fn$;
+
+-- Binds the transaction. The order of the cases is the argument: nothing is said about a grant before its MAC holds; the lock
+-- is taken before the fence is read; the fence is read before the binding is written. On the usual path this is one expression
+-- without a relation or a subquery. No SET search_path, which would cost as much again: every name is written out. STRICT,
+-- because concat_ws leaves NULLs out, and a shorter entry could be the beginning of another.
+CREATE OR REPLACE FUNCTION insula.enter(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
+RETURNS void LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER AS $fn$
+DECLARE
+    settled pg_catalog.bool := CASE
+        -- Shorter without the entry: so it was there. (strpos() would also count the characters before it.)
+        WHEN pg_catalog.octet_length(pg_catalog.replace(pg_catalog.current_setting('dynamic_library_path'), pg_catalog.concat_ws(
+             '.', ':/', no, epoch, expires, fence, kid, pg_catalog.encode(mac, 'hex'), ''), ''))
+             OPERATOR(pg_catalog.=) pg_catalog.octet_length(pg_catalog.current_setting('dynamic_library_path')) THEN false
+        WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) pg_catalog.to_timestamp(expires) THEN false
+        WHEN pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) ''
+             AND pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) no::pg_catalog.text THEN false
+        WHEN pg_catalog.pg_advisory_xact_lock_shared(no) IS NULL THEN false
+        WHEN fence OPERATOR(pg_catalog.=) pg_catalog.pg_sequence_last_value('insula.fence')
+        THEN pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true) IS NOT NULL
+        ELSE false END;
+BEGIN
+    IF settled IS NOT TRUE THEN
+        PERFORM insula.enter_anew(no, epoch, expires, fence, kid, mac);
     END IF;
 END $fn$;
 

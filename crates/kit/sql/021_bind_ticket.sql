@@ -3,15 +3,6 @@
 -- overwrites the setting has overwritten it with something that does not verify.
 SET LOCAL ROLE insula_owner;
 
-CREATE OR REPLACE FUNCTION insula.hmac(kid integer, message text) RETURNS bytea LANGUAGE plpgsql STABLE AS $fn$
-DECLARE
-    i pg_catalog.bytea;
-    o pg_catalog.bytea;
-BEGIN
-    SELECT s.ipad, s.opad INTO i, o FROM insula.secret s WHERE s.kid OPERATOR(pg_catalog.=) hmac.kid;
-    RETURN pg_catalog.sha256(pg_catalog.byteacat(o, pg_catalog.sha256(pg_catalog.byteacat(i, pg_catalog.textsend(message)))));
-END $fn$;
-
 -- What a ticket signs. The letter keeps it apart from every grant; the transaction's start ties it to this transaction.
 CREATE OR REPLACE FUNCTION insula.ticket_message(no bigint, epoch bigint, fence bigint, kid integer) RETURNS text
 LANGUAGE plpgsql STABLE AS $fn$
@@ -59,7 +50,7 @@ BEGIN
 END $fn$;
 
 CREATE OR REPLACE FUNCTION insula.enter(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
-RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER AS $fn$
+RETURNS void LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER AS $fn$
 DECLARE
     present pg_catalog.int8;
 BEGIN

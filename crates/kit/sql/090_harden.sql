@@ -24,7 +24,7 @@ BEGIN
             'pg_sequence_last_value', 'pg_sequence_parameters', 'pg_get_publication_tables', 'pg_get_shmem_allocations',
             -- ctid of a row's newest version, without row security
             'currtid2?',
-            -- bodies of functions: in way 1 they hold the key's pads
+            -- bodies of functions: what the application runs is its own affair
             'pg_get_functiondef', 'pg_get_function_sqlbody', 'pg_get_function_arg_default') || ')$')
     LOOP
         EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', r.name);

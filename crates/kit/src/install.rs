@@ -1,7 +1,7 @@
 //! Puts the kit into one database, or brings the one that is there up to date.
 
-use insula_core::CellKey;
 use insula_core::placement::{APP_ROLE, APP_SCHEMA, POOL_DATABASE, SCHEMAS_DATABASE};
+use insula_core::{CellKey, GrantKey};
 use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
@@ -24,12 +24,12 @@ pub struct Installed {
 
 /// The kit's files, in the order that they run in.
 fn files(way: Way) -> Vec<&'static str> {
-    let mut files = vec![include_str!("../sql/010_schema.sql")];
-    match way {
-        Way::Setting => files.extend([include_str!("../sql/020_bind_setting.sql"), include_str!("../sql/022_key_setting.sql")]),
-        Way::Ticket => files.extend([include_str!("../sql/021_bind_ticket.sql"), include_str!("../sql/023_key_ticket.sql")]),
-    }
+    let mut files = vec![include_str!("../sql/010_schema.sql"), include_str!("../sql/011_key.sql")];
     files.extend([
+        match way {
+            Way::Setting => include_str!("../sql/020_bind_setting.sql"),
+            Way::Ticket => include_str!("../sql/021_bind_ticket.sql"),
+        },
         include_str!("../sql/030_bind_common.sql"),
         include_str!("../sql/040_number.sql"),
         include_str!("../sql/050_table.sql"),
@@ -71,9 +71,8 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
         Some((_, current, _)) => Some(current),
         None => None,
     };
-    let cases = key_cases(kid, previous);
     for file in files(way) {
-        run(&mut tx, render(file, way, &cases)).await?;
+        run(&mut tx, render(file, way)).await?;
     }
     sqlx::query(
         "INSERT INTO insula.config (way, kit, kid, previous_kid) VALUES ($1, $2, $3, $4)
@@ -85,8 +84,8 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
     .bind(previous)
     .execute(&mut *tx)
     .await?;
-    for (slot, kid) in [("key_current", Some(kid)), ("key_previous", previous)] {
-        keep_key(&mut tx, slot, database, key, kid).await?;
+    for known in previous.into_iter().chain([kid]) {
+        keep_key(&mut tx, known, previous, &key.grant_key(database, known)).await?;
     }
     open_database(&mut tx, database).await?;
     let fence = crate::tenant::fence(&mut tx).await?;
@@ -103,26 +102,25 @@ async fn keys_before(conn: &mut PgConnection) -> Result<Option<(i32, i32, Option
     Ok(sqlx::query_as("SELECT way, kid, previous_kid FROM insula.config").fetch_optional(conn).await?)
 }
 
-/// The arms of enter()'s CASE: which function keeps which key. A key id that is not listed has no pads, and no MAC matches.
-fn key_cases(kid: i32, previous: Option<i32>) -> String {
-    let arm = |kid: i32, slot: &str| format!("WHEN {kid} THEN 'insula.{slot}()'::pg_catalog.regprocedure ");
-    arm(kid, "key_current") + &previous.map(|kid| arm(kid, "key_previous")).unwrap_or_default()
-}
-
-fn render(file: &str, way: Way, key_cases: &str) -> String {
+fn render(file: &str, way: Way) -> String {
     // A subquery is run once per statement, which a ticket's verification must be; a protected setting is cheaper read directly.
     let tenant = match way {
         Way::Setting => "insula.current_tenant()",
         Way::Ticket => "(SELECT insula.current_tenant())",
     };
-    file.replace("{{key_cases}}", key_cases).replace("{{tenant}}", tenant).replace("{{way}}", &way.number().to_string())
+    file.replace("{{tenant}}", tenant).replace("{{way}}", &way.number().to_string())
 }
 
 /// Hands the pads over as parameters, so that they are in no statement's text.
-async fn keep_key(conn: &mut PgConnection, slot: &str, database: &str, key: &CellKey, kid: Option<i32>) -> Result<(), Error> {
-    let Some(kid) = kid else { return Ok(()) };
-    let (inner, outer) = key.grant_key(database, kid).pads();
-    sqlx::query("SELECT insula.keep_key($1, $2, $3, $4)").bind(slot).bind(kid).bind(inner).bind(outer).execute(conn).await?;
+async fn keep_key(conn: &mut PgConnection, kid: i32, previous: Option<i32>, key: &GrantKey) -> Result<(), Error> {
+    let (inner, outer) = key.pads();
+    sqlx::query("SELECT insula.keep_key($1, $2, decode($3, 'hex'), decode($4, 'hex'))")
+        .bind(kid)
+        .bind(previous)
+        .bind(inner)
+        .bind(outer)
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

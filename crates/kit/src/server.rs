@@ -104,7 +104,13 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
     }
     run(&mut tx, format!("ALTER ROLE {APP_ROLE} PASSWORD '{}'", password(&key.role_password(APP_ROLE))?)).await?;
     match way {
-        Way::Setting => run(&mut tx, format!("GRANT SET ON PARAMETER backtrace_functions TO {OWNER_ROLE}")).await?,
+        // The binding, and the session's memory of grants that it has verified (020_bind_setting.sql), which only the owner reads.
+        Way::Setting => {
+            let grants = format!(
+                "GRANT SET ON PARAMETER backtrace_functions, dynamic_library_path TO {OWNER_ROLE}; GRANT pg_read_all_settings TO {OWNER_ROLE}"
+            );
+            run(&mut tx, grants).await?;
+        }
         Way::Ticket => run(&mut tx, format!("GRANT {OWNER_ROLE} TO CURRENT_USER")).await?,
     }
     tx.commit().await?;
