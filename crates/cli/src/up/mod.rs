@@ -51,8 +51,8 @@ pub(crate) struct UpArgs {
     /// Keep the catalog on this Postgres, instead of a private one: a URL of its superuser.
     #[arg(long, env = "INSULA_CATALOG_SERVER", hide_env_values = true, value_name = "URL")]
     pub catalog_url: Option<String>,
-    /// Use this Postgres as a cell, instead of private ones: a URL of its superuser. The first one is called `main`.
-    #[arg(long = "cell", value_name = "NAME=URL")]
+    /// Use this Postgres as a cell, instead of private ones: a URL of its superuser. One of them is called `main`.
+    #[arg(long = "cell", env = "INSULA_CELLS", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL")]
     pub cells: Vec<String>,
     /// The application; `acmedocs` beside this program unless given.
     #[arg(long, value_name = "PATH")]
