@@ -82,6 +82,12 @@ impl Child {
 }
 
 impl Readiness {
+    /// The same, asked at another base URL.
+    pub(crate) fn at(mut self, base: String) -> Self {
+        self.spec.admin_url = base;
+        self
+    }
+
     /// Waits until it answers that it is ready.
     pub(crate) async fn wait(&self, client: &reqwest::Client, within: Duration) -> Result<(), Error> {
         let url = format!("{}/readyz", self.spec.admin_url);

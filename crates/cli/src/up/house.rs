@@ -186,6 +186,14 @@ impl House {
         readiness.wait(&self.client, READY_WITHIN).await
     }
 
+    /// Waits until the control plane says that all of it is ready.
+    pub(crate) async fn control_ready(&self) -> Result<(), Error> {
+        let readiness = self.control_child.lock().await.as_ref().map(Child::readiness);
+        let none = || Error::new(Kind::Internal, "there is no control plane", "");
+        let readiness = readiness.ok_or_else(none)?;
+        readiness.at(format!("http://{}", self.control)).wait(&self.client, READY_WITHIN).await
+    }
+
     /// Stops a cell's application and server, for good.
     pub(crate) async fn stop_cell(&self, cell: &str) {
         if let Some(app) = self.apps.lock().await.remove(cell) {

@@ -82,6 +82,8 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
     let control = async {
         start_control(house, &catalog, &named).await?;
         client.put_bundle(&bundle, true).await.map_err(|e| api_error(&e))?;
+        // Every cell is prepared when it says so.
+        house.control_ready().await?;
         screen.done("control plane");
         Ok(())
     };
