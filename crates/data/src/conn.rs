@@ -7,6 +7,7 @@ use insula_core::Limits;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
+use crate::pool::Kept;
 use crate::slots::Slot;
 
 /// Where and as whom to connect. Has a password inside: no `Debug`.
@@ -47,6 +48,16 @@ pub(crate) struct Conn {
     _slot: Slot,
 }
 
+impl Kept for Conn {
+    fn born(&self) -> Instant {
+        self.born
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+}
+
 impl Conn {
     /// Connects; the timeouts are part of the start-up, so they cost nothing more.
     pub(crate) async fn open(
@@ -72,6 +83,18 @@ impl Conn {
     }
 }
 
+/// What every session of a tenant's login starts with.
+pub(crate) fn settings(login: &Login, timeouts: Timeouts) -> [(&'static str, String); 4] {
+    [
+        ("statement_timeout", timeouts.statement.to_string()),
+        ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction.to_string()),
+        // pg_temp named and last: nothing temporary is ever found before a table.
+        ("search_path", format!("{},pg_temp", login.schema)),
+        // A statement whose client has gone is given up within this time, with its locks.
+        ("client_connection_check_interval", "2000".to_owned()),
+    ]
+}
+
 fn options(login: &Login, timeouts: Timeouts, cache: usize, name: &str) -> PgConnectOptions {
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&login.host)
@@ -82,14 +105,7 @@ fn options(login: &Login, timeouts: Timeouts, cache: usize, name: &str) -> PgCon
         .database(&login.database)
         .application_name(name)
         .statement_cache_capacity(cache)
-        .options([
-            ("statement_timeout", timeouts.statement.to_string()),
-            ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction.to_string()),
-            // pg_temp named and last: nothing temporary is ever found before a table.
-            ("search_path", format!("{},pg_temp", login.schema)),
-            // A statement whose client has gone is given up within this time, with its locks.
-            ("client_connection_check_interval", "2000".to_owned()),
-        ]);
+        .options(settings(login, timeouts));
     if login.host.starts_with('/') {
         options = options.socket(&login.host);
     }

@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use insula_catalog::{Catalog, Route};
 use insula_core::grant::GRANT_SECONDS;
-use insula_core::{Clock, KeyRing, SystemClock, TenantContext, TenantState, scope};
+use insula_core::{Clock, Grant, KeyRing, SystemClock, TenantContext, TenantState, scope};
 use tokio::time::Instant;
 
 use crate::config::DataConfig;
 use crate::conn::{Conn, Timeouts};
-use crate::error::{Error, is_connection_loss, sqlstate};
+use crate::error::{Error, is_repeatable};
+use crate::lane::Lane;
 use crate::pool::Pool;
-use crate::pools::{Opened, Passes, Pools};
+use crate::pools::{Passes, Pools};
 use crate::retry::{RetryBudget, pause};
 use crate::tx::{Held, TenantTx, simple};
 use crate::{gauges, security};
@@ -102,34 +103,23 @@ impl Data {
     /// when no connection is free in the plan's time; [`Error::Unavailable`] when the cell is away.
     pub async fn begin(&self, context: &TenantContext) -> Result<TenantTx, Error> {
         check_scope(context)?;
-        let mut deadline = None;
-        let (mut attempt, mut refreshed) = (1, false);
+        let mut tries = Tries::default();
         loop {
             let route = self.route(context)?;
-            let patience = Duration::from_millis(route.plan.limits.acquire_timeout_ms.into());
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + patience);
-            let error = match self.attempt(context, &route, deadline).await {
+            match self.attempt(context, &route, tries.deadline(&route)).await {
                 Ok(tx) => {
                     self.inner.budget.succeeded();
                     return Ok(tx);
                 }
-                Err(error) => error,
-            };
-            match next(&error) {
-                Next::Refresh if !refreshed => {
-                    refreshed = true;
-                    self.refresh().await;
-                }
-                Next::Again if attempt < self.inner.pools.config.attempts && Instant::now() < deadline => {
-                    if !self.inner.budget.spend() {
-                        return Err(verdict(error, context, &route));
-                    }
-                    pause(attempt).await;
-                    attempt += 1;
-                }
-                _ => return Err(verdict(error, context, &route)),
+                Err(error) => tries.again_after(self, error, context, &route).await?,
             }
         }
+    }
+
+    /// The fast lane: whole transactions in one round trip, for the house's own parts.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        Lane::new(self.clone())
     }
 
     /// Runs `work` in a transaction and commits. The whole is run again, a few times, when the database asks for that
@@ -153,8 +143,7 @@ impl Data {
                 Ok(value) => match tx.commit().await {
                     Ok(()) => return Ok(value),
                     Err(error) => {
-                        let repeatable =
-                            matches!(&error, Error::Sql(e) if sqlstate(e).is_some_and(|c| crate::error::is_repeatable(&c)));
+                        let repeatable = error.sqlstate().is_some_and(|code| is_repeatable(&code));
                         (E::from(error), repeatable)
                     }
                 },
@@ -172,7 +161,7 @@ impl Data {
         }
     }
 
-    fn route(&self, context: &TenantContext) -> Result<Arc<Route>, Error> {
+    pub(crate) fn route(&self, context: &TenantContext) -> Result<Arc<Route>, Error> {
         let tenant = context.tenant;
         let route = self.inner.pools.catalog.by_id(tenant).ok_or(Error::UnknownTenant(tenant))?;
         if route.no != context.no {
@@ -197,14 +186,11 @@ impl Data {
         let pools = &self.inner.pools;
         let pool = pools.of(route);
         let passes = pools.pass(&pool, route, deadline).await?;
-        let (conn, used) = match pools.connection(&pool, route).await? {
-            Opened::Used(conn) => (conn, true),
-            Opened::Fresh(conn) => (conn, false),
-        };
+        let (conn, used) = pools.connection(&pool, route).await?;
         let opened = self.bind(context, route, pool.clone(), conn, passes).await;
-        if used && matches!(&opened, Err(Error::Sql(error)) if is_connection_loss(error)) {
+        if used && opened.as_ref().err().is_some_and(Error::is_connection_loss) {
             // The server restarted, or the network broke: the others that were idle are as dead.
-            pool.clear();
+            pool.conns.clear();
         }
         opened
     }
@@ -247,23 +233,78 @@ impl Data {
         }
         sql.push_str("BEGIN");
         if pool.shared {
-            let pools = &self.inner.pools;
-            let fence = pools.catalog.fence_of(route);
-            let expires = self.inner.clock.unix_seconds().saturating_add(GRANT_SECONDS);
-            let grant = pools.grant_key(route)?.sign(route.no, route.placement.epoch, expires, conn.pid, fence);
-            let (no, epoch, kid) = (grant.no, grant.epoch, grant.kid);
+            let Grant { no, epoch, expires, fence, kid, mac, .. } = self.grant(route, conn.pid)?;
             let _ = write!(sql, ";SELECT insula.enter({no},{epoch},{expires},{fence},{kid},'\\x");
-            for byte in grant.mac {
+            for byte in mac {
                 let _ = write!(sql, "{byte:02x}");
             }
             sql.push_str("')");
         }
         Ok(sql)
     }
+
+    /// A fresh grant for a backend.
+    pub(crate) fn grant(&self, route: &Route, pid: i32) -> Result<Grant, Error> {
+        let pools = &self.inner.pools;
+        let expires = self.inner.clock.unix_seconds().saturating_add(GRANT_SECONDS);
+        let fence = pools.catalog.fence_of(route);
+        Ok(pools.grant_key(route)?.sign(route.no, route.placement.epoch, expires, pid, fence))
+    }
+
+    pub(crate) fn pools(&self) -> &Pools {
+        &self.inner.pools
+    }
+
+    pub(crate) fn budget(&self) -> &RetryBudget {
+        &self.inner.budget
+    }
+}
+
+/// How far the opening of one transaction has come.
+#[derive(Default)]
+pub(crate) struct Tries {
+    deadline: Option<Instant>,
+    made: u32,
+    refreshed: bool,
+}
+
+impl Tries {
+    /// When waiting ends: the same for all tries.
+    pub(crate) fn deadline(&mut self, route: &Route) -> Instant {
+        let patience = Duration::from_millis(route.plan.limits.acquire_timeout_ms.into());
+        *self.deadline.get_or_insert_with(|| Instant::now() + patience)
+    }
+
+    /// Returns when it is time to try again.
+    ///
+    /// # Errors
+    /// What the error means to the caller, when it is not to be tried again.
+    pub(crate) async fn again_after(
+        &mut self,
+        data: &Data,
+        error: Error,
+        context: &TenantContext,
+        route: &Route,
+    ) -> Result<(), Error> {
+        self.made += 1;
+        let in_time = self.deadline.is_none_or(|deadline| Instant::now() < deadline);
+        match next(&error) {
+            Next::Refresh if !self.refreshed => {
+                self.refreshed = true;
+                data.refresh().await;
+                Ok(())
+            }
+            Next::Again if self.made < data.pools().config.attempts && in_time && data.budget().spend() => {
+                pause(self.made).await;
+                Ok(())
+            }
+            _ => Err(verdict(error, context, route)),
+        }
+    }
 }
 
 /// Inside a scope, work is for the scope's tenant and for no other.
-fn check_scope(context: &TenantContext) -> Result<(), Error> {
+pub(crate) fn check_scope(context: &TenantContext) -> Result<(), Error> {
     let Ok(scope) = scope::current() else { return Ok(()) };
     if scope.tenant == context.tenant && scope.no == context.no {
         return Ok(());
@@ -274,28 +315,26 @@ fn check_scope(context: &TenantContext) -> Result<(), Error> {
 }
 
 fn next(error: &Error) -> Next {
-    let Error::Sql(error) = error else { return Next::Stop };
-    match sqlstate(error).as_deref() {
-        // Moved, suspended, bad grant; the login, database or schema is gone.
+    match error.sqlstate().as_deref() {
+        // Moved, suspended, bad grant; the login or the database is gone.
         Some("28T01" | "28T02" | "28000" | "28P01" | "3D000") => Next::Refresh,
-        Some(code) if crate::error::is_repeatable(code) => Next::Again,
-        _ if is_connection_loss(error) => Next::Again,
+        Some(code) if is_repeatable(code) => Next::Again,
+        _ if error.is_connection_loss() => Next::Again,
         _ => Next::Stop,
     }
 }
 
-/// What the last attempt's error means, now that the route is fresh.
+/// What the last try's error means, now that the route is fresh.
 fn verdict(error: Error, context: &TenantContext, route: &Route) -> Error {
-    let Error::Sql(error) = error else { return error };
-    let (tenant, code) = (context.tenant, sqlstate(&error));
-    match code.as_deref() {
+    let tenant = context.tenant;
+    match error.sqlstate().as_deref() {
         Some("28T01" | "3D000") => Error::Moved(tenant),
         Some("28T02") => Error::Suspended(tenant),
         Some(code @ ("28000" | "28P01")) => {
             security::event!("grant_refused", %tenant, code, "the database refused a tenant's grant or login on a fresh route");
             Error::GrantRefused(error.to_string())
         }
-        _ if is_connection_loss(&error) => Error::Unavailable { cell: route.placement.cell.clone(), reason: error.to_string() },
-        _ => Error::Sql(error),
+        _ if error.is_connection_loss() => Error::Unavailable { cell: route.placement.cell.clone(), reason: error.to_string() },
+        _ => error,
     }
 }

@@ -6,6 +6,7 @@ use insula_core::scope::NoTenant;
 use insula_core::{CellName, Kind, TenantId};
 
 use crate::gate::Refusal;
+use crate::lane::WireError;
 
 /// Why there is no transaction, or why it did not end well. The text is for our own log, not for clients.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +71,9 @@ pub enum Error {
     /// The database answered with an error, or the driver failed.
     #[error(transparent)]
     Sql(sqlx::Error),
+    /// The same, in the fast lane.
+    #[error(transparent)]
+    Lane(#[from] WireError),
 }
 
 impl Error {
@@ -85,6 +89,29 @@ impl Error {
             Self::NotReady(_) | Self::Busy { .. } | Self::Unavailable { .. } => Kind::Unavailable,
             Self::CommitUnknown | Self::RolledBack => Kind::Internal,
             Self::Sql(error) => sql_kind(error),
+            Self::Lane(WireError::Server(error)) => state_kind(&error.code),
+            Self::Lane(WireError::Lost(_)) => Kind::Unavailable,
+            Self::Lane(WireError::Types) => Kind::Internal,
+        }
+    }
+
+    /// The server's SQLSTATE, when this is its own answer.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Sql(error) => sqlstate(error),
+            Self::Lane(WireError::Server(error)) => Some(error.code.clone()),
+            _ => None,
+        }
+    }
+
+    /// The connection is gone, or could not be had.
+    pub(crate) fn is_connection_loss(&self) -> bool {
+        match self {
+            Self::Sql(error) => is_connection_loss(error),
+            Self::Lane(WireError::Server(error)) => is_server_away(&error.code),
+            Self::Lane(WireError::Lost(_)) => true,
+            _ => false,
         }
     }
 
@@ -126,14 +153,16 @@ pub fn sql_kind(error: &sqlx::Error) -> Kind {
     {
         return Kind::Security;
     }
-    let Some(code) = sqlstate(error) else {
-        return match error {
-            sqlx::Error::RowNotFound => Kind::NotFound,
-            e if is_connection_loss(e) => Kind::Unavailable,
-            _ => Kind::Internal,
-        };
-    };
-    match code.as_str() {
+    match sqlstate(error) {
+        Some(code) => state_kind(&code),
+        None if matches!(error, sqlx::Error::RowNotFound) => Kind::NotFound,
+        None if is_connection_loss(error) => Kind::Unavailable,
+        None => Kind::Internal,
+    }
+}
+
+fn state_kind(code: &str) -> Kind {
+    match code {
         "28T01" => Kind::Moved,
         "28T02" => Kind::Suspended,
         // 42501 is also what a row of another tenant gets from WITH CHECK.

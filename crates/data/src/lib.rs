@@ -13,6 +13,7 @@ mod error;
 mod executor;
 pub mod gate;
 mod gauges;
+pub mod lane;
 mod pool;
 mod pools;
 mod retry;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use insula_core::CellName;
 
 use crate::conn::{Conn, Timeouts};
+use crate::lane::Line;
 use crate::turnstile::Turnstile;
 
 /// Which pool: `login` is the schema's name for `schema` tenants, whose databases have a login for each.
@@ -25,64 +26,109 @@ pub(crate) struct Pool {
     /// Serves many tenants, each transaction bound by a grant; otherwise one tenant, bound by its login.
     pub(crate) shared: bool,
     pub(crate) turnstile: Arc<Turnstile>,
-    idle: Mutex<VecDeque<Idle>>,
+    /// For sqlx.
+    pub(crate) conns: Shelf<Conn>,
+    /// For the fast lane.
+    pub(crate) lines: Shelf<Line>,
 }
 
-struct Idle {
-    conn: Conn,
+/// What a shelf must know of a connection.
+pub(crate) trait Kept {
+    fn born(&self) -> Instant;
+    fn timeouts(&self) -> Timeouts;
+}
+
+/// Idle connections of one sort, the longest idle first.
+pub(crate) struct Shelf<C>(Mutex<VecDeque<Idle<C>>>);
+
+struct Idle<C> {
+    conn: C,
     since: Instant,
 }
 
 impl Pool {
     pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>) -> Self {
-        Self { key, shared, turnstile, idle: Mutex::new(VecDeque::new()) }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The connection used last among those with these timeouts, else the one used last: caches are warm there, and the
-    /// others grow old and are closed.
-    pub(crate) fn take(&self, timeouts: Timeouts) -> Option<Conn> {
-        let mut idle = self.idle();
-        let at = idle.iter().rposition(|i| i.conn.timeouts == timeouts).or_else(|| idle.len().checked_sub(1))?;
-        idle.remove(at).map(|i| i.conn)
-    }
-
-    /// Keeps a clean connection for the next.
-    pub(crate) fn put(&self, conn: Conn, max_lifetime: Duration) {
-        if conn.born.elapsed() < max_lifetime {
-            self.idle().push_back(Idle { conn, since: Instant::now() });
-        }
-    }
-
-    /// Drops every idle connection: one of them was found dead.
-    pub(crate) fn clear(&self) {
-        let dead = std::mem::take(&mut *self.idle());
-        drop(dead);
+        Self { key, shared, turnstile, conns: Shelf::new(), lines: Shelf::new() }
     }
 
     pub(crate) fn idle_count(&self) -> usize {
-        self.idle().len()
+        self.conns.lock().len() + self.lines.lock().len()
     }
 
     /// Since when the connection that is idle longest has been so.
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.idle().front().map(|i| i.since)
+        [self.conns.oldest(), self.lines.oldest()].into_iter().flatten().min()
     }
 
-    /// Takes out the connection that is idle longest.
-    pub(crate) fn pop_oldest(&self) -> Option<Conn> {
-        self.idle().pop_front().map(|i| i.conn)
+    /// Closes the connection that is idle longest; `false` when none is.
+    pub(crate) async fn close_oldest(&self) -> bool {
+        let (conns, lines) = (self.conns.oldest(), self.lines.oldest());
+        let conn_first = conns.is_some_and(|c| lines.is_none_or(|l| c <= l));
+        if conn_first && let Some(conn) = self.conns.pop_oldest() {
+            conn.close().await;
+            return true;
+        }
+        self.lines.pop_oldest().is_some()
     }
 
-    /// Takes out what is idle or alive for too long.
-    pub(crate) fn take_expired(&self, idle_timeout: Duration, max_lifetime: Duration) -> Vec<Conn> {
-        let mut idle = self.idle();
+    /// Closes what is idle or alive for too long.
+    pub(crate) async fn close_expired(&self, idle_timeout: Duration, max_lifetime: Duration) {
+        drop(self.lines.take_expired(idle_timeout, max_lifetime));
+        for conn in self.conns.take_expired(idle_timeout, max_lifetime) {
+            conn.close().await;
+        }
+    }
+}
+
+impl<C: Kept> Shelf<C> {
+    /// The connection used last among those with these timeouts: caches are warm there, and the others grow old and go.
+    pub(crate) fn take_with(&self, timeouts: Timeouts) -> Option<C> {
+        let mut idle = self.lock();
+        let at = idle.iter().rposition(|i| i.conn.timeouts() == timeouts)?;
+        idle.remove(at).map(|i| i.conn)
+    }
+
+    /// The connection used last, whatever its timeouts.
+    pub(crate) fn take_any(&self) -> Option<C> {
+        self.lock().pop_back().map(|i| i.conn)
+    }
+
+    /// Keeps a clean connection for the next.
+    pub(crate) fn put(&self, conn: C, max_lifetime: Duration) {
+        if conn.born().elapsed() < max_lifetime {
+            self.lock().push_back(Idle { conn, since: Instant::now() });
+        }
+    }
+
+    fn take_expired(&self, idle_timeout: Duration, max_lifetime: Duration) -> Vec<C> {
+        let mut idle = self.lock();
         let (gone, kept): (Vec<_>, Vec<_>) =
-            idle.drain(..).partition(|i| i.since.elapsed() >= idle_timeout || i.conn.born.elapsed() >= max_lifetime);
+            idle.drain(..).partition(|i| i.since.elapsed() >= idle_timeout || i.conn.born().elapsed() >= max_lifetime);
         idle.extend(kept);
         gone.into_iter().map(|i| i.conn).collect()
+    }
+}
+
+impl<C> Shelf<C> {
+    const fn new() -> Self {
+        Self(Mutex::new(VecDeque::new()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Idle<C>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops every connection: one of them was found dead.
+    pub(crate) fn clear(&self) {
+        let dead = std::mem::take(&mut *self.lock());
+        drop(dead);
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.lock().front().map(|i| i.since)
+    }
+
+    fn pop_oldest(&self) -> Option<C> {
+        self.lock().pop_front().map(|i| i.conn)
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::config::DataConfig;
 use crate::conn::{Conn, Login, Timeouts};
 use crate::error::Error;
+use crate::lane::Line;
 use crate::pool::{Pool, PoolKey};
 use crate::slots::Slots;
 use crate::turnstile::{Pass, Refused, Rider, Turnstile};
@@ -35,14 +36,6 @@ pub(crate) struct Pools {
 pub(crate) struct Passes {
     _process: Pass,
     _pool: Pass,
-}
-
-/// A connection, or what the opening of one came to.
-pub(crate) enum Opened {
-    /// It served before.
-    Used(Conn),
-    /// Just connected.
-    Fresh(Conn),
 }
 
 impl Pools {
@@ -104,18 +97,36 @@ impl Pools {
         Ok(Passes { _process: in_process, _pool: in_pool })
     }
 
-    /// A connection for a holder of [`Passes`]: an idle one, else a new one.
-    pub(crate) async fn connection(&self, pool: &Pool, route: &Route) -> Result<Opened, Error> {
+    /// A connection for a holder of [`Passes`]: an idle one (then `true`), else a new one.
+    pub(crate) async fn connection(&self, pool: &Pool, route: &Route) -> Result<(Conn, bool), Error> {
         let timeouts = Timeouts::from(&route.plan.limits);
-        if let Some(conn) = pool.take(timeouts) {
-            return Ok(Opened::Used(conn));
+        if let Some(conn) = pool.conns.take_with(timeouts).or_else(|| pool.conns.take_any()) {
+            return Ok((conn, true));
         }
         let login = self.login(route)?;
         let slot = self.slots.take_evicting(|| self.evict()).await;
         let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
+        self.in_time(route, opening).await.map(|conn| (conn, false))
+    }
+
+    /// A line of the fast lane for a holder of [`Passes`]. Only one with the plan's own timeouts will do: a batch has no room
+    /// to set them.
+    pub(crate) async fn line(&self, pool: &Pool, route: &Route) -> Result<Line, Error> {
+        let timeouts = Timeouts::from(&route.plan.limits);
+        while let Some(line) = pool.lines.take_with(timeouts) {
+            // Dead ones (the server restarted) have said goodbye: they are dropped here.
+            if line.wire.is_clean() {
+                return Ok(line);
+            }
+        }
+        let login = self.login(route)?;
+        let slot = self.slots.take_evicting(|| self.evict()).await;
+        self.in_time(route, Line::open(&login, timeouts, &self.config.application_name, slot)).await
+    }
+
+    async fn in_time<T, E: Into<Error>>(&self, route: &Route, opening: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
         match tokio::time::timeout(self.config.connect_timeout, opening).await {
-            Ok(Ok(conn)) => Ok(Opened::Fresh(conn)),
-            Ok(Err(error)) => Err(Error::Sql(error)),
+            Ok(opened) => opened.map_err(Into::into),
             Err(_) => {
                 let reason = format!("no connection within {:?}", self.config.connect_timeout);
                 Err(Error::Unavailable { cell: route.placement.cell.clone(), reason })
@@ -161,9 +172,10 @@ impl Pools {
     async fn evict(&self) -> bool {
         let pools = self.all();
         let oldest = pools.iter().filter_map(|p| p.oldest().map(|since| (since, p))).min_by_key(|(since, _)| *since);
-        let Some(conn) = oldest.and_then(|(_, pool)| pool.pop_oldest()) else { return false };
-        conn.close().await;
-        true
+        match oldest {
+            Some((_, pool)) => pool.close_oldest().await,
+            None => false,
+        }
     }
 
     /// Every pool, at this moment.
@@ -181,9 +193,7 @@ impl Pools {
         let config = &self.config;
         for pool in self.all() {
             let idle_timeout = if pool.shared { config.idle_timeout } else { config.dedicated_idle_timeout };
-            for conn in pool.take_expired(idle_timeout, config.max_lifetime) {
-                conn.close().await;
-            }
+            pool.close_expired(idle_timeout, config.max_lifetime).await;
             pool.turnstile.share().forget_absent();
         }
         self.process.share().forget_absent();

@@ -65,7 +65,7 @@ pub(crate) struct Held {
 impl Held {
     /// Back to the pool: the connection was proven clean.
     fn give_back(self) {
-        self.pool.put(self.conn, self.pools.config.max_lifetime);
+        self.pool.conns.put(self.conn, self.pools.config.max_lifetime);
         // Only now may the next waiter look for an idle connection.
         drop(self.passes);
     }

@@ -6,6 +6,7 @@ mod cancel;
 mod fair;
 mod gate;
 mod house;
+mod lane;
 mod outage;
 mod route;
 mod scope;
