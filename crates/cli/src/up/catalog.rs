@@ -31,10 +31,11 @@ pub(crate) struct CellPlace {
     pub(crate) app_url: Option<String>,
 }
 
-/// A cell that this machine is to run.
+/// A cell in the catalog. The `embedded` ones are for this machine to run.
 #[derive(Clone, Debug, sqlx::FromRow)]
-pub(crate) struct EmbeddedCell {
+pub(crate) struct KnownCell {
     pub(crate) name: String,
+    pub(crate) provider: String,
     pub(crate) state: String,
     pub(crate) dedicated: bool,
 }
@@ -122,9 +123,9 @@ impl HostCatalog {
         Ok(())
     }
 
-    /// The cells that this machine is to run, or to take away.
-    pub(crate) async fn embedded_cells(&self) -> Result<Vec<EmbeddedCell>, Error> {
-        sqlx::query_as("SELECT name, state, dedicated FROM catalog.cell WHERE provider = 'embedded' ORDER BY name")
+    /// All cells.
+    pub(crate) async fn cells(&self) -> Result<Vec<KnownCell>, Error> {
+        sqlx::query_as("SELECT name, provider, state, dedicated FROM catalog.cell ORDER BY name")
             .fetch_all(&self.pool)
             .await
             .map_err(|e| database_error("read", &e))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use insula_core::CellName;
 
 use crate::error::Error;
-use crate::up::catalog::{CellPlace, EmbeddedCell, HostCatalog};
+use crate::up::catalog::{CellPlace, HostCatalog, KnownCell};
 use crate::up::folder::file_error;
 use crate::up::house::House;
 use crate::up::postgres::ADMIN_ROLE;
@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_secs(2);
 
 /// Looks once: starts what is not running, stops what is to go.
 pub(crate) async fn reconcile(house: &House, catalog: &HostCatalog) -> Result<(), Error> {
-    let cells = catalog.embedded_cells().await?;
+    let cells = catalog.cells().await?;
     let work = cells.into_iter().map(|cell| async move {
         let name = cell.name.clone();
         one(house, catalog, cell).await.map_err(|e| Error::new(e.kind(), format!("cell {name}: {e}"), e.help()))
@@ -31,11 +31,14 @@ pub(crate) async fn reconcile(house: &House, catalog: &HostCatalog) -> Result<()
     futures_util::future::join_all(work).await.into_iter().collect()
 }
 
-async fn one(house: &House, catalog: &HostCatalog, cell: EmbeddedCell) -> Result<(), Error> {
-    if cell.state == "removing" {
-        return remove(house, catalog, &cell.name).await;
-    }
+async fn one(house: &House, catalog: &HostCatalog, cell: KnownCell) -> Result<(), Error> {
     let Ok(name) = cell.name.parse::<CellName>() else { return Ok(()) };
+    match (cell.provider.as_str(), cell.state.as_str()) {
+        ("embedded", "removing") => return remove(house, catalog, &name).await,
+        ("embedded", _) => {}
+        // Somebody else runs its server; the gateway serves its tenants.
+        _ => return house.add_key(&name).await,
+    }
     start(house, catalog, &name, if cell.dedicated { DEDICATED } else { &[] }).await
 }
 
@@ -58,21 +61,22 @@ pub(crate) async fn start(house: &House, catalog: &HostCatalog, name: &CellName,
     Ok(())
 }
 
-async fn remove(house: &House, catalog: &HostCatalog, name: &str) -> Result<(), Error> {
-    if catalog.is_inhabited(name).await? {
-        tracing::error!(cell = name, "is to be removed and still holds tenants: left alone");
+async fn remove(house: &House, catalog: &HostCatalog, name: &CellName) -> Result<(), Error> {
+    if catalog.is_inhabited(name.as_str()).await? {
+        tracing::error!(cell = name.as_str(), "is to be removed and still holds tenants: left alone");
         return Ok(());
     }
-    house.stop_cell(name).await;
-    let link = house.folder.cluster(name);
+    house.stop_cell(name.as_str()).await;
+    let link = house.folder.cluster(name.as_str());
     if let Ok(real) = link.canonicalize() {
         insula_cluster::Cluster::settle(&real).await?;
         std::fs::remove_dir_all(&real).map_err(|e| file_error("remove", &real, &e))?;
         // Where the cluster lives elsewhere, this is the link to it.
         let _ = std::fs::remove_file(&link);
     }
-    catalog.forget_cell(name).await?;
-    tracing::info!(cell = name, "taken away");
+    house.drop_key(name).await?;
+    catalog.forget_cell(name.as_str()).await?;
+    tracing::info!(cell = name.as_str(), "taken away");
     Ok(())
 }
 

@@ -107,9 +107,18 @@ impl House {
     /// Gives the gateway's application a cell's key, before anybody learns that there is the cell.
     pub(crate) async fn add_key(&self, cell: &CellName) -> Result<(), Error> {
         let mut keys = self.keys.lock().await;
-        if !keys.contains(cell) {
-            keys.push(cell.clone());
+        if keys.contains(cell) {
+            return Ok(());
         }
+        self.write_ring(&self.ring_path(MAIN), keys.iter().chain(std::iter::once(cell)))?;
+        keys.push(cell.clone());
+        Ok(())
+    }
+
+    /// Takes the key of a cell that is gone from the gateway's application.
+    pub(crate) async fn drop_key(&self, cell: &CellName) -> Result<(), Error> {
+        let mut keys = self.keys.lock().await;
+        keys.retain(|c| c != cell);
         self.write_ring(&self.ring_path(MAIN), keys.iter())
     }
 

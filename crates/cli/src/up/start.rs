@@ -157,13 +157,17 @@ async fn catalog(
 
 /// Starts the applications of the cells that every start has, and notes in the catalog where these cells are.
 async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
+    // The gateway's application starts with every key, rather than learning of them.
+    let known = catalog.cells().await?;
+    for cell in known.iter().filter_map(|c| c.name.parse().ok()).chain(cells_here(named)) {
+        house.add_key(&cell).await?;
+    }
     if named.is_empty() {
         for cell in cells_here(named) {
             cells::start(house, catalog, &cell, &[]).await?;
         }
     }
     for cell in named {
-        house.add_key(&cell.place.name).await?;
         let app_url = house.start_app(&cell.place.name, catalog).await?;
         let mut place = cell.place.clone();
         place.app_url = Some(app_url);
