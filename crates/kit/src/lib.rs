@@ -17,7 +17,7 @@ mod tenant;
 mod version;
 
 pub use error::Error;
-pub use install::{Installed, install, use_schema};
+pub use install::{Installed, give_key, install, use_schema};
 pub use lint::{Finding, Severity, lint};
 pub use login::{create_login, disable_login, drop_login, enable_login};
 pub use server::{Server, Way, clone_database, close_database, create_database, prepare_server};
