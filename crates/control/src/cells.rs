@@ -20,6 +20,9 @@ use crate::model::{Cell, Provider};
 /// The database that every server has; for what concerns the server as a whole.
 pub(crate) const MAINTENANCE: &str = "postgres";
 
+/// Longest wait for a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Connections to one shared database of a cell.
 const POOL: u32 = 16;
 
@@ -86,8 +89,8 @@ impl Cells {
     /// One connection, for a database that is not worth a pool.
     pub(crate) async fn connect(&self, cell: &Cell, database: &str) -> Result<PgConnection, Error> {
         let options = self.options(cell, database)?;
-        match tokio::time::timeout(Duration::from_secs(10), PgConnection::connect_with(&options)).await {
-            Ok(connected) => connected.map_err(|source| Error::Cell { cell: cell.name.to_string(), source }),
+        match tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await {
+            Ok(connected) => connected.map_err(in_cell(cell)),
             Err(_) => Err(Error::Away(format!("the database server of cell {} does not answer", cell.name))),
         }
     }
@@ -109,7 +112,7 @@ impl Cells {
             .or_insert_with(|| {
                 PgPoolOptions::new()
                     .max_connections(POOL)
-                    .acquire_timeout(Duration::from_secs(10))
+                    .acquire_timeout(PATIENCE)
                     .idle_timeout(Duration::from_secs(60))
                     .connect_lazy_with(options)
             })
@@ -118,17 +121,16 @@ impl Cells {
 
     /// Begins a transaction in a shared database.
     pub(crate) async fn begin(&self, cell: &Cell, database: &str) -> Result<CellTx, Error> {
-        let tx =
-            self.pool(cell, database)?.begin().await.map_err(|source| Error::Cell { cell: cell.name.to_string(), source })?;
-        Ok(CellTx { cell: cell.name.clone(), way: Way::Pooled(tx) })
+        let tx = self.pool(cell, database)?.begin().await.map_err(in_cell(cell))?;
+        Ok(CellTx { cell: cell.clone(), tx, alone: None })
     }
 
     /// Begins a transaction in a tenant's own database, on a connection that ends with it.
     pub(crate) async fn begin_alone(&self, cell: &Cell, database: &str) -> Result<CellTx, Error> {
-        let mut conn = self.connect(cell, database).await?;
-        let begun = sqlx::raw_sql("BEGIN").execute(&mut conn).await;
-        begun.map_err(|source| Error::Cell { cell: cell.name.to_string(), source })?;
-        Ok(CellTx { cell: cell.name.clone(), way: Way::Alone(Box::new(conn)) })
+        let options = self.options(cell, database)?;
+        let alone = PgPoolOptions::new().max_connections(1).acquire_timeout(PATIENCE).connect_lazy_with(options);
+        let tx = alone.begin().await.map_err(in_cell(cell))?;
+        Ok(CellTx { cell: cell.clone(), tx, alone: Some(alone) })
     }
 
     /// Lets go of all connections to a cell that is to be taken away.
@@ -146,33 +148,22 @@ impl Cells {
 
 /// An open transaction in a cell; rolled back when dropped.
 pub(crate) struct CellTx {
-    cell: CellName,
-    way: Way,
-}
-
-enum Way {
-    Pooled(PgTransaction<'static>),
-    Alone(Box<PgConnection>),
+    cell: Cell,
+    tx: PgTransaction<'static>,
+    alone: Option<PgPool>,
 }
 
 impl CellTx {
     pub(crate) fn conn(&mut self) -> &mut PgConnection {
-        match &mut self.way {
-            Way::Pooled(tx) => tx,
-            Way::Alone(conn) => conn,
-        }
+        &mut self.tx
     }
 
     pub(crate) async fn commit(self) -> Result<(), Error> {
-        let cell = self.cell;
-        let committed = match self.way {
-            Way::Pooled(tx) => tx.commit().await,
-            Way::Alone(mut conn) => match sqlx::raw_sql("COMMIT").execute(&mut *conn).await {
-                Ok(_) => conn.close().await,
-                Err(error) => Err(error),
-            },
-        };
-        committed.map_err(|source| Error::Cell { cell: cell.to_string(), source })
+        self.tx.commit().await.map_err(in_cell(&self.cell))?;
+        if let Some(alone) = self.alone {
+            alone.close().await;
+        }
+        Ok(())
     }
 }
 
@@ -180,4 +171,19 @@ impl CellTx {
 pub(crate) fn in_cell(cell: &Cell) -> impl FnOnce(sqlx::Error) -> Error + use<> {
     let cell = cell.name.to_string();
     |source| Error::Cell { cell, source }
+}
+
+/// Marks errors of the SQL kit in a cell.
+pub(crate) fn kit_in(cell: &Cell) -> impl FnOnce(insula_kit::Error) -> Error + use<> {
+    let cell = cell.name.to_string();
+    |source| Error::Kit { cell, source }
+}
+
+/// Quotes a name for a statement that takes no parameters. Only names of our own making come here; others are refused.
+pub(crate) fn own_name(text: &str) -> Result<&str, Error> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    if !text.is_empty() && text.len() <= 63 && text.bytes().all(plain) && !text.as_bytes()[0].is_ascii_digit() {
+        return Ok(text);
+    }
+    Err(Error::Corrupt(format!("{text:?} is not a name that Insula makes")))
 }

@@ -71,6 +71,17 @@ pub enum Error {
         /// What its server, or the way there, says.
         source: sqlx::Error,
     },
+    /// The SQL kit in a cell.
+    #[error("cell {cell}: {source}")]
+    Kit {
+        /// Which cell.
+        cell: String,
+        /// What the kit says.
+        source: insula_kit::Error,
+    },
+    /// The catalog's schema.
+    #[error("catalog schema: {0}")]
+    Schema(#[source] insula_catalog::Error),
     /// It took longer than it is given.
     #[error("{0}")]
     Timeout(String),
@@ -129,7 +140,9 @@ impl Error {
             Self::Conflict(_) | Self::Full(_) | Self::Repeated => Kind::Conflict,
             Self::Version { .. } => Kind::Precondition,
             Self::Timeout(_) => Kind::Timeout,
-            Self::Catalog(_) | Self::Cell { .. } if self.transient() => Kind::Unavailable,
+            Self::Catalog(_) | Self::Cell { .. } | Self::Kit { .. } | Self::Schema(_) if self.transient() => Kind::Unavailable,
+            Self::Kit { source, .. } => source.kind(),
+            Self::Schema(source) => source.kind(),
             Self::Away(_) | Self::LeaseLost(_) => Kind::Unavailable,
             Self::Catalog(_) | Self::Cell { .. } | Self::Corrupt(_) | Self::Io { .. } => Kind::Internal,
         }
@@ -140,6 +153,9 @@ impl Error {
     pub fn transient(&self) -> bool {
         match self {
             Self::Catalog(e) | Self::Cell { source: e, .. } => sql_transient(e),
+            Self::Kit { source: insula_kit::Error::Database(e), .. } => sql_transient(e),
+            Self::Kit { source, .. } => source.kind() == Kind::Unavailable,
+            Self::Schema(source) => source.kind() == Kind::Unavailable,
             Self::Away(_) => true,
             _ => false,
         }
@@ -149,16 +165,18 @@ impl Error {
     #[must_use]
     pub fn public(&self) -> String {
         match self {
-            Self::Catalog(_) if self.transient() => {
+            Self::Catalog(_) | Self::Schema(_) if self.transient() => {
                 "the catalog's database does not answer just now; try again in a moment".into()
             }
-            Self::Cell { cell, .. } if self.transient() => {
+            Self::Cell { cell, .. } | Self::Kit { cell, .. } if self.transient() => {
                 format!("the database server of cell {cell} does not answer just now; try again in a moment")
             }
-            Self::Cell { cell, .. } => {
+            // The kit's own refusals are written for operators; what Postgres says is not.
+            Self::Kit { cell, source } if !matches!(source, insula_kit::Error::Database(_)) => format!("cell {cell}: {source}"),
+            Self::Cell { cell, .. } | Self::Kit { cell, .. } => {
                 format!("the database server of cell {cell} refused; the control plane's log has the reason")
             }
-            Self::Catalog(_) | Self::Corrupt(_) | Self::Io { .. } => {
+            Self::Catalog(_) | Self::Schema(_) | Self::Corrupt(_) | Self::Io { .. } => {
                 "a fault in the control plane; its log has the reason".into()
             }
             other => other.to_string(),

@@ -8,22 +8,27 @@
 mod auth;
 mod bundle_apply;
 mod cell_prepare;
+mod cell_provider;
 mod cells;
 mod check;
 pub mod config;
 pub mod error;
 mod handle;
 mod lint;
+mod migrations;
 pub mod model;
 mod operation;
 mod password;
 mod provision;
+pub mod reconcile;
 pub mod rest;
 mod run;
+mod seed_sql;
 mod store;
 mod tenant_delete;
 mod tenant_resume;
 mod tenant_suspend;
+mod warm_pool;
 mod webhook;
 
 pub use config::{CellSpec, Config};

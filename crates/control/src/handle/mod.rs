@@ -9,17 +9,18 @@ mod registry;
 mod tenants;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use insula_core::KeyRing;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::cells::Cells;
 use crate::config::Config;
 use crate::error::Error;
 use crate::operation::engine::Engine;
+use crate::store::bundle::Stored;
 
 /// The control plane of one catalog.
 #[derive(Clone)]
@@ -36,8 +37,15 @@ struct Inner {
     hashing: Arc<Semaphore>,
     /// Wakes the reconcilers.
     reconcile: Notify,
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
+    /// As it was read a moment ago.
+    bundle: tokio::sync::Mutex<Option<(Instant, Stored)>>,
+    /// Wakes the sender of webhooks.
+    events: Notify,
 }
+
+/// How long a bundle that was read is taken for the present one. A tenant made from an older one is brought up to date.
+const BUNDLE_AGE: Duration = Duration::from_secs(1);
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,8 +67,10 @@ impl Control {
         let options = options.application_name("insula-control");
         let soft = options.clone().options([("synchronous_commit", "off")]);
         let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
-        let pool = |most: u32| PgPoolOptions::new().max_connections(most).acquire_timeout(std::time::Duration::from_secs(10));
+        let pool = |most: u32| PgPoolOptions::new().max_connections(most).acquire_timeout(Duration::from_secs(10));
         let catalog = pool(workers.saturating_add(16)).connect_with(options).await?;
+        let reader = config.root_key.catalog_password(insula_core::placement::READER_ROLE);
+        insula_catalog::schema::migrate(&catalog, Some(&reader)).await.map_err(Error::Schema)?;
         let soft = pool(4).connect_lazy_with(soft);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self(Arc::new(Inner {
@@ -71,7 +81,9 @@ impl Control {
             soft,
             hashing: Arc::new(Semaphore::new(cores)),
             reconcile: Notify::new(),
-            ready: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
+            bundle: tokio::sync::Mutex::new(None),
+            events: Notify::new(),
         })))
     }
 
@@ -84,7 +96,7 @@ impl Control {
     /// Whether everything that is to be prepared at start is.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire)
+        *self.0.ready.borrow()
     }
 
     /// The catalog's pool: for REST's own tables (idempotent responses, keys).
@@ -115,13 +127,43 @@ impl Control {
         Arc::clone(&self.0.hashing)
     }
 
+    /// The application's bundle.
+    pub(crate) async fn bundle(&self) -> Result<Stored, Error> {
+        let mut cached = self.0.bundle.lock().await;
+        if let Some((read, bundle)) = &*cached
+            && read.elapsed() < BUNDLE_AGE
+        {
+            return Ok(bundle.clone());
+        }
+        let bundle = crate::store::bundle::read(&mut *self.catalog_pool().acquire().await?).await?;
+        *cached = Some((Instant::now(), bundle.clone()));
+        Ok(bundle)
+    }
+
+    /// The bundle has changed.
+    pub(crate) async fn forget_bundle(&self) {
+        *self.0.bundle.lock().await = None;
+    }
+
+    /// Resolves once everything that is to be prepared at start is.
+    pub(crate) async fn ready_signal(&self) {
+        // The sender lives as long as we do.
+        let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
     pub(crate) fn set_ready(&self) {
-        self.0.ready.store(true, Ordering::Release);
+        self.0.ready.send_replace(true);
     }
 
     /// An operation has ended: reconcilers may have something to do.
     pub(crate) fn ended(&self) {
         self.0.reconcile.notify_waiters();
+        self.0.events.notify_one();
+    }
+
+    /// Resolves when there may be events to deliver.
+    pub(crate) async fn events_signal(&self) {
+        self.0.events.notified().await;
     }
 
     /// Resolves when the reconcilers are to look for themselves.

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::fault::{Fault, Moment};
 use super::lease;
-use super::record::Standing;
+use super::record::{self, Standing};
 use super::step::{Outcome, Reach, Step, saga};
 use super::work::Work;
 use crate::error::Error;
@@ -302,6 +302,7 @@ async fn forward(work: &mut Work) -> Result<Exit, Stop> {
         }
         prepare(work, step).await?;
         work.event(step.name(), "started", "");
+        show(work, step).await;
         match step.forward(work).await.map_err(Stop::Step)? {
             Outcome::Done => {}
             Outcome::Wait(pause, why) => {
@@ -332,6 +333,21 @@ async fn forward(work: &mut Work) -> Result<Exit, Stop> {
     tracing::info!(id = %work.job.id, kind = work.saga.kind, "operation done");
     work.control.ended();
     Ok(Exit::Finished)
+}
+
+/// Lets people see the step at hand, once an operation takes long enough for people to look.
+async fn show(work: &mut Work, step: &dyn Step) {
+    const LONG: Duration = Duration::from_millis(25);
+    if step.reach() == Reach::Catalog || work.since.elapsed() < LONG {
+        return;
+    }
+    let shown = async {
+        let mut conn = work.control.soft_pool().acquire().await?;
+        record::show(&mut conn, &work.control.config().name, work.saga, &work.job).await
+    };
+    if let Err(error) = shown.await {
+        tracing::debug!(%error, "cannot show the step at hand");
+    }
 }
 
 /// What must be on disk before the step begins.

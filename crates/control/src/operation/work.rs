@@ -3,6 +3,8 @@
 //!
 //! Always: dropping it rolls both transactions back; [`Work::settle`] commits the cell's before the catalog may say so.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +17,7 @@ use super::step::Saga;
 use crate::cells::CellTx;
 use crate::error::Error;
 use crate::handle::Control;
+use crate::store::{self, plans};
 
 /// The row of an operation, as the engine that holds its lease knows it.
 #[derive(Clone, Debug)]
@@ -41,14 +44,25 @@ pub(crate) struct Event {
     pub(crate) detail: String,
 }
 
+/// One line for the audit log.
+pub(crate) struct Deed {
+    pub(crate) action: &'static str,
+    pub(crate) target: String,
+    pub(crate) detail: Value,
+}
+
 /// See the module.
 pub(crate) struct Work {
     pub(crate) control: Control,
     pub(crate) saga: &'static Saga,
     pub(crate) job: Job,
     pub(crate) events: Vec<Event>,
+    /// Audit lines, appended last before the commit: the log's head is locked from then on.
+    pub(crate) deeds: Vec<Deed>,
     /// Whether the row exists yet: not while it is being submitted.
     pub(crate) recorded: bool,
+    /// When it came into this hand.
+    pub(crate) since: Instant,
     catalog: Option<PgTransaction<'static>>,
     cell: Option<CellTx>,
     /// Steps done and memo as they were last committed.
@@ -58,7 +72,18 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn new(control: Control, saga: &'static Saga, job: Job, recorded: bool) -> Self {
         let saved = (job.steps_done, job.memo.clone());
-        Self { control, saga, job, events: Vec::new(), recorded, catalog: None, cell: None, saved }
+        Self {
+            control,
+            saga,
+            job,
+            events: Vec::new(),
+            deeds: Vec::new(),
+            recorded,
+            since: Instant::now(),
+            catalog: None,
+            cell: None,
+            saved,
+        }
     }
 
     /// The transaction that will record this step.
@@ -99,7 +124,11 @@ impl Work {
             return Err(Error::Repeated);
         }
         record::events(&mut tx, self.job.id, &self.events).await?;
+        for deed in &self.deeds {
+            store::audit::append(&mut tx, &self.job.actor, deed.action, self.job.tenant, &deed.target, &deed.detail).await?;
+        }
         tx.commit().await?;
+        self.deeds.clear();
         self.events.clear();
         self.recorded = true;
         self.saved = (self.job.steps_done, self.job.memo.clone());
@@ -116,6 +145,7 @@ impl Work {
         self.catalog = None;
         self.cell = None;
         self.events.clear();
+        self.deeds.clear();
         (self.job.steps_done, self.job.memo) = self.saved.clone();
     }
 
@@ -124,16 +154,16 @@ impl Work {
     }
 
     pub(crate) fn input<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        crate::store::plans::json("operation's input", self.job.input.clone())
+        plans::json("operation's input", self.job.input.clone())
     }
 
     pub(crate) fn memo<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        crate::store::plans::json("operation's memo", self.job.memo.clone())
+        plans::json("operation's memo", self.job.memo.clone())
     }
 
     /// Leaves something for later steps; never a secret.
     pub(crate) fn remember<T: Serialize>(&mut self, memo: &T) -> Result<(), Error> {
-        self.job.memo = crate::store::plans::to_json(memo)?;
+        self.job.memo = plans::to_json(memo)?;
         Ok(())
     }
 }

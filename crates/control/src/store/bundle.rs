@@ -1,8 +1,10 @@
 //! The application's bundle: migrations and seed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use insula_core::CellName;
 use sqlx::{PgConnection, Row as _};
 
 use crate::error::Error;
@@ -80,4 +82,36 @@ pub(crate) async fn write(conn: &mut PgConnection, bundle: &Bundle) -> Result<bo
     .execute(conn)
     .await?;
     Ok(news)
+}
+
+/// Notes in the catalog what a schema has now. Writes nothing that is noted already.
+pub(crate) async fn note_applied(
+    conn: &mut PgConnection,
+    cell: &CellName,
+    database: &str,
+    schema: &str,
+    version: i64,
+    took: Duration,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO catalog.migration_run (cell, database, schema, version, duration_ms)
+         SELECT $1, $2, $3, version, $5 FROM catalog.migration WHERE version <= $4 ON CONFLICT DO NOTHING",
+    )
+    .bind(cell.as_str())
+    .bind(database)
+    .bind(schema)
+    .bind(version)
+    .bind(i32::try_from(took.as_millis()).unwrap_or(i32::MAX))
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "UPDATE catalog.cell_database SET schema_version = $3
+         WHERE cell = $1 AND name = $2 AND purpose <> 'schemas' AND schema_version <> $3",
+    )
+    .bind(cell.as_str())
+    .bind(database)
+    .bind(version)
+    .execute(&mut *conn)
+    .await?;
+    Ok(())
 }

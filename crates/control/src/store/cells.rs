@@ -155,3 +155,36 @@ pub(crate) async fn grant_kid(conn: &mut PgConnection, cell: &CellName, database
         .await?;
     kid.ok_or_else(|| Error::not_found("database", database))
 }
+
+/// Notes a shared database of a cell, and its fence.
+pub(crate) async fn put_database(
+    conn: &mut PgConnection,
+    cell: &CellName,
+    database: &str,
+    purpose: &str,
+    fence: i64,
+) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO catalog.cell_database AS d (cell, name, purpose, fence) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (cell, name) DO UPDATE SET fence = excluded.fence WHERE d.fence < excluded.fence",
+    )
+    .bind(cell.as_str())
+    .bind(database)
+    .bind(purpose)
+    .bind(fence)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Publishes a fence. Every change of a tenant that came before it must be committed in the catalog already: who suspends or
+/// moves a tenant says so in the catalog first, and fences its database after.
+pub(crate) async fn raise_fence(conn: &mut PgConnection, cell: &CellName, database: &str, fence: i64) -> Result<(), Error> {
+    sqlx::query("UPDATE catalog.cell_database SET fence = $3 WHERE cell = $1 AND name = $2 AND fence < $3")
+        .bind(cell.as_str())
+        .bind(database)
+        .bind(fence)
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -12,4 +12,5 @@ pub(crate) mod outbox;
 pub(crate) mod page;
 pub(crate) mod plans;
 pub(crate) mod tenants;
+pub(crate) mod warm;
 pub(crate) mod webhooks;
