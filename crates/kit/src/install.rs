@@ -101,7 +101,7 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
 pub async fn give_key(conn: &mut PgConnection, database: &str, key: &CellKey, kid: i32) -> Result<(), Error> {
     let way = Way::of_server(conn).await?;
     hush(conn, way).await?;
-    keep_key(conn, "key_current", database, key, Some(kid)).await
+    keep_key(conn, kid, None, &key.grant_key(database, kid)).await
 }
 
 /// Way, key id and previous key id, if the kit is here.
