@@ -4,7 +4,7 @@
 //! Not for: absolute records. Always: sides alternate round by round, so that the machine's moods hit both; figures are medians; a ratio is
 //! the median of same-round ratios; the machine, and the share of it that others used, stand beside the figures.
 //!
-//! To add a row: a module in `rows/` with a `pub const ROW: Row`, named in [`rows::ROWS`].
+//! To add a row: a module in `rows/` with a `pub(crate) const ROW: Row`, named in [`rows::ROWS`].
 
 pub mod load;
 pub mod machine;

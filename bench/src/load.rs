@@ -33,7 +33,30 @@ impl Usage {
     }
 }
 
+/// A process and all that it started and that still runs.
+#[must_use]
+pub fn descendants(of: u32) -> Vec<u32> {
+    let processes = processes();
+    processes.keys().copied().filter(|pid| is_below(&processes, *pid, of)).collect()
+}
+
 fn own_ticks() -> u64 {
+    let (processes, me) = (processes(), std::process::id());
+    processes.iter().filter(|(pid, _)| is_below(&processes, **pid, me)).map(|(_, (_, ticks))| ticks).sum()
+}
+
+fn is_below(processes: &HashMap<u32, (u32, u64)>, mut pid: u32, of: u32) -> bool {
+    while pid > 1 {
+        if pid == of {
+            return true;
+        }
+        pid = processes.get(&pid).map_or(0, |(parent, _)| *parent);
+    }
+    false
+}
+
+/// Parent and CPU ticks by process id.
+fn processes() -> HashMap<u32, (u32, u64)> {
     let mut processes: HashMap<u32, (u32, u64)> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Ok(pid) = entry.file_name().to_string_lossy().parse() else { continue };
@@ -41,17 +64,7 @@ fn own_ticks() -> u64 {
             processes.insert(pid, found);
         }
     }
-    let me = std::process::id();
-    let is_ours = |mut pid: u32| {
-        while pid > 1 {
-            if pid == me {
-                return true;
-            }
-            pid = processes.get(&pid).map_or(0, |(parent, _)| *parent);
-        }
-        false
-    };
-    processes.iter().filter(|(pid, _)| is_ours(**pid)).map(|(_, (_, ticks))| ticks).sum()
+    processes
 }
 
 /// Parent and CPU ticks (own and reaped children's) of a `/proc/PID/stat` line; the name in parentheses may hold anything.

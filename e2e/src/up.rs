@@ -82,13 +82,14 @@ pub struct Up {
     pub ready: Ready,
 }
 
-/// A program that cargo built: the test binary is in `deps` beside it.
+/// A program that cargo built: beside the running one, or above it where that is a test (in `deps`).
 ///
 /// # Errors
 /// When it is not built.
 pub fn bin(name: &str) -> Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let folder = here.parent().and_then(Path::parent).context("no target folder above the test binary")?;
+    let folder =
+        here.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).context("no target folder above this program")?;
     let path = folder.join(name);
     ensure!(path.exists(), "{} is not built: run `cargo build --workspace` first (make test does)", path.display());
     Ok(path)
@@ -100,7 +101,15 @@ impl Up {
     /// # Errors
     /// When it is not ready within two minutes; the message holds what it printed.
     pub fn start(data: &Path) -> Result<Self> {
-        Self::start_as(data, Command::new(bin("insula")?), &["--no-demo"])
+        Self::start_with(data, &["--no-demo"])
+    }
+
+    /// Starts on `data` with these further arguments.
+    ///
+    /// # Errors
+    /// As [`Up::start`].
+    pub fn start_with(data: &Path, more: &[&str]) -> Result<Self> {
+        Self::start_as(data, Command::new(bin("insula")?), more)
     }
 
     /// Starts through `command`, which runs `insula` with the arguments that follow it, and with `more` arguments.

@@ -2,6 +2,8 @@
 //!
 //! Not for: taste. What these tests refuse has a reason in `CONTRIBUTING.md`.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a rule that cannot be checked is to fail, loudly")]
+
 mod files;
 mod floors;
 mod tree;
