@@ -43,7 +43,7 @@ impl Passwords {
             return Err(Error::public(Kind::Limited, "Too many people log in at this moment; try again."));
         };
         let decoy = self.decoy.clone();
-        let work = insula::scope::spawn_blocking(move || {
+        let work = insula::spawn_blocking(move || {
             let known = hash.is_some();
             let right = verify(&password, hash.as_deref().unwrap_or(&decoy));
             drop(turn);

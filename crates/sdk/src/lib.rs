@@ -22,6 +22,7 @@ pub use error::{Error, Result};
 pub use extract::{Form, Json, Query};
 pub use handle::{ConnectError, Insula, InsulaLayer};
 pub use insula_api::bundle::{Bundle, Migration};
+pub use insula_core::scope::{spawn, spawn_blocking};
 pub use insula_core::{Kind, TenantContext, scope};
 pub use insula_data::TenantTx;
 pub use insula_http::Problem;

@@ -69,6 +69,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the folder is none, the log-in is refused, or files failed.
+#[allow(clippy::disallowed_methods, reason = "a client of the application: there is no tenant to lose")]
 pub async fn run(args: ImportArgs) -> Result<()> {
     let started = std::time::Instant::now();
     let files = Arc::new(args.folder.clone());
@@ -93,6 +94,7 @@ pub async fn run(args: ImportArgs) -> Result<()> {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a client of the application: there is no tenant to lose")]
 async fn load(client: &Client, files: Vec<file::Found>, concurrency: usize, bar: &ProgressBar) -> Outcome {
     let work = stream::iter(files).map(|found| async move {
         let name = found.source.clone();

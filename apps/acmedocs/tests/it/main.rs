@@ -1,0 +1,12 @@
+//! AcmeDocs end to end, in process, on a real Postgres, in every isolation mode.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, reason = "tests stand outside of any tenant")]
+
+mod api;
+mod denial;
+mod house;
+mod import;
+mod input;
+mod login;
+mod pages;
+mod words;
