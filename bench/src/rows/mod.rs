@@ -3,8 +3,9 @@
 use crate::row::Row;
 
 mod idle_memory;
+mod route_lookup;
 mod search;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] = &[search::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] = &[search::ROW, route_lookup::ROW, up::ROW, idle_memory::ROW];
