@@ -68,45 +68,52 @@ fn run() -> Result<Vec<Outcome>> {
 
 fn by_host(catalog: &Catalog, ids: &[TenantId], asked: &[Vec<u32>]) -> Result<Vec<Outcome>> {
     let hosts: Vec<Hosts> = asked.iter().map(|asked| Hosts::of(asked)).collect();
-    let ours = || round(THREADS, |t| hosts[t].each(|host| catalog.by_host(host).map_or(0, |route| read(&route))));
+    let looked = || round(|t| hosts[t].each(|host| catalog.look(|view| view.by_host(host).map_or(0, |route| read(route)))));
+    let held = || round(|t| hosts[t].each(|host| catalog.by_host(host).map_or(0, |route| read(&route))));
     let plain: HashMap<String, Route> = map(catalog, ids, |n, _| host(n));
-    let peer = || round(THREADS, |t| hosts[t].each(|host| plain.get(host).map_or(0, read)));
-    let first = interleave(ROUNDS, ours, peer)?;
+    let peer = || round(|t| hosts[t].each(|host| plain.get(host).map_or(0, read)));
+    let (a, b) = (interleave(ROUNDS, looked, peer)?, interleave(ROUNDS, held, peer)?);
     drop(plain);
     let quick: HashMap<String, Route, foldhash::fast::RandomState> = map(catalog, ids, |n, _| host(n));
-    let peer = || round(THREADS, |t| hosts[t].each(|host| quick.get(host).map_or(0, read)));
-    let second = interleave(ROUNDS, ours, peer)?;
+    let peer = || round(|t| hosts[t].each(|host| quick.get(host).map_or(0, read)));
+    let c = interleave(ROUNDS, looked, peer)?;
     Ok(vec![
-        Outcome::ratio("by host against HashMap<String, Route>", first.ratio(), BOUND, first.detail("ns")),
-        Outcome::ratio("by host against the same with foldhash", second.ratio(), Target::None, second.detail("ns")),
+        Outcome::ratio("by host against HashMap<String, Route>", a.ratio(), BOUND, a.detail("ns")),
+        Outcome::ratio("by host, route held, against the same", b.ratio(), BOUND, b.detail("ns")),
+        Outcome::ratio("by host against the same with foldhash", c.ratio(), Target::None, c.detail("ns")),
     ])
 }
 
 fn by_id(catalog: &Catalog, ids: &[TenantId], asked: &[Vec<u32>]) -> Result<Vec<Outcome>> {
     let asked: Vec<Vec<TenantId>> = asked.iter().map(|asked| asked.iter().map(|n| ids[*n as usize]).collect()).collect();
-    let each = |t: usize, look: &dyn Fn(TenantId) -> u64| asked[t].iter().fold(0, |sum: u64, id| sum.wrapping_add(look(*id)));
-    let ours = || round(THREADS, |t| each(t, &|id| catalog.by_id(id).map_or(0, |route| read(&route))));
-    let plain: HashMap<TenantId, Route> = map(catalog, ids, |_, id| id);
-    let peer = || round(THREADS, |t| each(t, &|id| plain.get(&id).map_or(0, read)));
-    let first = interleave(ROUNDS, ours, peer)?;
-    drop(plain);
-    let quick: HashMap<TenantId, Route, foldhash::fast::RandomState> = map(catalog, ids, |_, id| id);
-    let peer = || round(THREADS, |t| each(t, &|id| quick.get(&id).map_or(0, read)));
-    let second = interleave(ROUNDS, ours, peer)?;
+    let asked = &asked;
+    let looked = || round(|t| each(&asked[t], |id| catalog.look(|view| view.by_id(id).map_or(0, |route| read(route)))));
+    let held = || round(|t| each(&asked[t], |id| catalog.by_id(id).map_or(0, |route| read(&route))));
     // What a grant needs beside the route.
     let fenced = || {
-        round(THREADS, |t| {
-            each(t, &|id| {
-                catalog.by_id(id).map_or(0, |route| read(&route).wrapping_add(catalog.fence_of(&route).cast_unsigned()))
-            })
+        round(|t| {
+            let fence = |route: &Route, fence: i64| read(route).wrapping_add(fence.cast_unsigned());
+            each(&asked[t], |id| catalog.look(|view| view.by_id(id).map_or(0, |route| fence(route, view.fence_of(route)))))
         })
     };
-    let third = interleave(ROUNDS, fenced, peer)?;
+    let plain: HashMap<TenantId, Route> = map(catalog, ids, |_, id| id);
+    let peer = || round(|t| each(&asked[t], |id| plain.get(&id).map_or(0, read)));
+    let (a, b) = (interleave(ROUNDS, looked, peer)?, interleave(ROUNDS, held, peer)?);
+    let fenced = interleave(ROUNDS, fenced, peer)?;
+    drop(plain);
+    let quick: HashMap<TenantId, Route, foldhash::fast::RandomState> = map(catalog, ids, |_, id| id);
+    let peer = || round(|t| each(&asked[t], |id| quick.get(&id).map_or(0, read)));
+    let c = interleave(ROUNDS, looked, peer)?;
     Ok(vec![
-        Outcome::ratio("by id against HashMap<TenantId, Route>", first.ratio(), BOUND, first.detail("ns")),
-        Outcome::ratio("by id against the same with foldhash", second.ratio(), Target::None, second.detail("ns")),
-        Outcome::ratio("by id with the fence, against the same with foldhash", third.ratio(), Target::None, third.detail("ns")),
+        Outcome::ratio("by id against HashMap<TenantId, Route>", a.ratio(), BOUND, a.detail("ns")),
+        Outcome::ratio("by id, route held, against the same", b.ratio(), BOUND, b.detail("ns")),
+        Outcome::ratio("by id and its fence, against the same", fenced.ratio(), Target::None, fenced.detail("ns")),
+        Outcome::ratio("by id against the same with foldhash", c.ratio(), Target::None, c.detail("ns")),
     ])
+}
+
+fn each(ids: &[TenantId], look: impl Fn(TenantId) -> u64) -> u64 {
+    ids.iter().fold(0, |sum: u64, id| sum.wrapping_add(look(*id)))
 }
 
 /// From a change in the source to its end in the snapshot: one tenant of a million.
@@ -141,10 +148,10 @@ fn map<K: Eq + Hash, S: BuildHasher + Default>(
 }
 
 /// Runs the threads and answers nanoseconds a lookup.
-fn round(threads: usize, work: impl Fn(usize) -> u64 + Sync) -> Result<f64> {
+fn round(work: impl Fn(usize) -> u64 + Sync) -> Result<f64> {
     let began = Instant::now();
     thread::scope(|scope| {
-        for t in 0..threads {
+        for t in 0..THREADS {
             let work = &work;
             scope.spawn(move || black_box(work(t)));
         }
@@ -218,7 +225,7 @@ fn tenant(n: usize, id: TenantId) -> Result<TenantRow> {
     row.id = id;
     row.name = format!("Customer {n} Limited");
     let digits = id.uuid().as_u128() as u64;
-    if n % 20 == 0 {
+    if n.is_multiple_of(20) {
         row.placement.isolation = Isolation::Schema;
         row.placement.schema = format!("s{digits:016x}").into();
         row.placement.database = "insula_schemas".into();

@@ -35,8 +35,7 @@ struct Outage {
 }
 
 impl<S: Source> Follower<S> {
-    pub(crate) fn new(source: S, shared: Arc<Shared>, options: &Options) -> Self {
-        let writer = Writer::new(Arc::clone(&shared.snapshot));
+    pub(crate) fn new(source: S, shared: Arc<Shared>, writer: Writer, options: &Options) -> Self {
         Self { source: Arc::new(source), shared, writer, poll: options.poll, at: None, outage: None }
     }
 

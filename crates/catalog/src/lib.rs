@@ -5,8 +5,8 @@
 //! ([`FakeSource`]), and the catalog's own schema ([`schema::migrate`]). Not for: writing to the catalog (the control plane does)
 //! or deciding anything (`insula-planner` does).
 //!
-//! Always: a reader takes no lock, allocates nothing and waits for nobody; it sees each tenant as of one revision; and nobody
-//! can hold a database's new fence with a tenant's old placement ([`Catalog::fence_of`]).
+//! Always: a reader takes no lock, allocates nothing and waits for nobody; what it sees in one [`Catalog::look`] is the catalog at
+//! one revision; and nobody is given a database's new fence for a tenant's old placement ([`Catalog::fence_of`]).
 
 mod backoff;
 mod catalog;
@@ -30,5 +30,5 @@ pub use fake::FakeSource;
 pub use postgres::PgSource;
 pub use route::{Route, RouteRef};
 pub use row::{Cell, CellState, Tls};
-pub use snapshot::FENCE_UNKNOWN;
+pub use snapshot::{FENCE_UNKNOWN, View};
 pub use source::Source;

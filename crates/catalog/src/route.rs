@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use insula_core::{Placement, Plan, Slug, TenantId, TenantNo, TenantSettings, TenantState};
 
 use crate::row::DatabaseId;
-use crate::table::Found;
 
 /// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
 #[derive(Clone, Debug)]
@@ -67,9 +66,9 @@ pub(crate) struct Database {
     pub(crate) kid: AtomicI32,
 }
 
-/// A [`Route`] read from the snapshot without a lock, an allocation or a shared counter. It keeps a small part of the snapshot
-/// alive: use it and let it go; to keep the route, clone the [`Arc`] inside ([`RouteRef::arc`]).
-pub struct RouteRef(pub(crate) Found<Route>);
+/// A [`Route`] that the caller holds.
+#[derive(Clone)]
+pub struct RouteRef(pub(crate) Arc<Route>);
 
 impl RouteRef {
     /// The route, to keep.

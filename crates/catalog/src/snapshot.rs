@@ -1,31 +1,32 @@
 //! The catalog as one process knows it: what readers see.
 //!
-//! Always: reads take no lock, allocate nothing, and wait for nobody. The one order between things that readers may rely on:
-//! **a fence is published after every placement that was committed with it or before it.** A reader that takes a fence *first*
-//! and then finds a placement still in force holds a pair that the database will judge rightly; [`Snapshot::fence_of`] does so.
-//! The other way round (a placement first, then a fence that has moved on meanwhile) would present an outdated epoch under a
-//! current fence, which the database takes as "nothing changed since".
+//! Always: a snapshot is the catalog at one revision and never changes, but for the fences in it. Readers take no lock, allocate
+//! nothing and wait for nobody. **A fence is published after every placement that was committed with it or before it**: whoever
+//! takes a fence *first* and then finds a placement still in force holds a pair that the database will judge rightly;
+//! [`View::fence_of`] does so. The other way round (a placement first, then a fence that has moved on meanwhile) would present an
+//! outdated epoch under a current fence, which the database takes as "nothing has changed since".
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use insula_core::{CellName, TenantId};
 
 use crate::host;
-use crate::route::{Database, Route, RouteRef};
+use crate::route::{Database, Route};
 use crate::row::{Cell, DatabaseId};
 use crate::table::{Hash, Table};
 
 /// A fence that no database has: with it the database looks at its own tables, which is always right.
 pub const FENCE_UNKNOWN: i64 = -1;
 
-/// At a million tenants about 250 routes a shard; the arrays take 32 KiB each.
-const ROUTE_SHARDS: u32 = 12;
-const SMALL_SHARDS: u32 = 8;
+/// 4096 shards: about 250 routes in each at a million tenants.
+const ROUTE_BITS: u32 = 6;
+const SMALL_BITS: u32 = 4;
 
 /// A custom host name and whose it is.
 pub(crate) struct Domain {
@@ -33,13 +34,24 @@ pub(crate) struct Domain {
     pub(crate) tenant: TenantId,
 }
 
+/// One version of everything. Cloning copies some hundred pointers.
+#[derive(Clone)]
 pub(crate) struct Snapshot {
+    /// Greater than that of every earlier one of the same catalog.
+    version: u64,
+    /// Names the catalog that this is of: no other has this allocation while this lives.
+    catalog: Arc<Setting>,
     pub(crate) ids: Table<Route>,
     pub(crate) slugs: Table<Route>,
     pub(crate) hosts: Table<Domain>,
     pub(crate) databases: Table<Database>,
-    pub(crate) cells: ArcSwap<BTreeMap<CellName, Arc<Cell>>>,
-    base_domain: Box<str>,
+    pub(crate) cells: Arc<BTreeMap<CellName, Arc<Cell>>>,
+}
+
+/// What all versions share.
+struct Setting {
+    /// The base domain with a dot before it.
+    suffix: Box<str>,
     // Seeded at random, so that nobody can choose slugs that collide.
     hasher: RandomState,
 }
@@ -48,71 +60,160 @@ impl Snapshot {
     /// An empty one. Hosts of the form `SLUG.<base_domain>` lead to tenants by slug.
     pub(crate) fn new(base_domain: &str) -> Self {
         Self {
-            ids: Table::new(ROUTE_SHARDS),
-            slugs: Table::new(ROUTE_SHARDS),
-            hosts: Table::new(SMALL_SHARDS),
-            databases: Table::new(SMALL_SHARDS),
-            cells: ArcSwap::default(),
-            base_domain: base_domain.into(),
-            hasher: RandomState::default(),
+            version: 0,
+            catalog: Arc::new(Setting { suffix: format!(".{base_domain}").into(), hasher: RandomState::default() }),
+            ids: Table::new(ROUTE_BITS),
+            slugs: Table::new(ROUTE_BITS),
+            hosts: Table::new(SMALL_BITS),
+            databases: Table::new(SMALL_BITS),
+            cells: Arc::default(),
         }
     }
 
     #[inline]
     pub(crate) fn hash_id(&self, id: TenantId) -> Hash {
-        self.hasher.hash_one(id.uuid().as_u128())
+        self.catalog.hasher.hash_one(id.uuid().as_u128())
     }
 
     #[inline]
     pub(crate) fn hash_text(&self, text: &str) -> Hash {
-        self.hasher.hash_one(text)
+        self.catalog.hasher.hash_one(text)
     }
 
-    pub(crate) fn hash_database(&self, cell: &str, name: &str) -> Hash {
-        self.hasher.hash_one((cell, name))
-    }
-
-    #[inline]
-    pub(crate) fn by_id(&self, id: TenantId) -> Option<RouteRef> {
-        self.ids.find(self.hash_id(id), |route| route.id == id).map(RouteRef)
+    pub(crate) fn hash_database(&self, id: &DatabaseId) -> Hash {
+        self.catalog.hasher.hash_one((id.cell.as_str(), &*id.name))
     }
 
     #[inline]
-    pub(crate) fn by_slug(&self, slug: &str) -> Option<RouteRef> {
-        self.slugs.find(self.hash_text(slug), |route| route.slug.as_str() == slug).map(RouteRef)
+    pub(crate) fn by_id(&self, id: TenantId) -> Option<&Arc<Route>> {
+        self.ids.find(self.hash_id(id), |route| route.id == id)
     }
 
     #[inline]
-    pub(crate) fn by_host(&self, text: &str) -> Option<RouteRef> {
+    pub(crate) fn by_slug(&self, slug: &str) -> Option<&Arc<Route>> {
+        self.slugs.find(self.hash_text(slug), |route| route.slug.as_str() == slug)
+    }
+
+    #[inline]
+    pub(crate) fn by_host(&self, text: &str) -> Option<&Arc<Route>> {
+        // Most hosts come as they are kept; what is no slug is not found, whatever it holds.
+        let plain = text.strip_suffix(&*self.catalog.suffix).and_then(|label| self.by_slug(label));
+        plain.or_else(|| self.by_odd_host(text))
+    }
+
+    #[cold]
+    fn by_odd_host(&self, text: &str) -> Option<&Arc<Route>> {
         let host = host::normalise(text)?;
-        match host.label_under(&self.base_domain) {
+        match host.label_under(self.catalog.suffix.get(1..)?) {
             Some(slug) => self.by_slug(slug),
-            None => self.by_custom_host(host.as_str()),
+            None => {
+                let host = host.as_str();
+                self.by_id(self.hosts.find(self.hash_text(host), |domain| &*domain.host == host)?.tenant)
+            }
         }
     }
 
-    fn by_custom_host(&self, host: &str) -> Option<RouteRef> {
-        let domain = self.hosts.find(self.hash_text(host), |domain| &*domain.host == host)?;
-        self.by_id(domain.tenant)
+    pub(crate) fn database(&self, id: &DatabaseId) -> Option<&Arc<Database>> {
+        self.databases.find(self.hash_database(id), |database| database.id == *id)
+    }
+}
+
+/// The newest snapshot, as the writer shows it.
+pub(crate) struct Current {
+    newest: ArcSwap<Snapshot>,
+    /// The version of `newest`, or a moment behind it.
+    version: AtomicU64,
+    catalog: Arc<Setting>,
+}
+
+thread_local! {
+    /// The snapshot that this thread read last, so that reading on costs one look at a version number and no shared counter. A
+    /// thread that never reads again keeps its last one alive: what has changed since, twice.
+    static LAST: RefCell<Option<Arc<Snapshot>>> = const { RefCell::new(None) };
+}
+
+impl Current {
+    pub(crate) fn new(snapshot: Snapshot) -> Self {
+        let catalog = Arc::clone(&snapshot.catalog);
+        Self { newest: ArcSwap::from_pointee(snapshot), version: AtomicU64::new(0), catalog }
     }
 
-    pub(crate) fn database(&self, cell: &str, name: &str) -> Option<Arc<Database>> {
-        let is_it = |d: &Database| d.id.cell.as_str() == cell && &*d.id.name == name;
-        self.databases.find(self.hash_database(cell, name), is_it).map(|found| Arc::clone(&found))
+    /// Shows a version of the one writer's; fences that belong to it come after this.
+    pub(crate) fn show(&self, working: &mut Snapshot) {
+        working.version += 1;
+        self.newest.store(Arc::new(working.clone()));
+        self.version.store(working.version, Ordering::Release);
     }
 
-    pub(crate) fn database_by_id(&self, id: &DatabaseId) -> Option<Arc<Database>> {
-        self.database(id.cell.as_str(), &id.name)
+    /// Calls `f` with the newest snapshot.
+    #[inline]
+    pub(crate) fn look<R>(&self, f: impl FnOnce(View<'_>) -> R) -> R {
+        LAST.with(|last| {
+            let version = self.version.load(Ordering::Acquire);
+            if let Ok(last) = last.try_borrow()
+                && let Some(snapshot) = &*last
+                && snapshot.version >= version
+                && Arc::ptr_eq(&snapshot.catalog, &self.catalog)
+            {
+                return f(View { snapshot, current: self });
+            }
+            let snapshot = self.newest.load_full();
+            // Not while an outer look holds the old one.
+            if let Ok(mut last) = last.try_borrow_mut() {
+                *last = Some(Arc::clone(&snapshot));
+            }
+            f(View { snapshot: &snapshot, current: self })
+        })
+    }
+}
+
+/// The catalog at one revision, for the length of a closure ([`crate::Catalog::look`]).
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    current: &'a Current,
+}
+
+impl<'a> View<'a> {
+    /// The tenant of a `Host` header or an authority.
+    #[must_use]
+    #[inline]
+    pub fn by_host(self, host: &str) -> Option<&'a Arc<Route>> {
+        self.snapshot.by_host(host)
+    }
+
+    /// The tenant of a slug.
+    #[must_use]
+    #[inline]
+    pub fn by_slug(self, slug: &str) -> Option<&'a Arc<Route>> {
+        self.snapshot.by_slug(slug)
+    }
+
+    /// The tenant of an id.
+    #[must_use]
+    #[inline]
+    pub fn by_id(self, id: TenantId) -> Option<&'a Arc<Route>> {
+        self.snapshot.by_id(id)
+    }
+
+    /// A cell.
+    #[must_use]
+    pub fn cell(self, name: &CellName) -> Option<&'a Arc<Cell>> {
+        self.snapshot.cells.get(name)
     }
 
     /// The fence to put in a grant for `route`, however long ago it was read: the database's fence if the tenant still stands
     /// as `route` says, [`FENCE_UNKNOWN`] otherwise.
-    pub(crate) fn fence_of(&self, route: &Route) -> i64 {
+    #[must_use]
+    pub fn fence_of(self, route: &Route) -> i64 {
         let fence = route.home.fence.load(Ordering::Acquire);
-        // Only now: the placements of that fence were published before it.
-        match self.by_id(route.id) {
-            Some(current) if current.same_standing(route) => fence,
-            _ => FENCE_UNKNOWN,
-        }
+        // Only now: the placements of that fence were shown before it.
+        let stands = |snapshot: &Snapshot| snapshot.by_id(route.id).is_some_and(|now| now.same_standing(route));
+        let stands = if self.current.version.load(Ordering::Acquire) == self.snapshot.version {
+            stands(self.snapshot)
+        } else {
+            stands(&self.current.newest.load())
+        };
+        if stands { fence } else { FENCE_UNKNOWN }
     }
 }

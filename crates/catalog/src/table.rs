@@ -1,18 +1,13 @@
-//! A hash table for many readers and one writer.
+//! A hash table of which many versions share what is the same.
 //!
-//! An array of shards, each an immutable open-addressing table behind an [`ArcSwap`]: a reader takes the shard and probes it;
-//! the writer replaces the shards that change. Reads are wait-free and allocate nothing; a change copies one shard (a few
-//! hundred slots of 16 bytes at a million entries), never the table.
-//!
-//! Always: there is one writer at a time (the follower owns the `&mut`). A reader sees each key before or after a change, and
-//! two keys of different shards may be seen on different sides of it.
+//! Two levels of arrays of pointers lead to shards, each an open-addressing table of pointers. A version never changes once it
+//! is shared: the writer edits a copy, which costs the shards that change (a few hundred slots of 16 bytes at a million
+//! entries) and the pointers above them. A look-up is two steps through small, hot arrays, one into the shard and one to the
+//! item; the item's own key is compared, as hashes may collide.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, Guard};
-
-/// A hash, of which the high bits choose the slot and the low ones the shard.
+/// A hash, of which the high half chooses the slot and the low bits the shard.
 pub(crate) type Hash = u64;
 
 /// What a change does to one key.
@@ -24,63 +19,79 @@ pub(crate) enum Edit<T> {
 }
 
 pub(crate) struct Table<T> {
-    shards: Box<[ArcSwap<Shard<T>>]>,
+    groups: Box<[Arc<[Shard<T>]>]>,
+    bits: u32,
 }
 
-struct Shard<T> {
-    slots: Box<[Slot<T>]>,
-}
+/// About two thirds full: two probes to a hit, mostly within a cache line.
+type Shard<T> = Arc<[Slot<T>]>;
 
 struct Slot<T> {
     hash: Hash,
     item: Option<Arc<T>>,
 }
 
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Self {
+        Self { groups: self.groups.clone(), bits: self.bits }
+    }
+}
+
 impl<T> Table<T> {
-    /// A table of 2^`bits` shards.
+    /// An empty table of 2^`bits` groups of 2^`bits` shards.
     pub(crate) fn new(bits: u32) -> Self {
-        let empty = Arc::new(Shard { slots: Box::new([]) });
-        Self { shards: (0..1usize << bits).map(|_| ArcSwap::new(Arc::clone(&empty))).collect() }
+        let empty: Shard<T> = Arc::new([]);
+        let group: Arc<[Shard<T>]> = (0..1usize << bits).map(|_| Arc::clone(&empty)).collect();
+        Self { groups: (0..1usize << bits).map(|_| Arc::clone(&group)).collect(), bits }
     }
 
-    fn shard_of(&self, hash: Hash) -> usize {
-        // The mask makes the cast harmless.
-        hash as usize & (self.shards.len() - 1)
+    /// Group, and shard in it.
+    #[inline]
+    fn place(&self, hash: Hash) -> (usize, usize) {
+        // The mask makes the casts harmless.
+        let mask = self.groups.len() - 1;
+        ((hash >> self.bits) as usize & mask, hash as usize & mask)
     }
 
     /// The item of this hash for which `is_it` holds.
     #[inline]
-    pub(crate) fn find(&self, hash: Hash, is_it: impl Fn(&T) -> bool) -> Option<Found<T>> {
-        let shard = self.shards[self.shard_of(hash)].load();
-        let at = shard.find(hash, is_it)?;
-        Some(Found { shard, at })
+    pub(crate) fn find(&self, hash: Hash, is_it: impl Fn(&T) -> bool) -> Option<&Arc<T>> {
+        let (group, shard) = self.place(hash);
+        let slots = &self.groups[group][shard];
+        let n = slots.len();
+        if n == 0 {
+            return None;
+        }
+        let mut at = start(hash, n);
+        // Ends at an empty slot, of which there is always one.
+        while let Some(item) = &slots[at].item {
+            if slots[at].hash == hash && is_it(item) {
+                return Some(item);
+            }
+            at = if at + 1 == n { 0 } else { at + 1 };
+        }
+        None
     }
 
-    /// Carries out the edits; `same` says whether two items have the same key. Each shard is replaced once.
-    pub(crate) fn edit(&self, mut edits: Vec<(Hash, Edit<T>)>, same: impl Fn(&T, &T) -> bool) {
+    /// Carries out the edits; `same` says whether two items have the same key. Each shard is made anew once.
+    pub(crate) fn edit(&mut self, mut edits: Vec<(Hash, Edit<T>)>, same: impl Fn(&T, &T) -> bool) {
         // Stable: edits of one key keep their order.
-        edits.sort_by_key(|(hash, _)| self.shard_of(*hash));
+        edits.sort_by_key(|(hash, _)| self.place(*hash));
         let mut edits = edits.into_iter().peekable();
         while let Some((hash, first)) = edits.next() {
-            let shard = self.shard_of(hash);
-            let mut items = self.shards[shard].load().items();
+            let (group, shard) = self.place(hash);
+            let mut items = items(&self.groups[group][shard]);
             edit_items(&mut items, hash, first, &same);
-            while let Some((hash, edit)) = edits.next_if(|(hash, _)| self.shard_of(*hash) == shard) {
+            while let Some((hash, edit)) = edits.next_if(|(hash, _)| self.place(*hash) == (group, shard)) {
                 edit_items(&mut items, hash, edit, &same);
             }
-            self.shards[shard].store(Arc::new(Shard::of(items)));
+            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items);
         }
     }
 
     /// Every item, shard by shard.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(&Arc<T>)) {
-        for shard in &self.shards {
-            for slot in &shard.load().slots {
-                if let Some(item) = &slot.item {
-                    f(item);
-                }
-            }
-        }
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.groups.iter().flat_map(|group| group.iter()).flat_map(|shard| shard.iter()).filter_map(|slot| slot.item.as_ref())
     }
 }
 
@@ -94,64 +105,27 @@ fn edit_items<T>(items: &mut Vec<(Hash, Arc<T>)>, hash: Hash, edit: Edit<T>, sam
     }
 }
 
-impl<T> Shard<T> {
-    /// Two thirds full: about two probes to a hit, within a cache line or two.
-    fn of(items: Vec<(Hash, Arc<T>)>) -> Self {
-        let n = items.len() + items.len() / 2 + usize::from(!items.is_empty());
-        let mut slots: Box<[Slot<T>]> = (0..n).map(|_| Slot { hash: 0, item: None }).collect();
-        for (hash, item) in items {
-            let mut at = start(hash, n);
-            while slots[at].item.is_some() {
-                at = if at + 1 == n { 0 } else { at + 1 };
-            }
-            slots[at] = Slot { hash, item: Some(item) };
-        }
-        Self { slots }
-    }
+fn items<T>(shard: &[Slot<T>]) -> Vec<(Hash, Arc<T>)> {
+    shard.iter().filter_map(|slot| Some((slot.hash, Arc::clone(slot.item.as_ref()?)))).collect()
+}
 
-    fn items(&self) -> Vec<(Hash, Arc<T>)> {
-        self.slots.iter().filter_map(|slot| Some((slot.hash, slot.item.clone()?))).collect()
-    }
-
-    #[inline]
-    fn find(&self, hash: Hash, is_it: impl Fn(&T) -> bool) -> Option<usize> {
-        let n = self.slots.len();
-        if n == 0 {
-            return None;
-        }
+fn shard_of<T>(items: Vec<(Hash, Arc<T>)>) -> Shard<T> {
+    let n = items.len() + items.len() / 2 + usize::from(!items.is_empty());
+    let mut slots: Vec<Slot<T>> = (0..n).map(|_| Slot { hash: 0, item: None }).collect();
+    for (hash, item) in items {
         let mut at = start(hash, n);
-        // Ends at an empty slot, of which there is always one.
-        while let Some(item) = &self.slots[at].item {
-            if self.slots[at].hash == hash && is_it(item) {
-                return Some(at);
-            }
+        while slots[at].item.is_some() {
             at = if at + 1 == n { 0 } else { at + 1 };
         }
-        None
+        slots[at] = Slot { hash, item: Some(item) };
     }
+    slots.into()
 }
 
 /// Where the search for a hash begins: its high half scaled to `n` (Lemire, "Fast random integer generation in an interval", 2019).
 #[inline]
 fn start(hash: Hash, n: usize) -> usize {
     (((hash >> 32) * n as u64) >> 32) as usize
-}
-
-/// An item, and the shard that it was found in.
-pub(crate) struct Found<T> {
-    shard: Guard<Arc<Shard<T>>>,
-    at: usize,
-}
-
-impl<T> Deref for Found<T> {
-    type Target = Arc<T>;
-    #[inline]
-    fn deref(&self) -> &Arc<T> {
-        match &self.shard.slots[self.at].item {
-            Some(item) => item,
-            None => unreachable!("a slot that was found is not empty, and shards do not change"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -170,7 +144,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_table_is_a_map(batches in proptest::collection::vec(proptest::collection::vec((0u16..200, any::<Option<u32>>()), 0..40), 0..20)) {
-            let table = Table::<(u16, u32)>::new(2);
+            let mut table = Table::<(u16, u32)>::new(2);
+            let mut versions = Vec::new();
             let mut model = HashMap::<u16, Arc<(u16, u32)>>::new();
             for batch in batches {
                 let mut edits = Vec::new();
@@ -188,9 +163,13 @@ mod tests {
                     let found = table.find(hash(key), |item| item.0 == key).map(|f| f.1);
                     prop_assert_eq!(found, model.get(&key).map(|item| item.1));
                 }
-                let mut n = 0;
-                table.for_each(|_| n += 1);
-                prop_assert_eq!(n, model.len());
+                prop_assert_eq!(table.iter().count(), model.len());
+                versions.push((table.clone(), model.clone()));
+            }
+            // Earlier versions are as they were.
+            for (table, model) in versions {
+                prop_assert_eq!(table.iter().count(), model.len());
+                prop_assert!(table.iter().all(|item| model.get(&item.0).is_some_and(|known| Arc::ptr_eq(known, item))));
             }
         }
     }

@@ -1,9 +1,8 @@
-//! The one writer of a snapshot: turns rows into what readers see, in an order that is safe for them.
+//! The one writer of a snapshot: turns rows into what readers see.
 //!
-//! Always, within one batch: plans, cells and databases appear before the tenants that need them, and leave after them; fences
-//! move last (see [`crate::snapshot`]).
+//! Always: a batch is shown whole, and the fences in it move after that (see [`crate::snapshot`]).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
@@ -14,11 +13,13 @@ use crate::host;
 use crate::plans::Plans;
 use crate::route::{Database, Route};
 use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
-use crate::snapshot::{Domain, FENCE_UNKNOWN, Snapshot};
+use crate::snapshot::{Current, Domain, FENCE_UNKNOWN, Snapshot};
 use crate::table::Edit;
 
 pub(crate) struct Writer {
-    snapshot: Arc<Snapshot>,
+    current: Arc<Current>,
+    /// The next version; readers do not see it before it is shown.
+    snapshot: Snapshot,
     plans: Plans,
     /// Plans that tenants have and that could not be read.
     missing: HashSet<PlanName>,
@@ -53,8 +54,10 @@ pub(crate) struct Load {
 }
 
 impl Writer {
-    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+    /// A writer that begins with `snapshot` and shows its versions in `current`.
+    pub(crate) fn new(current: Arc<Current>, snapshot: Snapshot) -> Self {
         Self {
+            current,
             snapshot,
             plans: Plans::default(),
             missing: HashSet::new(),
@@ -96,17 +99,11 @@ impl Writer {
     /// Shows a full load: what it did not hold is gone.
     pub(crate) fn finish(&mut self, mut load: Load) {
         let batch = &mut load.batch;
-        self.snapshot.ids.for_each(|route| {
-            if !load.tenants.contains(&route.id) {
-                batch.routes_gone.push(route.id);
-            }
-        });
-        self.snapshot.databases.for_each(|database| {
-            if !load.databases.contains(&database.id) {
-                batch.databases_gone.push(Arc::clone(database));
-            }
-        });
-        batch.cells_gone = self.snapshot.cells.load().keys().filter(|name| !load.cells.contains(*name)).cloned().collect();
+        let tenants = self.snapshot.ids.iter().map(|route| route.id);
+        batch.routes_gone.extend(tenants.filter(|id| !load.tenants.contains(id)));
+        let databases = self.snapshot.databases.iter().filter(|database| !load.databases.contains(&database.id));
+        batch.databases_gone = databases.cloned().collect();
+        batch.cells_gone = self.snapshot.cells.keys().filter(|name| !load.cells.contains(*name)).cloned().collect();
         self.publish(load.batch);
         self.plans.retain(|name| load.plans.contains(name));
         self.missing.clear();
@@ -137,21 +134,21 @@ impl Writer {
                 None => batch.routes_gone.push(id),
             }
         }
-        batch.databases_gone = databases_gone.iter().filter_map(|id| self.snapshot.database_by_id(id)).collect();
+        batch.databases_gone = databases_gone.iter().filter_map(|id| self.snapshot.database(id)).cloned().collect();
         self.publish(batch);
         enough
     }
 
-    /// A new database appears at once, as nobody lives there yet; one that is known gets its fence with the batch.
-    fn database(&self, row: DatabaseRow, batch: &mut Batch) {
-        match self.snapshot.database_by_id(&row.id) {
-            Some(known) => batch.fences.push((known, row)),
+    /// A new database has its fence from the start, as nobody lives there yet; one that is known gets it after the batch.
+    fn database(&mut self, row: DatabaseRow, batch: &mut Batch) {
+        match self.snapshot.database(&row.id) {
+            Some(known) => batch.fences.push((Arc::clone(known), row)),
             None => drop(self.new_database(row)),
         }
     }
 
-    fn new_database(&self, row: DatabaseRow) -> Arc<Database> {
-        let hash = self.snapshot.hash_database(row.id.cell.as_str(), &row.id.name);
+    fn new_database(&mut self, row: DatabaseRow) -> Arc<Database> {
+        let hash = self.snapshot.hash_database(&row.id);
         let new = Arc::new(Database { id: row.id, fence: AtomicI64::new(row.fence), kid: AtomicI32::new(row.kid) });
         self.snapshot.databases.edit(vec![(hash, Edit::Put(Arc::clone(&new)))], |a, b| a.id == b.id);
         new
@@ -168,7 +165,7 @@ impl Writer {
             batch.hosts.push((id, hosts));
         }
         let known = self.snapshot.by_id(id);
-        if known.is_none_or(|known| *known != route) {
+        if known.is_none_or(|known| **known != route) {
             batch.routes.push(Arc::new(route));
         }
     }
@@ -183,8 +180,8 @@ impl Writer {
         };
         let Placement { cell, database, schema, isolation, epoch, state } = row.placement;
         let id = DatabaseId { cell, name: database };
-        let home = match self.snapshot.database_by_id(&id) {
-            Some(home) => home,
+        let home = match self.snapshot.database(&id) {
+            Some(home) => Arc::clone(home),
             None => self.new_database(DatabaseRow { id, fence: FENCE_UNKNOWN, kid: 1 }),
         };
         let schema = if *schema == *self.app_schema { Arc::clone(&self.app_schema) } else { schema };
@@ -216,58 +213,50 @@ impl Writer {
     }
 
     fn publish(&mut self, batch: Batch) {
-        self.publish_plans(&batch.became);
-        let mut cells = BTreeMap::clone(&self.snapshot.cells.load());
-        if !batch.cells.is_empty() {
+        self.edit_plans(&batch.became);
+        self.edit_routes(batch.routes, &batch.routes_gone);
+        self.edit_hosts(batch.hosts, &batch.routes_gone);
+        if !batch.cells.is_empty() || !batch.cells_gone.is_empty() {
+            let cells = Arc::make_mut(&mut self.snapshot.cells);
             cells.extend(batch.cells.into_iter().map(|cell| (cell.name.clone(), cell)));
-            self.snapshot.cells.store(Arc::new(cells.clone()));
-        }
-        self.publish_routes(batch.routes, &batch.routes_gone);
-        self.publish_hosts(batch.hosts, &batch.routes_gone);
-        if !batch.cells_gone.is_empty() {
             cells.retain(|name, _| !batch.cells_gone.contains(name));
-            self.snapshot.cells.store(Arc::new(cells));
         }
-        let gone = batch
-            .databases_gone
-            .into_iter()
-            .map(|database| (self.snapshot.hash_database(database.id.cell.as_str(), &database.id.name), Edit::Remove(database)));
-        self.snapshot.databases.edit(gone.collect(), |a, b| a.id == b.id);
-        // Last of all, and after everything above: whoever sees one of these fences sees the placements, too.
+        let gone = batch.databases_gone.into_iter();
+        let gone = gone.map(|database| (self.snapshot.hash_database(&database.id), Edit::Remove(database))).collect();
+        self.snapshot.databases.edit(gone, |a, b| a.id == b.id);
+        self.current.show(&mut self.snapshot);
+        // Only after that: whoever sees one of these fences finds the placements that came with it.
         for (database, row) in batch.fences {
             database.kid.store(row.kid, Ordering::Release);
             database.fence.store(row.fence, Ordering::Release);
         }
     }
 
-    fn publish_plans(&self, became: &[(Arc<Plan>, Arc<Plan>)]) {
+    fn edit_plans(&mut self, became: &[(Arc<Plan>, Arc<Plan>)]) {
         if became.is_empty() {
             return;
         }
-        let mut routes = Vec::new();
-        self.snapshot.ids.for_each(|route| {
-            if let Some((_, new)) = became.iter().find(|(old, _)| Arc::ptr_eq(old, &route.plan)) {
-                routes.push(Arc::new(Route { plan: Arc::clone(new), ..Route::clone(route) }));
-            }
-        });
-        self.publish_routes(routes, &[]);
+        let became = |plan| became.iter().find(|(old, _)| Arc::ptr_eq(old, plan)).map(|(_, new)| Arc::clone(new));
+        let ids = self.snapshot.ids.iter();
+        let routes = ids.filter_map(|route| Some(Arc::new(Route { plan: became(&route.plan)?, ..Route::clone(route) })));
+        self.edit_routes(routes.collect(), &[]);
     }
 
-    fn publish_routes(&self, routes: Vec<Arc<Route>>, gone: &[TenantId]) {
-        let snapshot = &*self.snapshot;
+    fn edit_routes(&mut self, routes: Vec<Arc<Route>>, gone: &[TenantId]) {
+        let snapshot = &mut self.snapshot;
         let mut ids = Vec::with_capacity(routes.len());
         let mut slugs = Vec::with_capacity(routes.len());
         for id in gone {
             if let Some(old) = snapshot.by_id(*id) {
-                ids.push((snapshot.hash_id(*id), Edit::Remove(old.arc())));
-                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(old.arc())));
+                ids.push((snapshot.hash_id(*id), Edit::Remove(Arc::clone(old))));
+                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(Arc::clone(old))));
             }
         }
         for route in routes {
             if let Some(old) = snapshot.by_id(route.id)
                 && old.slug != route.slug
             {
-                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(old.arc())));
+                slugs.push((snapshot.hash_text(old.slug.as_str()), Edit::Remove(Arc::clone(old))));
             }
             ids.push((snapshot.hash_id(route.id), Edit::Put(Arc::clone(&route))));
             slugs.push((snapshot.hash_text(route.slug.as_str()), Edit::Put(route)));
@@ -276,8 +265,8 @@ impl Writer {
         snapshot.slugs.edit(slugs, |a, b| a.slug == b.slug);
     }
 
-    fn publish_hosts(&mut self, hosts: Vec<(TenantId, Box<[Box<str>]>)>, gone: &[TenantId]) {
-        let snapshot = &*self.snapshot;
+    fn edit_hosts(&mut self, hosts: Vec<(TenantId, Box<[Box<str>]>)>, gone: &[TenantId]) {
+        let snapshot = &mut self.snapshot;
         let mut edits = Vec::new();
         let gone = gone.iter().map(|id| (*id, Box::<[Box<str>]>::default()));
         for (tenant, new) in hosts.into_iter().chain(gone) {
@@ -286,7 +275,7 @@ impl Writer {
                 let hash = snapshot.hash_text(host);
                 // It may be another tenant's by now.
                 if let Some(domain) = snapshot.hosts.find(hash, |d| d.host == *host && d.tenant == tenant) {
-                    edits.push((hash, Edit::Remove(Arc::clone(&domain))));
+                    edits.push((hash, Edit::Remove(Arc::clone(domain))));
                 }
             }
             for host in &new {

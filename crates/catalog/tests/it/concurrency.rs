@@ -73,6 +73,11 @@ fn read(catalog: &Catalog, seed: i64, stop: &AtomicBool, reads: &AtomicU64) {
         // Whatever changed this tenant up to `fence` is seen: the next change of the same tenant has a greater number.
         let newest_due = newest_change(no, fence);
         assert!(by_id.placement.epoch >= newest_due, "fence {fence} was seen before epoch {newest_due} of {slug}");
+        // One look is at one revision, whichever way it goes.
+        catalog.look(|view| {
+            let (a, b) = (view.by_slug(&slug).unwrap(), view.by_id(route.id).unwrap());
+            assert!(Arc::ptr_eq(a, b), "two ways, two routes");
+        });
         // A route that is kept while the world moves on.
         let kept = route.arc();
         let fence = catalog.fence_of(&kept);

@@ -198,3 +198,64 @@ async fn a_warm_database_that_is_claimed_changes_its_name() {
     assert_eq!((catalog.database_fence(&main, "w0123"), catalog.database_fence(&main, "d0123")), (FENCE_UNKNOWN, 4));
     assert_eq!(catalog.freshness(), Freshness::Fresh);
 }
+
+#[tokio::test]
+async fn looks_may_nest_and_each_is_of_its_moment() {
+    let (mut source, mut other) = (FakeSource::new(), FakeSource::new());
+    source.commit(floor()).await;
+    other.commit(floor()).await;
+    let mut acme = tenant("acme", 1);
+    source.commit(vec![put(&acme)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let elsewhere = ready(other, no_polling()).await;
+    assert!(elsewhere.by_id(acme.id).is_none(), "each catalog has its own");
+    catalog.look(|outer| {
+        let before = outer.by_id(acme.id).unwrap();
+        acme.placement.epoch = 2;
+        source.change(|content| {
+            content.put_tenant(acme.clone());
+            content.put_database(fake::database("main", "insula_pool", 2).unwrap());
+        });
+        // The follower runs on this very thread, so it cannot have followed; other threads look as well.
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(elsewhere.by_slug("acme").map(|route| route.id), None);
+                assert_eq!(catalog.by_id(acme.id).unwrap().placement.epoch, 1, "nobody has followed yet");
+            });
+        });
+        assert_eq!(outer.fence_of(before), 1);
+        assert_eq!(catalog.look(|inner| inner.by_id(acme.id).unwrap().placement.epoch), 1);
+        assert!(elsewhere.by_id(acme.id).is_none());
+    });
+    catalog.refresh().await.unwrap();
+    assert_eq!(catalog.by_id(acme.id).unwrap().placement.epoch, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_lasts_keeps_its_revision_and_gets_no_newer_fence() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let mut acme = tenant("acme", 1);
+    source.commit(vec![put(&acme)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    catalog.look(|outer| {
+        acme.placement.epoch = 2;
+        source.change(|content| {
+            content.put_tenant(acme.clone());
+            content.put_database(fake::database("main", "insula_pool", 2).unwrap());
+        });
+        // The follower is at work on the other thread.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while catalog.by_id(acme.id).unwrap().placement.epoch == 1 {
+            assert!(Instant::now() < deadline, "the change is never seen");
+            std::thread::yield_now();
+        }
+        let before = outer.by_id(acme.id).unwrap();
+        assert_eq!((before.placement.epoch, outer.fence_of(before)), (1, FENCE_UNKNOWN));
+        let now = catalog.by_id(acme.id).unwrap();
+        // The fence follows the snapshot at once, or a moment later.
+        while catalog.fence_of(&now) != 2 {
+            assert!(Instant::now() < deadline, "the fence never comes");
+        }
+    });
+}
