@@ -195,13 +195,6 @@ impl Catalog {
         self.look(|view| view.snapshot.database(&id).map_or(FENCE_UNKNOWN, |known| known.fence.load(Ordering::Acquire)))
     }
 
-    /// [`Catalog::database_fence`].
-    #[must_use]
-    #[deprecated(note = "a grant takes `fence_of(&route)`: see there why")]
-    pub fn fence(&self, cell: &CellName, database: &str) -> i64 {
-        self.database_fence(cell, database)
-    }
-
     /// Time since the last successful contact with the source; since the start when there was none yet.
     #[must_use]
     pub fn age(&self) -> Duration {
