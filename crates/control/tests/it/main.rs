@@ -1,4 +1,11 @@
-//! The control plane against real servers: provisioning with everything that can go wrong, and what is left after it.
+//! The control plane against real servers: provisioning with everything that can go wrong, and what is left after it; and
+//! the REST API over it.
 
 mod house;
 mod provision;
+mod rest_authorization;
+mod rest_house;
+mod rest_idempotency;
+mod rest_input;
+mod rest_plans;
+mod rest_tenants;
