@@ -19,6 +19,7 @@ use super::idempotency::key_of;
 use super::input::{IfMatch, Json, Path, Query};
 use super::{Refused, wire};
 use crate::auth::Caller;
+use crate::error::Error;
 use crate::handle::Control;
 use crate::model::{self, OperationState, PageRequest, TenantFilter};
 
@@ -102,7 +103,12 @@ pub(super) async fn update_tenant(
     // Whoever changes it between this reading and the writing is noticed by the version.
     let expected = expected.or(Some(now.version));
     let id = now.id.to_string();
-    let tenant = wire::tenant(control.update_tenant(&caller.name, &id, merged(now, change), expected).await?);
+    let changed = control.update_tenant(&caller.name, &id, merged(now, change), expected).await;
+    let tenant = wire::tenant(changed.map_err(|error| match error {
+        // The path was found; it is the body that names nothing.
+        Error::NotFound { what: "plan", .. } => Failure::field("plan", error.public()),
+        error => error.into(),
+    })?);
     versioned(&tenant, tenant.version)
 }
 

@@ -29,7 +29,7 @@ impl TimeKey {
 }
 
 fn bad_cursor() -> Error {
-    Error::invalid("after", "pass `next` of the page before, unchanged")
+    Error::invalid("cursor", "pass `next` of the page before, unchanged")
 }
 
 impl PageRequest {

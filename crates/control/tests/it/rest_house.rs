@@ -1,6 +1,5 @@
 //! A control plane that runs as it does in life: one for all tests, on a runtime of its own, spoken to over HTTP.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use insula_api::key::Scope;
@@ -86,8 +85,6 @@ impl House {
 
     /// A request without a key.
     pub(crate) fn bare(&self, method: &str, path: &str) -> RequestBuilder {
-        static CLIENT: OnceLock<()> = OnceLock::new();
-        CLIENT.get_or_init(|| ());
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         // A client of its own for each: connections belong to the runtime of one test.
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(90)).build().expect("a client");
