@@ -33,11 +33,13 @@ fn files(way: Way) -> Vec<&'static str> {
         include_str!("../sql/030_bind_common.sql"),
         include_str!("../sql/040_number.sql"),
         include_str!("../sql/050_table.sql"),
+        include_str!("../sql/060_search.sql"),
         include_str!("../sql/070_lint.sql"),
-        include_str!("../sql/071_lint_all.sql"),
+        include_str!("../sql/071_lint_code.sql"),
+        include_str!("../sql/072_lint_privileges.sql"),
     ]);
     if way == Way::Setting {
-        files.push(include_str!("../sql/090_harden.sql"));
+        files.extend([include_str!("../sql/061_search_server.sql"), include_str!("../sql/090_harden.sql")]);
     }
     files.push(include_str!("../sql/091_privileges.sql"));
     files

@@ -3,8 +3,10 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod install;
+mod lint;
 mod login;
 mod pool;
+mod search;
 mod table;
 
 use insula_core::{Grant, GrantKey, TenantNo};
