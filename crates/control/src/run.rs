@@ -98,12 +98,12 @@ async fn reconcile_round(
 ) -> Result<(), Error> {
     let cells = store::cells::all(&mut *control.catalog_pool().acquire().await?).await?;
     let mut all = true;
-    // Every cell once per process (an upgrade brings a new kit), and each that is new.
-    for cell in cells.iter().filter(|c| !c.dedicated && matches!(c.state, CellState::Ready | CellState::Draining)) {
-        if prepared.contains(&cell.name) && cell.kit_way.is_some() {
-            continue;
-        }
-        match cell_prepare::prepare(control, cell).await {
+    // Every cell once per process (an upgrade brings a new kit), and each that is new; all at the same time.
+    let due = cells.iter().filter(|c| !c.dedicated && matches!(c.state, CellState::Ready | CellState::Draining));
+    let due = due.filter(|c| !(prepared.contains(&c.name) && c.kit_way.is_some()));
+    let work = due.map(async |cell| (cell, cell_prepare::prepare(control, cell).await));
+    for (cell, outcome) in futures_util::future::join_all(work).await {
+        match outcome {
             Ok(()) => {
                 tracing::info!(cell = %cell.name, "cell prepared");
                 prepared.insert(cell.name.clone());

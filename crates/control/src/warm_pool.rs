@@ -25,6 +25,10 @@ pub(crate) async fn reconcile(control: &Control) -> Result<(), Error> {
 
 async fn reconcile_cell(control: &Control, cell: &Cell) -> Result<(), Error> {
     let version = control.bundle().await?.version();
+    if version == 0 {
+        // Before there is an application, whatever is made would be thrown away with its first bundle.
+        return Ok(());
+    }
     let mut conn = control.catalog_pool().acquire().await?;
     // One process at a time makes them in a cell; the others look again later.
     let mut turn = control.catalog_pool().begin().await?;

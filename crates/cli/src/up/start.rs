@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use insula_api::Client;
 use insula_api::bundle::Bundle;
+use insula_api::operation::OperationState;
 use insula_cluster::Binaries;
 use insula_core::{CellName, Kind};
 use tokio::task::JoinHandle;
@@ -81,7 +82,7 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
     };
     let control = async {
         start_control(house, &catalog, &named).await?;
-        client.put_bundle(&bundle, true).await.map_err(|e| api_error(&e))?;
+        apply(&client, &bundle).await?;
         // Every cell is prepared when it says so.
         house.control_ready().await?;
         screen.done("control plane");
@@ -190,6 +191,24 @@ async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]
     let path = house.folder.run("control.json");
     write_secret(&path, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
     house.start_control(&path, admin).await
+}
+
+/// Hands the bundle in, and waits until pools, templates and tenants have it. Databases are pre-made for later tenants after
+/// that: nobody waits for them.
+async fn apply(client: &Client, bundle: &Bundle) -> Result<(), Error> {
+    let mut under_way = client.put_bundle(bundle, false).await.map_err(|e| api_error(&e))?.operation;
+    while let Some(operation) = under_way {
+        match (operation.state, operation.step.as_str()) {
+            (OperationState::Failed, _) => {
+                let why = operation.error.map(|e| e.detail).unwrap_or_default();
+                return Err(Error::new(Kind::Invalid, format!("the application's bundle cannot be applied: {why}"), ""));
+            }
+            (OperationState::Done, _) | (_, "warm") => return Ok(()),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+        under_way = Some(client.operation(operation.id).await.map_err(|e| api_error(&e))?);
+    }
+    Ok(())
 }
 
 /// What the application says that its tenants need.

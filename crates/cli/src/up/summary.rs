@@ -14,11 +14,12 @@ pub(crate) fn text(house: &House, demo: &[DemoTenant], seconds: f64) -> String {
         house.folder.root().join("admin.key").display()
     ));
     text.push_str(&format!("  logs      {}\n\n", house.folder.root().join("logs").display()));
+    // The longest name, and what stands around each.
     let width = demo.iter().map(|t| t.slug.len()).max().unwrap_or(0) + 18 + port.to_string().len();
     for DemoTenant { slug, isolation, plan, email, password, .. } in demo {
         let url = format!("http://{slug}.localhost:{port}");
         let password = password.as_deref().unwrap_or("(not known: its first start was cut short)");
-        text.push_str(&format!("  {url:width$}  {isolation:<8}  {plan:<8}  {email}  {password}\n"));
+        text.push_str(&format!("  {url:width$}  {:<8}  {plan:<8}  {email}  {password}\n", isolation.as_str()));
     }
     if let Some(first) = demo.first() {
         text.push('\n');
