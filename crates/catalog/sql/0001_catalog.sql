@@ -250,10 +250,11 @@ CREATE TABLE catalog.webhook (
 
 -- The change feed. `kind` and `id` name what changed; a reader looks for itself at what it is now.
 CREATE TABLE catalog.change (
-    rev         bigint PRIMARY KEY,
+    rev         bigint NOT NULL,                       -- one for all that a transaction changed
     kind        text NOT NULL CHECK (kind IN ('tenant', 'domain', 'plan', 'cell', 'database', 'placement')),
     id          text NOT NULL,                         -- tenant id (tenant, domain, placement), plan, cell, or cell/database
-    at          timestamptz NOT NULL DEFAULT clock_timestamp()
+    at          timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (rev, kind, id)
 );
 -- Every change above `oldest` is still in the feed; a reader that has seen less loads everything anew.
 CREATE TABLE catalog.revision (one boolean PRIMARY KEY DEFAULT true CHECK (one), rev bigint NOT NULL, oldest bigint NOT NULL DEFAULT 0);
@@ -271,17 +272,19 @@ $$;
 -- Deferred to the commit, so that the revision's row is locked for the length of a commit and no longer; the lock makes
 -- revisions appear in their order. A reader that has seen N will never see something at or below N later.
 -- A row that changes its name (a warm database at its claim, a domain given to another tenant) is a change of both names.
+-- The first row of a transaction takes its revision and notifies; the others find it in a setting that ends with the transaction.
 CREATE FUNCTION catalog.feed() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE r bigint; whom text; before text;
+DECLARE r bigint := NULLIF(current_setting('insula.feed_rev', true), ''); whom text; before text;
 BEGIN
     IF TG_OP <> 'INSERT' THEN before := catalog.feed_id(TG_ARGV[0], to_jsonb(OLD)); END IF;
     IF TG_OP <> 'DELETE' THEN whom := catalog.feed_id(TG_ARGV[0], to_jsonb(NEW)); END IF;
-    FOR whom IN SELECT DISTINCT x FROM unnest(ARRAY[before, whom]) x WHERE x IS NOT NULL LOOP
+    IF r IS NULL THEN
         UPDATE catalog.revision SET rev = rev + 1 RETURNING rev INTO r;
-        INSERT INTO catalog.change (rev, kind, id) VALUES (r, TG_ARGV[0], whom);
-    END LOOP;
-    -- Without a payload, so that Postgres sends one for a transaction, however many rows it changed.
-    PERFORM pg_notify('insula_change', '');
+        PERFORM set_config('insula.feed_rev', r::text, true), pg_notify('insula_change', '');
+    END IF;
+    INSERT INTO catalog.change (rev, kind, id)
+    SELECT r, TG_ARGV[0], x FROM unnest(ARRAY[before, whom]) x WHERE x IS NOT NULL
+    ON CONFLICT DO NOTHING;
     RETURN NULL;
 END $$;
 

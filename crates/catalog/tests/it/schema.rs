@@ -89,3 +89,27 @@ async fn a_database_without_a_catalog_says_what_to_do() {
     assert!(matches!(error, Error::Absent), "{error}");
     assert!(matches!(PgSource::connect("not a url"), Err(Error::Url)));
 }
+
+#[tokio::test]
+async fn a_transaction_is_one_revision_and_a_failed_one_is_none() {
+    let (_, pool) = empty().await;
+    schema::migrate(&pool, None).await.unwrap();
+    let feed = async || -> (i64, i64) {
+        sqlx::query_as("SELECT rev, (SELECT count(*) FROM catalog.change) FROM catalog.revision").fetch_one(&pool).await.unwrap()
+    };
+    let (rev, changes) = feed().await;
+    let mut conn = pool.acquire().await.unwrap();
+    for (sql, revs, more) in [
+        ("UPDATE catalog.plan SET version = version + 1", 1, 4),
+        ("BEGIN; UPDATE catalog.plan SET version = version + 1; ROLLBACK", 0, 0),
+        ("BEGIN; UPDATE catalog.plan SET version = 1; SAVEPOINT s; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO s; COMMIT", 1, 4),
+        ("BEGIN; UPDATE catalog.plan SET version = 2; UPDATE catalog.plan SET version = 3; COMMIT", 1, 4),
+        ("UPDATE catalog.plan SET version = 4 WHERE name = 'gold'", 1, 1),
+    ] {
+        let before = feed().await;
+        sqlx::raw_sql(sql).execute(&mut *conn).await.unwrap();
+        let after = feed().await;
+        assert_eq!((after.0 - before.0, after.1 - before.1), (revs, more), "{sql}");
+    }
+    assert!(feed().await > (rev, changes));
+}
