@@ -46,9 +46,16 @@ pub async fn create_login(
         format!("SET LOCAL client_min_messages = 'warning'; CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER_ROLE}"),
     )
     .await?;
+    one_at_a_time(&mut tx).await?;
     use_schema(&mut tx, role, schema).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Rights on the kit's own schema and functions stand in one catalog row each, and Postgres refuses whoever changes a row that
+/// another changes at the same moment ("tuple concurrently updated"). Until the transaction ends.
+async fn one_at_a_time(conn: &mut PgConnection) -> Result<(), Error> {
+    run(conn, "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.rights'))".to_owned()).await
 }
 
 /// Refuses a login from now on and ends the sessions that it has: how a tenant with a login of its own is suspended or fenced.
@@ -100,6 +107,7 @@ pub async fn drop_login(conn: &mut PgConnection, role: &str) -> Result<(), Error
     if sqlx::query_scalar("SELECT to_regclass('insula.login') IS NOT NULL").fetch_one(&mut *tx).await? {
         sqlx::query("DELETE FROM insula.login WHERE role = $1").bind(role).execute(&mut *tx).await?;
     }
+    one_at_a_time(&mut tx).await?;
     // The role owns nothing: this takes its privileges, here and on shared objects.
     run(&mut tx, format!("DROP OWNED BY {role}; DROP ROLE {role}")).await?;
     tx.commit().await?;
