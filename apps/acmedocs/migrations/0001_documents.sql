@@ -53,7 +53,7 @@ CREATE TABLE documents (
 );
 SELECT insula.tenant_table('documents');
 SELECT insula.tenant_key('documents', 'author', 'users', 'SET NULL');
-CREATE INDEX documents_search ON documents USING gin (search);
+SELECT insula.search_index('documents', 'search');
 
 -- Every version, the current one too.
 CREATE TABLE document_versions (

@@ -104,7 +104,7 @@ pub struct Entry {
     pub number: Number,
     /// One line.
     pub title: String,
-    /// The beginning of the body.
+    /// The beginning of the body, in one line without headings' and rulers' signs.
     pub excerpt: String,
     /// Counts up with every change.
     pub version: i32,
@@ -227,7 +227,7 @@ async fn fetch(tx: &mut TenantTx, id: Uuid, lock: &str) -> Result<Document> {
 /// # Errors
 /// As the database says.
 pub async fn list(tx: &mut TenantTx, limit: i64, after: Option<Uuid>, tag: Option<&str>) -> Result<Page> {
-    let sql = "SELECT d.id, d.number, d.title, left(d.body, 240) AS excerpt, d.version, d.created_at, d.updated_at,
+    let sql = "SELECT d.id, d.number, d.title, left(regexp_replace(left(d.body, 400), '(^|\\n)[#>]+ |[=*~_`-]{2,}|\\s+', ' ', 'g'), 240) AS excerpt, d.version, d.created_at, d.updated_at,
                   ARRAY(SELECT t.tag FROM tags t WHERE t.document = d.id ORDER BY t.tag) AS tags
            FROM documents d WHERE ($1::uuid IS NULL OR d.id < $1)";
     let by_tag = "AND d.id IN (SELECT document FROM tags WHERE tag = $3)";

@@ -49,7 +49,7 @@ const START: char = '\u{2}';
 const STOP: char = '\u{3}';
 
 /// Searches as people write (`"exact words" -without or`). Only the page that is shown is highlighted: that is the dear part
-/// (index `documents_search`).
+/// (the kit's search index).
 ///
 /// # Errors
 /// As the database says.

@@ -72,7 +72,7 @@ const SNAPSHOT: &str = "INSULA_SNAPSHOT";
 const OURS: &[&str] = &[CATALOG_URL, KEYRING, LISTEN, ADMIN_LISTEN, BASE_DOMAIN, CELL, CONTROL_URL, SNAPSHOT];
 /// Settings of other programs of the house, which may stand in the same environment.
 const OTHERS: &[&str] =
-    &["INSULA_DATA", "INSULA_URL", "INSULA_KEY", "INSULA_LOG", "INSULA_LOG_FORMAT", "INSULA_PARENT_PID", "INSULA_POSTGRES_BIN"];
+    &["INSULA_DATA", "INSULA_URL", "INSULA_KEY", "INSULA_LOG", "INSULA_LOG_FORMAT", "INSULA_PARENT_PID", "INSULA_PG_BIN"];
 
 impl Config {
     /// Reads the environment.

@@ -38,8 +38,10 @@ pub(crate) fn bars(days: &[Day]) -> String {
             }
         }
         svg.push_str("</g>");
-        if i % 7 == 1 {
-            let _ = write!(svg, "<text x=\"{x}\" y=\"{}\">{}</text>", HEIGHT - 6, date.format("%-d %b"));
+        // One label a week, away from both edges.
+        if (days.len() - i) % 7 == 4 {
+            let (middle, low) = (x + wide / 2, HEIGHT - 6);
+            let _ = write!(svg, "<text x=\"{middle}\" y=\"{low}\" text-anchor=\"middle\">{}</text>", date.format("%-d %b"));
         }
     }
     let _ = write!(svg, "<line class=\"rule\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{ground}\" y2=\"{ground}\"/></svg>");
