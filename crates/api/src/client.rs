@@ -116,7 +116,12 @@ impl Client {
                 }
                 Err(e) => (self.transport(&e), None),
             };
-            let again = matches!(error.kind(), Kind::Unavailable | Kind::Moved | Kind::Limited);
+            // A conflict that asks to come back: this very request, sent before, is still at work.
+            let again = match error.kind() {
+                Kind::Unavailable | Kind::Moved | Kind::Limited => true,
+                Kind::Conflict => asked.is_some(),
+                _ => false,
+            };
             if left == 0 || !again || asked.is_some_and(|wait| wait > LONGEST_PAUSE) {
                 return Err(error);
             }
@@ -227,4 +232,76 @@ impl Answer {
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use axum::response::IntoResponse as _;
+
+    use super::*;
+
+    /// A server that answers with these statuses in turn, and counts; each POST must come with one and the same key.
+    async fn server(statuses: &'static [u16]) -> (Client, Arc<AtomicU32>) {
+        let (calls, counted) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let keys = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+        let count = Arc::clone(&counted);
+        let app = Router::new().fallback(async move |headers: HeaderMap| {
+            let n = calls.fetch_add(1, Ordering::SeqCst);
+            count.store(n + 1, Ordering::SeqCst);
+            if let Some(key) = headers.get("idempotency-key") {
+                let mut keys = keys.lock().expect("keys");
+                keys.insert(key.clone().to_str().expect("text").to_owned());
+                assert_eq!(keys.len(), 1, "a try with another key");
+            }
+            let status = statuses.get(n as usize).copied().unwrap_or(200);
+            let body = match status {
+                200 => serde_json::json!({"status": "ok"}),
+                status => serde_json::to_value(Problem::new(kind_of_status(status), "no")).expect("a problem"),
+            };
+            let retry = (status == 409).then_some(("retry-after", "0"));
+            (StatusCode::from_u16(status).expect("a status"), axum::response::AppendHeaders(retry), axum::Json(body))
+                .into_response()
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async { axum::serve(listener, app).await });
+        (Client::new(&url, "ik_test").expect("a client"), counted)
+    }
+
+    async fn post(client: &Client) -> Result<crate::status::Health, Error> {
+        client.post(&["x"], &serde_json::json!({}), &serde_json::json!({})).await
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
+        let (client, calls) = server(&[503, 409, 429]).await;
+        assert!(post(&client).await.is_ok());
+        assert_eq!(calls.load(Ordering::SeqCst), 4);
+        for (status, kind, code) in
+            [(422, Kind::Invalid, 2), (404, Kind::NotFound, 3), (403, Kind::Denied, 5), (500, Kind::Internal, 1)]
+        {
+            let statuses: &'static [u16] = Box::leak(Box::new([status]));
+            let (client, calls) = server(statuses).await;
+            let error = post(&client).await.expect_err("refused");
+            assert_eq!((error.kind(), error.exit_code(), calls.load(Ordering::SeqCst)), (kind, code, 1));
+            assert_eq!(error.to_string(), "no");
+        }
+        let (client, calls) = server(&[503; 9]).await;
+        assert_eq!(post(&client).await.expect_err("away").kind(), Kind::Unavailable);
+        assert_eq!(calls.load(Ordering::SeqCst), TRIES);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unreachable_and_the_key_is_not_printed() {
+        let client = Client::new("http://127.0.0.1:1", "ik_secret").expect("a client");
+        let error = post(&client).await.expect_err("nobody there");
+        assert_eq!((error.kind(), error.exit_code()), (Kind::Unavailable, 6));
+        assert!(!format!("{client:?} {error} {error:?}").contains("ik_secret"));
+        assert!(Client::new("ftp://x", "k").is_err() && Client::new("http://x", "a\nb").is_err());
+    }
 }

@@ -322,7 +322,7 @@ fn facts(screen: Screen, tenant: &Tenant, more: Vec<(&str, String, Tone)>) -> St
 fn created_facts(screen: Screen, created: &TenantCreated) -> String {
     let password = created.admin.password.clone().unwrap_or_else(|| "(told once already; it cannot be told again)".to_owned());
     let mut more = vec![("admin", created.admin.email.clone(), Tone::Plain), ("password", password, Tone::Plain)];
-    if created.tenant.placement.is_none() {
+    if created.tenant.state == TenantState::Provisioning {
         more.push(("operation", format!("{} (`insula operation watch` follows it)", created.operation), Tone::Wait));
     }
     facts(screen, &created.tenant, more)

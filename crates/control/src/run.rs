@@ -24,7 +24,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let control = Control::open(config).await?;
     let background = control.start().await?;
-    let served = axum::serve(listener, rest::router(control.clone())).with_graceful_shutdown(shutdown).await;
+    let served = rest::serve(control.clone(), listener, shutdown).await;
     background.stop().await;
     served.map_err(|source| Error::Io { what: "serving the API".into(), source })
 }

@@ -3,6 +3,8 @@
 //! Always: an answer is kept without its secrets; only successes are kept, so that a request that failed may be repeated;
 //! what has begun is finished even when the caller hangs up, so that the answer is there when it asks again.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{Context, SHA256};
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -56,6 +58,19 @@ pub(super) async fn once(State(control): State<Control>, request: Request, next:
             keyed(control, caller, request, next).await.unwrap_or_else(IntoResponse::into_response)
         }
         _ => next.run(request).await,
+    }
+}
+
+/// Forgets, once an hour and for as long as it is polled, the answers of more than a week ago.
+pub(super) async fn forget_old(control: Control) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let forgotten = sqlx::query("DELETE FROM catalog.idempotency WHERE created_at < now() - interval '7 days'")
+            .execute(control.catalog_pool())
+            .await;
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "cannot forget old answers; trying again in an hour");
+        }
     }
 }
 

@@ -21,11 +21,15 @@ mod tenants;
 mod webhooks;
 mod wire;
 
+use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -35,6 +39,9 @@ use utoipa_axum::routes;
 use self::authorize::{Gate, authorize};
 use crate::auth::{Policy, SCHEME};
 use crate::handle::Control;
+
+/// How long calls that have begun are given when the process is asked to end.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// The API's router.
 pub fn router(control: Control) -> Router {
@@ -51,6 +58,33 @@ pub fn router(control: Control) -> Router {
         .layer(CatchPanicLayer::new())
         .layer(from_fn(failure::dress))
         .with_state(control)
+}
+
+/// Serves the API until `shutdown` resolves, and then what has begun, for a few seconds: a call that waits for news is not to
+/// keep the process.
+///
+/// # Errors
+/// When the listener fails.
+pub(crate) async fn serve(
+    control: Control,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let asked = CancellationToken::new();
+    let ask = asked.clone();
+    let shutdown = async move {
+        shutdown.await;
+        ask.cancel();
+    };
+    let overdue = async {
+        asked.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = axum::serve(listener, router(control.clone())).with_graceful_shutdown(shutdown).into_future() => served,
+        () = overdue => Ok(()),
+        () = idempotency::forget_old(control) => Ok(()),
+    }
 }
 
 /// The OpenAPI 3.1 document of the API, as it is served at `/v1/openapi.json` and kept in `openapi/insula.json`.

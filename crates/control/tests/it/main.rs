@@ -1,5 +1,6 @@
 //! The control plane against real servers: provisioning with everything that can go wrong, and what is left after it; and
 //! the REST API over it.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod house;
 mod provision;
