@@ -20,6 +20,7 @@ mod summary;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -98,7 +99,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
     tokio::select! {
         () = house.stop() => {}
         // Whoever asks twice is in a hurry: what still runs ends with this process.
-        () = end.wait() => tracing::warn!("stopped in a hurry"),
+        () = end.wait_again() => tracing::warn!("stopped in a hurry"),
     }
     if outcome.is_ok() {
         screen.done("stopped");
@@ -123,6 +124,17 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             hangup: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// The next one that is not an echo: a shell, `make` or `timeout` may hand one key press on twice.
+    async fn wait_again(&mut self) {
+        let _ = tokio::time::timeout(Duration::from_millis(500), async {
+            loop {
+                self.wait().await;
+            }
+        })
+        .await;
+        self.wait().await;
     }
 
     async fn wait(&mut self) {
