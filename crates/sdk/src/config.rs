@@ -28,8 +28,6 @@ pub struct Config {
     pub cell: Option<CellName>,
     /// `INSULA_CONTROL_URL`: the control plane, when this process may know it.
     pub control_url: Option<String>,
-    /// `INSULA_SNAPSHOT`: a file in which the catalog as last seen survives a restart.
-    pub snapshot: Option<PathBuf>,
 }
 
 /// Why the settings do not do.
@@ -68,8 +66,7 @@ const ADMIN_LISTEN: &str = "INSULA_ADMIN_LISTEN";
 const BASE_DOMAIN: &str = "INSULA_BASE_DOMAIN";
 const CELL: &str = "INSULA_CELL";
 const CONTROL_URL: &str = "INSULA_CONTROL_URL";
-const SNAPSHOT: &str = "INSULA_SNAPSHOT";
-const OURS: &[&str] = &[CATALOG_URL, KEYRING, LISTEN, ADMIN_LISTEN, BASE_DOMAIN, CELL, CONTROL_URL, SNAPSHOT];
+const OURS: &[&str] = &[CATALOG_URL, KEYRING, LISTEN, ADMIN_LISTEN, BASE_DOMAIN, CELL, CONTROL_URL];
 /// Settings of other programs of the house, which may stand in the same environment.
 const OTHERS: &[&str] =
     &["INSULA_DATA", "INSULA_URL", "INSULA_KEY", "INSULA_LOG", "INSULA_LOG_FORMAT", "INSULA_PARENT_PID", "INSULA_PG_BIN"];
@@ -113,7 +110,6 @@ impl Config {
             base_domain: get(BASE_DOMAIN).unwrap_or("localhost").trim_matches('.').to_ascii_lowercase(),
             cell: get(CELL).map(|name| name.parse().map_err(|e| wrong(CELL, e))).transpose()?,
             control_url: get(CONTROL_URL).map(str::to_owned),
-            snapshot: get(SNAPSHOT).map(PathBuf::from),
         })
     }
 }
@@ -128,7 +124,6 @@ impl fmt::Debug for Config {
             .field("base_domain", &self.base_domain)
             .field("cell", &self.cell)
             .field("control_url", &self.control_url)
-            .field("snapshot", &self.snapshot)
             .finish()
     }
 }

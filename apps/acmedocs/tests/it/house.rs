@@ -51,7 +51,6 @@ impl House {
             base_domain: "localhost".to_owned(),
             cell: None,
             control_url: None,
-            snapshot: None,
         };
         let insula = Insula::connect(config).await.expect("connects");
         let app = acmedocs::router().route("/test/seed", post(seed)).layer(insula.layer());
