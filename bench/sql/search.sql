@@ -1,4 +1,5 @@
 -- One million rows of 1,000 tenants, twice: under the boundary (app.entry) and without row security (peer.entry), with the same indexes.
+SET search_path = public, insula;   -- where the kit keeps the operator class of btree_gin
 CREATE SCHEMA peer;
 CREATE TABLE peer.entry (
     tenant_id bigint NOT NULL,
@@ -20,10 +21,8 @@ INSERT INTO app.entry (tenant_id, id, data, search) SELECT tenant_id, id, data, 
 
 CREATE INDEX entry_data ON peer.entry USING gin (tenant_id, data jsonb_path_ops);
 CREATE INDEX entry_search ON peer.entry USING gin (tenant_id, search);
-SET ROLE insula_owner;
-CREATE INDEX entry_data ON app.entry USING gin (tenant_id, data jsonb_path_ops);
-CREATE INDEX entry_search ON app.entry USING gin (tenant_id, search);
-RESET ROLE;
+SELECT insula.search_index('app.entry', 'data', 'jsonb_path_ops');
+SELECT insula.search_index('app.entry', 'search');
 
 GRANT USAGE ON SCHEMA peer TO insula_app;
 GRANT SELECT ON peer.entry TO insula_app;

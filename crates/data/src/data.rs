@@ -7,17 +7,18 @@ use futures_util::future::BoxFuture;
 use insula_catalog::{Catalog, Route};
 use insula_core::grant::GRANT_SECONDS;
 use insula_core::{Clock, Grant, KeyRing, SystemClock, TenantContext, TenantState, scope};
+use insula_telemetry::{Alarm, security_event};
 use tokio::time::Instant;
 
 use crate::config::DataConfig;
 use crate::conn::{Conn, Timeouts};
 use crate::error::{Error, is_repeatable};
+use crate::gauges;
 use crate::lane::Lane;
 use crate::pool::Pool;
 use crate::pools::{Passes, Pools};
 use crate::retry::{RetryBudget, pause};
 use crate::tx::{Held, TenantTx, simple};
-use crate::{gauges, security};
 
 /// Access to tenants' rows. Cheap to clone; the last clone that goes ends the house-keeping.
 #[derive(Clone)]
@@ -165,7 +166,7 @@ impl Data {
         let tenant = context.tenant;
         let route = self.inner.pools.catalog.by_id(tenant).ok_or(Error::UnknownTenant(tenant))?;
         if route.no != context.no {
-            security::event!("context_forged", %tenant, request = %context.request_id, "a context carries another tenant's number");
+            security_event!(Alarm::ContextForged, %tenant, request = %context.request_id, "a context carries another tenant's number");
             return Err(Error::Mismatch { scope: tenant, asked: tenant });
         }
         match route.state {
@@ -310,7 +311,7 @@ pub(crate) fn check_scope(context: &TenantContext) -> Result<(), Error> {
         return Ok(());
     }
     let (bound, asked) = (scope.tenant, context.tenant);
-    security::event!("tenant_mismatch", %bound, %asked, request = %scope.request_id, "a transaction was asked for a tenant in another's scope");
+    security_event!(Alarm::TenantMismatch, %bound, %asked, request = %scope.request_id, "a transaction was asked for a tenant in another's scope");
     Err(Error::Mismatch { scope: bound, asked })
 }
 
@@ -331,7 +332,7 @@ fn verdict(error: Error, context: &TenantContext, route: &Route) -> Error {
         Some("28T01" | "3D000") => Error::Moved(tenant),
         Some("28T02") => Error::Suspended(tenant),
         Some(code @ ("28000" | "28P01")) => {
-            security::event!("grant_refused", %tenant, code, "the database refused a tenant's grant or login on a fresh route");
+            security_event!(Alarm::GrantRefused, %tenant, code, "the database refused a tenant's grant or login on a fresh route");
             Error::GrantRefused(error.to_string())
         }
         _ if error.is_connection_loss() => Error::Unavailable { cell: route.placement.cell.clone(), reason: error.to_string() },

@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, Stream};
 use futures_util::{StreamExt, TryFutureExt};
+use insula_telemetry::{Alarm, security_event};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArguments, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Either, Error, Execute, Executor, Postgres, SqlStr};
 
 use crate::gate;
-use crate::security;
 use crate::tx::{Flags, TenantTx};
 
 type Step = Result<Either<PgQueryResult, PgRow>, Error>;
@@ -47,7 +47,7 @@ impl TenantTx {
     fn gate(&self, sql: &str) -> Result<(), Error> {
         gate::check(sql).map_err(|refusal| {
             let (tenant, request) = (&self.context().tenant, &*self.context().request_id);
-            security::event!("statement_refused", %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
+            security_event!(Alarm::StatementRefused, %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
             Error::AnyDriverError(Box::new(refusal))
         })
     }

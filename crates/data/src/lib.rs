@@ -17,7 +17,6 @@ pub mod lane;
 mod pool;
 mod pools;
 mod retry;
-mod security;
 mod slots;
 mod turnstile;
 mod tx;

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_core::TenantContext;
+use insula_telemetry::security::one_line;
+use insula_telemetry::{Alarm, security_event};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::conn::{Conn, Timeouts};
@@ -33,6 +35,13 @@ pub(crate) struct Flags {
 impl Flags {
     /// Takes note of a statement's error.
     pub(crate) fn note(&mut self, error: &sqlx::Error) {
+        if sqlstate(error).as_deref() == Some("42501") {
+            security_event!(
+                Alarm::PrivilegeDenied,
+                what = one_line(&error.to_string()),
+                "the database denied the application something"
+            );
+        }
         self.repeatable |= sqlstate(error).is_some_and(|code| is_repeatable(&code));
         match error {
             e if is_connection_loss(e) => self.broken = true,

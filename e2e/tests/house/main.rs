@@ -6,4 +6,5 @@
 
 mod files;
 mod floors;
+mod papers;
 mod tree;

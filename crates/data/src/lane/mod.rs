@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use insula_catalog::Route;
 use insula_core::TenantContext;
+use insula_telemetry::{Alarm, security_event};
 use sqlx::postgres::PgSslMode;
 
 pub use value::{Column, DecodeError, Param, Row};
@@ -24,7 +25,6 @@ use crate::data::{Data, Tries, check_scope};
 use crate::error::Error;
 use crate::gate;
 use crate::pool::Kept;
-use crate::security;
 use crate::slots::Slot;
 
 /// Binds the batch that it opens.
@@ -104,7 +104,7 @@ impl Lane {
         for call in calls {
             gate::check(call.sql).inspect_err(|refusal| {
                 let (tenant, request) = (&context.tenant, &*context.request_id);
-                security::event!("statement_refused", %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
+                security_event!(Alarm::StatementRefused, %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
             })?;
         }
         let mut tries = Tries::default();
