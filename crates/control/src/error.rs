@@ -117,6 +117,8 @@ pub(crate) fn sql_transient(error: &sqlx::Error) -> bool {
         sqlx::Error::Database(d) => d.code().is_some_and(|c| {
             ["08", "40", "53"].iter().any(|class| c.starts_with(class))
                 || matches!(&*c, "57P01" | "57P02" | "57P03" | "55006" | "55P03" | "58000" | "58030")
+                // Two GRANTs on one object at once: Postgres has no code of its own for it.
+                || (c == "XX000" && d.message().starts_with("tuple concurrently"))
         }),
         _ => false,
     }

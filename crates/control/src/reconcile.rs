@@ -78,6 +78,16 @@ struct Known {
 /// # Errors
 /// When the catalog or a cell does not answer: then nothing is proven.
 pub async fn orphans(control: &Control) -> Result<Vec<Orphan>, Error> {
+    let mut found = look(control).await?;
+    if !found.is_empty() {
+        // What was taken away between our look at the cell and our look at the catalog is not there any more.
+        let again = look(control).await?;
+        found.retain(|orphan| again.contains(orphan));
+    }
+    Ok(found)
+}
+
+async fn look(control: &Control) -> Result<Vec<Orphan>, Error> {
     let cells = store::cells::all(&mut *control.catalog_pool().acquire().await?).await?;
     let mut found = abandoned(control).await?;
     for cell in cells.iter().filter(|c| is_reachable(c)) {

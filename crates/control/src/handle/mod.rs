@@ -111,6 +111,11 @@ impl Control {
         KeyRing::new(cells.into_iter().map(|cell| (cell.clone(), self.0.config.root_key.cell(cell))))
     }
 
+    /// Resolves when the engine begins nothing more: it was stopped, or has crashed on purpose ([`crate::fault`]).
+    pub async fn crashed(&self) {
+        self.engine().stopped().cancelled().await;
+    }
+
     pub(crate) fn soft_pool(&self) -> &PgPool {
         &self.0.soft
     }

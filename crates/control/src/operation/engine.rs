@@ -82,6 +82,17 @@ impl Engine {
         Arc::clone(&self.permits).try_acquire_owned().ok()
     }
 
+    /// An operation that is about to be ours: before its lease can be seen, or the next claim would take it for one that we
+    /// have lost sight of, and two tasks would drive it.
+    pub(crate) fn expect(&self, id: Uuid) {
+        self.hands().insert(id);
+    }
+
+    /// It did not come to be ours.
+    pub(crate) fn let_go(&self, id: Uuid) {
+        self.hands().remove(&id);
+    }
+
     fn hands(&self) -> MutexGuard<'_, HashSet<Uuid>> {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,7 +106,7 @@ impl Engine {
         let control = control.clone();
         let engine = control.engine();
         let id = work.job.id;
-        engine.hands().insert(id);
+        engine.expect(id);
         let tracked = control.clone();
         engine.tasks.spawn(async move {
             let engine = tracked.engine();
@@ -104,7 +115,7 @@ impl Engine {
                 exit = round(work) => exit,
                 () = stopped.cancelled() => Exit::Crashed,
             };
-            engine.hands().remove(&id);
+            engine.let_go(id);
             drop(permit);
             match exit {
                 Exit::Finished => {

@@ -97,17 +97,25 @@ async fn begin(control: &Control, request: Request<'_>, key: Option<String>) -> 
     } else {
         Standing::Free(Duration::ZERO)
     };
-    work.flush(standing).await?;
+    let id = work.job.id;
+    control.engine().expect(id);
+    let written = write(&mut work, standing).await;
+    if written.is_err() || !matches!(standing, Standing::Held(_)) {
+        control.engine().let_go(id);
+    }
+    let operation = written?;
     let input = work.job.input.clone();
-    let mut conn = control.catalog_pool().acquire().await?;
-    let operation = store::operations::get(&mut conn, work.job.id.into()).await?;
-    drop(conn);
     match (standing, permit) {
         (Standing::Held(_), Some(permit)) => Engine::drive(control, work, permit),
         (Standing::Done, _) => control.ended(),
         _ => control.engine().wake(),
     }
     Ok(Submitted { operation, input, repeated: false })
+}
+
+async fn write(work: &mut Work, standing: Standing) -> Result<Operation, Error> {
+    work.flush(standing).await?;
+    store::operations::get(&mut *work.control.catalog_pool().acquire().await?, work.job.id.into()).await
 }
 
 /// Runs the leading steps that need nothing but the catalog.

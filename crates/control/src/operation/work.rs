@@ -147,6 +147,7 @@ impl Work {
         self.events.clear();
         self.deeds.clear();
         (self.job.steps_done, self.job.memo) = self.saved.clone();
+        self.job.output = None;
     }
 
     pub(crate) fn event(&mut self, step: &'static str, what: &'static str, detail: impl Into<String>) {

@@ -32,6 +32,9 @@ impl Step for Create {
         Box::pin(async move {
             let mut memo: Memo = work.memo()?;
             let cell = cell_of(work, memo.home()?).await?;
+            if memo.isolation == Isolation::Schema {
+                admit_schema_login(work, &cell, &memo).await?;
+            }
             let mut tx = open(work, &memo, &cell).await?;
             memo.made = is_made(tx.conn(), &cell, &memo).await?;
             if !memo.made {
@@ -117,13 +120,27 @@ async fn is_made(conn: &mut PgConnection, cell: &Cell, memo: &Memo) -> Result<bo
         .map_err(in_cell(cell))
 }
 
+/// A schema tenant's login and its empty schema, in a transaction of their own: they change privileges of objects that all
+/// schema tenants share, which Postgres lets one transaction do at a time, and the tables would take too long for that.
+async fn admit_schema_login(work: &Work, cell: &Cell, memo: &Memo) -> Result<(), Error> {
+    let mut tx = work.control.cells().begin(cell, &memo.home()?.database).await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1, 0)").bind(MAKING).execute(tx.conn()).await.map_err(in_cell(cell))?;
+    make_login(work, tx.conn(), cell, memo).await?;
+    tx.commit().await
+}
+
+async fn make_login(work: &Work, conn: &mut PgConnection, cell: &Cell, memo: &Memo) -> Result<(), Error> {
+    let (home, Some(role)) = (memo.home()?, memo.role()?) else { return Ok(()) };
+    let password = work.control.cells().key(&cell.name).role_password(&role);
+    insula_kit::create_login(conn, &role, &password, memo.no, &home.database, &home.schema).await.map_err(kit_in(cell))
+}
+
 async fn register(work: &Work, conn: &mut PgConnection, cell: &Cell, memo: &Memo) -> Result<(), Error> {
     let home = memo.home()?;
     let role = memo.role()?;
     let key = work.control.cells().key(&cell.name);
-    if let Some(role) = &role {
-        let password = key.role_password(role);
-        insula_kit::create_login(conn, role, &password, memo.no, &home.database, &home.schema).await.map_err(kit_in(cell))?;
+    if memo.alone() {
+        make_login(work, conn, cell, memo).await?;
     }
     if memo.isolation == Isolation::Database {
         // The template's key is the template's: a clone gets one of its own.

@@ -2,7 +2,11 @@
 //! the REST API over it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod faults;
 mod house;
+mod lifecycle;
+mod load;
+mod outage;
 mod provision;
 mod rest_authorization;
 mod rest_house;
