@@ -6,7 +6,7 @@ use chrono::Utc;
 use futures_util::future::BoxFuture;
 use insula_core::Isolation;
 
-use super::{Memo, cell_of};
+use super::{Input, Memo, cell_of, remove};
 use crate::cell_prepare;
 use crate::error::Error;
 use crate::model::{CellState, Provider};
@@ -54,8 +54,17 @@ impl Step for AwaitCell {
         })
     }
 
-    /// The roles stay with the server; the server is given back with the place.
-    fn undo<'a>(&'a self, _work: &'a mut Work) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    /// All that the tenant has in its cell, be it made or only claimed, is taken back; the server itself is given back with
+    /// the place.
+    fn undo<'a>(&'a self, work: &'a mut Work) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move {
+            let input: Input = work.input()?;
+            let memo: Memo = work.memo()?;
+            if memo.home.is_none() {
+                return Ok(());
+            }
+            let cell = cell_of(work, memo.home()?).await?;
+            remove::remove(&work.control, &cell, &memo, input.tenant).await
+        })
     }
 }

@@ -6,7 +6,7 @@ use insula_core::Isolation;
 use insula_core::placement::TEMPLATE_DATABASE;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::{Input, Memo, cell_of, remove};
+use super::{Memo, cell_of};
 use crate::cell_prepare::{self, FIRST_KID};
 use crate::cells::{CellTx, MAINTENANCE, in_cell, kit_in, own_name};
 use crate::error::Error;
@@ -47,16 +47,9 @@ impl Step for Create {
         })
     }
 
-    fn undo<'a>(&'a self, work: &'a mut Work) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(async move {
-            let input: Input = work.input()?;
-            let memo: Memo = work.memo()?;
-            if memo.home.is_none() {
-                return Ok(());
-            }
-            let cell = cell_of(work, memo.home()?).await?;
-            remove::remove(&work.control, &cell, &memo, input.tenant).await
-        })
+    /// What is in the cell is taken back by the step before: a pre-made database is the tenant's from its claim on.
+    fn undo<'a>(&'a self, _work: &'a mut Work) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
@@ -121,10 +114,9 @@ async fn is_made(conn: &mut PgConnection, cell: &Cell, memo: &Memo) -> Result<bo
 }
 
 /// A schema tenant's login and its empty schema, in a transaction of their own: they change privileges of objects that all
-/// schema tenants share, which Postgres lets one transaction do at a time, and the tables would take too long for that.
+/// schema tenants share, so logins are made in turn, and the tables would make that turn too long.
 async fn admit_schema_login(work: &Work, cell: &Cell, memo: &Memo) -> Result<(), Error> {
     let mut tx = work.control.cells().begin(cell, &memo.home()?.database).await?;
-    sqlx::query("SELECT pg_advisory_xact_lock($1, 0)").bind(MAKING).execute(tx.conn()).await.map_err(in_cell(cell))?;
     make_login(work, tx.conn(), cell, memo).await?;
     tx.commit().await
 }
