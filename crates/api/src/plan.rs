@@ -7,7 +7,24 @@ use insula_core::feature::Features;
 use insula_core::{FeatureValue, Isolation, Limits, PlanName, Tier};
 use serde::{Deserialize, Serialize};
 
-pub use insula_core::Plan as CreatePlan;
+/// Makes a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePlan {
+    /// Its name.
+    pub name: PlanName,
+    /// Its scheduling class.
+    pub tier: Tier,
+    /// Where a tenant of this plan lives unless asked otherwise.
+    pub isolation: Isolation,
+    /// Its limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Its features.
+    #[serde(default)]
+    #[schema(value_type = BTreeMap<String, FeatureValue>)]
+    pub features: Features,
+}
 
 /// A plan with its version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

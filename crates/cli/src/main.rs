@@ -118,11 +118,13 @@ fn fail(error: &Error) -> ExitCode {
 mod tests {
     use super::*;
 
-    /// The help of every command that operators see, as one text.
+    /// The help of every operator command, as one text.
     fn help(command: &mut clap::Command, path: &str, text: &mut String) {
         let path = format!("{path} {}", command.get_name()).trim().to_owned();
         text.push_str(&format!("$ {path} --help\n{}\n", command.render_long_help()));
-        for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        for sub in
+            command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && !["help", "up", "control"].contains(&sub.get_name()))
+        {
             help(sub, &path, text);
         }
     }

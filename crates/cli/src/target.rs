@@ -12,10 +12,10 @@ use crate::error::Error;
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Target {
     /// Data folder of a running `insula up`
-    #[arg(long, env = "INSULA_DATA", default_value = ".insula", value_name = "DIR", global = true)]
+    #[arg(long, env = "INSULA_DATA", hide_env_values = true, default_value = ".insula", value_name = "DIR", global = true)]
     data: PathBuf,
     /// Address of a control plane, instead of a running `up`; its key is taken from INSULA_KEY
-    #[arg(long, env = "INSULA_URL", value_name = "URL", global = true)]
+    #[arg(long, env = "INSULA_URL", hide_env_values = true, value_name = "URL", global = true)]
     url: Option<String>,
     /// Print JSON, for programs
     #[arg(long, global = true)]

@@ -97,7 +97,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = "^[a-z0-9]+(-[a-z0-9]+)*$")]
         pub struct $name(SmolStr);
 
         impl $name {

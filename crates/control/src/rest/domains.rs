@@ -6,12 +6,15 @@ use axum::response::IntoResponse as _;
 use insula_api::Page;
 use insula_api::domain::{AddDomain, Domain};
 use insula_api::page::PageQuery;
+use insula_core::Kind;
 
 use super::answer::{Answer, created, ok};
+use super::failure::Failure;
 use super::input::{Json, Path, Query};
 use super::tenants::page_request;
 use super::{Refused, wire};
 use crate::auth::Caller;
+use crate::error::Error;
 use crate::handle::Control;
 
 /// Host names of a tenant besides `SLUG.<base domain>`, by name.
@@ -55,6 +58,10 @@ pub(super) async fn remove_domain(
     caller: Caller,
     Path((tenant, host)): Path<(String, String)>,
 ) -> Answer {
-    control.remove_domain(&caller.name, &tenant, &host).await?;
+    control.remove_domain(&caller.name, &tenant, &host).await.map_err(|error| match error {
+        // What cannot be a host name is the name of none.
+        Error::Invalid { .. } => Failure::new(Kind::NotFound, "the tenant does not have this host name"),
+        error => error.into(),
+    })?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -180,10 +180,14 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         if text == "*" {
             return Ok(Self(None));
         }
+        if text.starts_with("W/\"") {
+            // A weak one never matches (RFC 9110, 13.1.1).
+            return Err(Failure::new(Kind::Precondition, "a weak ETag matches nothing: send the ETag as it was answered"));
+        }
         let version = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).and_then(|t| t.parse().ok());
         match version {
             Some(version) => Ok(Self(Some(version))),
-            None => Err(Failure::new(Kind::Precondition, "If-Match is not an ETag of this API")),
+            None => Err(Failure::field("If-Match", "an ETag as it was answered (\"7\"), or *")),
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn plan(found: model::PlanRecord) -> plan::Plan {
 }
 
 pub(super) fn put_plan(from: plan::CreatePlan) -> model::PutPlan {
-    let insula_core::Plan { name, tier, isolation, limits, features } = from;
+    let plan::CreatePlan { name, tier, isolation, limits, features } = from;
     model::PutPlan { name, tier, isolation, limits, features }
 }
 

@@ -52,6 +52,7 @@ async fn changes_name_the_version_that_they_are_made_from() {
     };
     patch(None, json!({})).await.is_problem(428, "precondition-failed");
     patch(Some("W/\"1\""), json!({})).await.is_problem(412, "precondition-failed");
+    patch(Some("one"), json!({})).await.is_problem(422, "invalid").names("If-Match");
     let changed = patch(Some(&etag), json!({"features": {"search": null, "seats": 3}})).await;
     assert_eq!(changed.is(200).body["features"], json!({"seats": 3}));
     assert_eq!(changed.header("etag"), "\"2\"");
