@@ -1,10 +1,10 @@
 # Each target does all of its own set-up: scripts/setup installs what is missing, or names the command that does.
-# Settings: UP="--data DIR …" are handed to `insula up`; JOBS bounds the compiler on small machines.
+# Settings: UP="--data DIR …" are handed to `insula up`.
 
 CARGO ?= cargo
 UP ?=
 
-.PHONY: up test bench lint fmt openapi clean-data
+.PHONY: up test bench lint fmt openapi
 
 ## Builds everything and runs it on this machine, with four demo tenants.
 up: setup-run
@@ -27,6 +27,11 @@ lint:
 
 fmt:
 	$(CARGO) fmt --all
+
+## Writes the REST API's description; a test compares it with the code.
+openapi:
+	$(CARGO) run --locked -p insula-cli -- openapi > openapi/insula.json.new
+	mv openapi/insula.json.new openapi/insula.json
 
 .PHONY: setup-run
 setup-run:
