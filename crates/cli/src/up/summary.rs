@@ -32,11 +32,13 @@ pub(crate) fn text(house: &House, demo: &[DemoTenant], seconds: f64) -> String {
 fn trial(tenant: &DemoTenant, port: u16, data: &str) -> String {
     let DemoTenant { slug, email, password, .. } = tenant;
     let password = password.as_deref().unwrap_or("PASSWORD");
+    // As it was called: it need not be on PATH.
+    let program = std::env::args().next().unwrap_or_else(|| "insula".into());
     format!(
         "Try:\n\
          \x20 TOKEN=$(curl -s http://{slug}.localhost:{port}/api/session -H 'content-type: application/json' \
          -d '{{\"email\":\"{email}\",\"password\":\"{password}\"}}' | sed 's/.*\"token\":\"\\([^\"]*\\)\".*/\\1/')\n\
          \x20 curl -s \"http://{slug}.localhost:{port}/api/search?q=license\" -H \"authorization: Bearer $TOKEN\"\n\
-         \x20 insula tenant list --data {data}\n"
+         \x20 {program} tenant list --data {data}\n"
     )
 }
