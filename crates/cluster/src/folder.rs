@@ -1,9 +1,10 @@
 //! The data folder: made once, in a place that the server's account can reach.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use nix::sys::stat::Mode;
@@ -15,6 +16,9 @@ use crate::error::Error;
 
 /// Where servers live whose own place their account cannot reach.
 const REFUGE: &str = "/var/lib/insula";
+
+/// How long a server that lost its initdb may take to notice.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 /// Makes sure that there is an initialised data folder, and returns where it really is.
 pub(crate) fn prepare(binaries: &Binaries, account: &Account, config: &ClusterConfig) -> Result<PathBuf, Error> {
@@ -65,7 +69,7 @@ fn place(account: &Account, dir: &Path) -> Result<PathBuf, Error> {
 fn make_private(dir: &Path) -> Result<(), Error> {
     match std::fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => Ok(()),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             std::fs::set_permissions(dir, PermissionsExt::from_mode(0o700)).map_err(Error::file("cannot close", dir))
         }
         Err(e) => Err(Error::File { what: "cannot create", path: dir.to_path_buf(), source: e }),
@@ -109,8 +113,7 @@ impl Drop for Whisper {
 }
 
 fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, dir: &Path) -> Result<(), Error> {
-    // What a killed start left.
-    empty(dir)?;
+    clear(dir)?;
     // The cluster is made in a folder below and moved up, so that a folder with PG_VERSION is a whole one.
     let fresh = dir.join("new");
     let locales: &[&[&str]] = if binaries.major() >= 17 {
@@ -138,6 +141,20 @@ fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, di
     }
     outcome.map_err(|why| Error::Program { program: "initdb".into(), why })?;
     settle_in(&fresh, dir)
+}
+
+/// Removes what a killed start left. A server that its initdb was driving ends when it finds its input closed, and may write
+/// until then.
+fn clear(dir: &Path) -> Result<(), Error> {
+    let began = Instant::now();
+    loop {
+        match empty(dir) {
+            Err(Error::File { source, .. }) if source.kind() != ErrorKind::PermissionDenied && began.elapsed() < LAST_WORDS => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn empty_if_there(dir: &Path) -> Result<(), Error> {
