@@ -210,3 +210,30 @@ async fn a_server_that_the_user_names_will_do() -> Result<()> {
     assert_eq!(one(&up.ready.cells[0].app_dsn, "SELECT session_user::text").await?, "insula_app");
     up.stop()
 }
+
+#[test]
+fn a_first_start_that_is_killed_halfway_is_begun_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o711))?;
+    let data = folder.path().join("data");
+    // How far it has come shows in its folder: at work on the first files, servers made, catalog made, processes started.
+    for sign in ["clusters/main/new", "clusters/main/postmaster.pid", "run/app-main.keys.json", "run/control.json"] {
+        let mut child = Command::new(bin("insula")?)
+            .args(["up", "--no-demo", "--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()?;
+        let seen = wait_for(SOON, || {
+            ensure!(child.try_wait()?.is_none(), "it ended before {sign}");
+            Ok(data.join(sign).exists().then_some(()))
+        });
+        child.kill()?;
+        child.wait()?;
+        seen?;
+        ensure!(!data.join("ready.json").exists() || sign == "run/control.json", "ready before {sign}");
+    }
+    let up = Up::start(&data)?;
+    up.tenant("after-all", "gold", "database")?;
+    up.stop()
+}

@@ -51,7 +51,12 @@ pub(crate) fn start_logging(log: &Path) -> Result<(), Error> {
     let to_file = fmt::layer().with_ansi(false).with_writer(std::sync::Mutex::new(file)).with_filter(filter);
     let shown =
         EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy("insula_cluster=info,sqlx=error");
-    let to_screen = fmt::layer().without_time().with_target(false).with_writer(std::io::stderr).with_filter(shown);
+    let to_screen = fmt::layer()
+        .without_time()
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .with_filter(shown);
     // A test may have set a subscriber of its own.
     let _ = tracing_subscriber::registry().with(to_file).with(to_screen).try_init();
     Ok(())
