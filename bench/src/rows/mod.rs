@@ -3,9 +3,10 @@
 use crate::row::Row;
 
 mod idle_memory;
+mod provision;
 mod route_lookup;
 mod search;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] = &[search::ROW, route_lookup::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] = &[search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];

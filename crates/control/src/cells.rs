@@ -161,7 +161,8 @@ impl CellTx {
     pub(crate) async fn commit(self) -> Result<(), Error> {
         self.tx.commit().await.map_err(in_cell(&self.cell))?;
         if let Some(alone) = self.alone {
-            alone.close().await;
+            // Nobody waits for a goodbye.
+            tokio::spawn(async move { alone.close().await });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! bundle is out of reach before it is dropped.
 
 use insula_core::placement::TEMPLATE_DATABASE;
+use sqlx::Connection as _;
 
 use crate::cell_prepare::drop_database;
 use crate::cells::{MAINTENANCE, in_cell, kit_in};
@@ -63,5 +64,9 @@ async fn make(control: &Control, cell: &Cell, name: &str) -> Result<(), Error> {
     let _alone = making.lock().await;
     let pool = control.cells().pool(cell, MAINTENANCE)?;
     let mut admin = pool.acquire().await.map_err(in_cell(cell))?;
-    insula_kit::clone_database(&mut admin, name, TEMPLATE_DATABASE).await.map_err(kit_in(cell))
+    insula_kit::clone_database(&mut admin, name, TEMPLATE_DATABASE).await.map_err(kit_in(cell))?;
+    // The first session of a database builds what later ones read from a file (pg_internal.init): better now than at its claim.
+    let mut first = control.cells().connect(cell, name).await?;
+    insula_kit::fence(&mut first).await.map_err(kit_in(cell))?;
+    first.close().await.map_err(in_cell(cell))
 }

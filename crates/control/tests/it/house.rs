@@ -62,7 +62,6 @@ impl House {
 
     /// A control plane on a server, on the catalog that is there or on a new one.
     pub(crate) async fn on(server: Arc<TestServer>, change: impl FnOnce(&mut Config)) -> Self {
-        log();
         let mut admin = server.admin("postgres").await;
         // Another control plane on the same server has made it.
         let _ = sqlx::query("CREATE DATABASE insula_catalog").execute(&mut admin).await;
@@ -145,13 +144,6 @@ impl House {
         assert_eq!(left, 0);
         self.assert_no_orphans().await;
     }
-}
-
-/// What goes wrong is said where the test's output is; `RUST_LOG` says more.
-pub(crate) fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
-    // Another test of this binary has done it.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 pub(crate) async fn count(conn: &mut PgConnection, sql: &'static str) -> i64 {

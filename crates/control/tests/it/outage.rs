@@ -36,7 +36,6 @@ impl Server {
 
 #[tokio::test]
 async fn work_waits_for_postgres_and_goes_on() {
-    crate::house::log();
     let server = Server::new();
     let cluster = server.start(None).await;
     let port = cluster.port();
