@@ -7,12 +7,14 @@ use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
 
-/// How long a change waits for the tenant's own transactions before it ends them.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// How long it goes on trying after that.
-const LIMIT: Duration = Duration::from_secs(10);
-/// Between two tries. A blocking lock would queue the tenant's new transactions behind this one.
+/// How long a change tries for a moment between the tenant's transactions, which holds up none of them.
+const GENTLE: Duration = Duration::from_millis(40);
+/// Between two such tries.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long it then stands in the queue, where the tenant's new transactions stand behind it, before it ends the old ones.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// When it gives up.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Registers a tenant as active at `epoch`, or brings a registered one there. `role` is its own login, if it has one.
 ///
@@ -56,9 +58,8 @@ pub async fn register_tenant(conn: &mut PgConnection, no: TenantNo, epoch: i64, 
 /// Changes a tenant's epoch and state, after the transactions that it has open. Those that do not end in a few seconds are ended.
 /// When this returns, no transaction that entered before is alive and none with an older epoch can enter.
 ///
-/// Returns the fence that the change raised. It may be published to signers only as
-/// `docs/decisions/0001-fence-instead-of-row-read.md` says: when the one before it is what they have, and together with the new
-/// state.
+/// Returns the fence that the change raised, for signers. A change that takes something away is written to the catalog before
+/// this is called, so that whoever learns the fence knows the change; `docs/decisions/0001-fence-instead-of-row-read.md`.
 ///
 /// # Errors
 /// [`Error::NoTenant`]; [`Error::Busy`] when a transaction could not be ended.
@@ -146,24 +147,45 @@ pub async fn bind(conn: &mut PgConnection, no: TenantNo) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes the tenant's lock exclusively by trying; ends the tenant's transactions when patience does.
+/// Takes the tenant's lock exclusively: first between its transactions, then in the queue; ends them when patience does.
 async fn exclude(conn: &mut PgConnection, no: i64) -> Result<(), Error> {
     let start = Instant::now();
-    let mut ended = false;
-    loop {
+    while start.elapsed() < GENTLE {
         let taken: bool =
             sqlx::query_scalar("SELECT pg_catalog.pg_try_advisory_xact_lock($1)").bind(no).fetch_one(&mut *conn).await?;
         if taken {
             return Ok(());
         }
-        if start.elapsed() > LIMIT {
-            return Err(Error::Busy(no));
+        tokio::time::sleep(PAUSE).await;
+    }
+    let mut ended = false;
+    while start.elapsed() < LIMIT {
+        if queue(conn, no).await? {
+            return Ok(());
         }
         if !ended && start.elapsed() > PATIENCE {
             ended = true;
             end_transactions(conn, no).await?;
         }
-        tokio::time::sleep(PAUSE).await;
+    }
+    Err(Error::Busy(no))
+}
+
+/// Waits half a second for the lock; false when that was not enough.
+async fn queue(conn: &mut PgConnection, no: i64) -> Result<bool, Error> {
+    let mut step = conn.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '500ms'").execute(&mut *step).await?;
+    match sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(no).execute(&mut *step).await {
+        Ok(_) => {
+            sqlx::query("SET LOCAL lock_timeout = 0").execute(&mut *step).await?;
+            step.commit().await?;
+            Ok(true)
+        }
+        Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("55P03") => {
+            step.rollback().await?;
+            Ok(false)
+        }
+        Err(e) => Err(e.into()),
     }
 }
 
