@@ -38,6 +38,8 @@ pub(crate) struct KnownCell {
     pub(crate) provider: String,
     pub(crate) state: String,
     pub(crate) dedicated: bool,
+    /// The one tenant's database, in a dedicated cell that has one.
+    pub(crate) home: Option<String>,
 }
 
 impl HostCatalog {
@@ -125,10 +127,14 @@ impl HostCatalog {
 
     /// All cells.
     pub(crate) async fn cells(&self) -> Result<Vec<KnownCell>, Error> {
-        sqlx::query_as("SELECT name, provider, state, dedicated FROM catalog.cell ORDER BY name")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| database_error("read", &e))
+        sqlx::query_as(
+            "SELECT c.name, c.provider, c.state, c.dedicated,
+                    (SELECT p.database FROM catalog.placement p WHERE p.cell = c.name AND c.dedicated LIMIT 1) AS home
+             FROM catalog.cell c ORDER BY c.name",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| database_error("read", &e))
     }
 
     /// Forgets a cell that was taken away; one that still holds tenants stays.

@@ -39,11 +39,18 @@ async fn one(house: &House, catalog: &HostCatalog, cell: KnownCell) -> Result<()
         // Somebody else runs its server; the gateway serves its tenants.
         _ => return house.add_key(&name).await,
     }
-    start(house, catalog, &name, if cell.dedicated { DEDICATED } else { &[] }).await
+    start(house, catalog, &name, cell.home.as_deref(), if cell.dedicated { DEDICATED } else { &[] }).await
 }
 
-/// Starts a cell's server and application unless they run, and tells the catalog where they are.
-pub(crate) async fn start(house: &House, catalog: &HostCatalog, name: &CellName, settings: &[(&str, &str)]) -> Result<(), Error> {
+/// Starts a cell's server and application unless they run, and tells the catalog where they are. `home` is the database of the one
+/// tenant that it is for.
+pub(crate) async fn start(
+    house: &House,
+    catalog: &HostCatalog,
+    name: &CellName,
+    home: Option<&str>,
+    settings: &[(&str, &str)],
+) -> Result<(), Error> {
     let port = house.start_server(name, settings).await?;
     house.add_key(name).await?;
     let app_url = house.start_app(name, catalog).await?;
@@ -57,7 +64,7 @@ pub(crate) async fn start(house: &House, catalog: &HostCatalog, name: &CellName,
         app_url: Some(app_url),
     };
     catalog.put_cell(&place).await?;
-    house.show_cell(&place, &house.root_key.cell(name).role_password(ADMIN_ROLE));
+    house.show_cell(&place, home, &house.root_key.cell(name).role_password(ADMIN_ROLE));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use insula_cluster::{Binaries, ClusterConfig};
-use insula_core::placement::{APP_ROLE, POOL_DATABASE};
+use insula_core::placement::{APP_ROLE, POOL_DATABASE, role_of};
 use insula_core::{CellName, KeyRing, Kind, RootKey};
 use tokio::sync::Mutex;
 
@@ -91,15 +91,16 @@ impl House {
         self.servers.lock().await.get(cell).map(|s| s.admin_url(database))
     }
 
-    /// Notes in the ready file how a cell's server is reached.
-    pub(crate) fn show_cell(&self, place: &CellPlace, admin_password: &str) {
+    /// Notes in the ready file how a cell's server is reached: the shared pool, or in a dedicated cell `home`, its tenant's database with
+    /// its tenant's login.
+    pub(crate) fn show_cell(&self, place: &CellPlace, home: Option<&str>, admin_password: &str) {
         let CellPlace { name, host, port, tls, admin_role, .. } = place;
-        let app_password = self.root_key.cell(name).role_password(APP_ROLE);
-        let dsn =
-            |role: &str, password: &str| format!("postgres://{role}:{password}@{host}:{port}/{POOL_DATABASE}?sslmode={tls}");
+        let (database, role) = home.map_or((POOL_DATABASE, APP_ROLE.to_owned()), |home| (home, role_of(home)));
+        let app_password = self.root_key.cell(name).role_password(&role);
+        let dsn = |role: &str, password: &str| format!("postgres://{role}:{password}@{host}:{port}/{database}?sslmode={tls}");
         self.roster.cell(ReadyCell {
             name: name.to_string(),
-            app_dsn: dsn(APP_ROLE, &app_password),
+            app_dsn: dsn(&role, &app_password),
             owner_dsn: dsn(admin_role, admin_password),
         });
     }

@@ -165,7 +165,7 @@ async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) 
     }
     if named.is_empty() {
         for cell in cells_here(named) {
-            cells::start(house, catalog, &cell, &[]).await?;
+            cells::start(house, catalog, &cell, None, &[]).await?;
         }
     }
     for cell in named {
@@ -173,7 +173,7 @@ async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) 
         let mut place = cell.place.clone();
         place.app_url = Some(app_url);
         catalog.put_cell(&place).await?;
-        house.show_cell(&place, &cell.password);
+        house.show_cell(&place, None, &cell.password);
     }
     Ok(())
 }
