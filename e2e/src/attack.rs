@@ -25,7 +25,7 @@ pub type Attack = (&'static str, &'static str, End);
 
 use End::{GateOnly, Harmless, Refused, RefusedByHardening, Succeeds};
 
-/// Attacks by what they are after, in the order of `docs/boundary.md`.
+/// Attacks by what they are after, in groups: write the binding, become another, read, write, shadow, learn, reach out.
 pub const ATTACKS: &[Attack] = &[
     // Write the binding.
     ("set", "SET backtrace_functions = '{victim}'", Refused),

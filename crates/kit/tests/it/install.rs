@@ -46,3 +46,14 @@ async fn a_clean_database_has_no_findings() {
         .expect("a table");
     assert_eq!(insula_kit::lint(&mut pool.admin).await.expect("lint"), []);
 }
+
+#[tokio::test]
+async fn no_function_has_the_key_in_its_text() {
+    let mut pool = Pool::new().await;
+    let (inner, outer) = pool.key(1).pads();
+    let texts: Vec<String> = sqlx::query_scalar("SELECT prosrc FROM pg_proc WHERE pronamespace = 'insula'::regnamespace")
+        .fetch_all(&mut pool.admin)
+        .await
+        .expect("the kit's functions");
+    assert!(texts.len() > 20 && texts.iter().all(|t| !t.contains(&inner) && !t.contains(&outer)));
+}
