@@ -150,6 +150,14 @@ impl Error {
         }
     }
 
+    fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Kit { source, .. } => source.sqlstate(),
+            Self::Cell { source, .. } => source.as_database_error()?.code().map(std::borrow::Cow::into_owned),
+            _ => None,
+        }
+    }
+
     /// Whether trying again may help, with nothing changed.
     #[must_use]
     pub fn transient(&self) -> bool {
@@ -176,7 +184,8 @@ impl Error {
             // The kit's own refusals are written for operators; what Postgres says is not.
             Self::Kit { cell, source } if !matches!(source, insula_kit::Error::Database(_)) => format!("cell {cell}: {source}"),
             Self::Cell { cell, .. } | Self::Kit { cell, .. } => {
-                format!("the database server of cell {cell} refused; the control plane's log has the reason")
+                let state = self.sqlstate().map(|s| format!(" (SQLSTATE {s})")).unwrap_or_default();
+                format!("the database server of cell {cell} refused{state}; the control plane's log has the reason")
             }
             Self::Catalog(_) | Self::Schema(_) | Self::Corrupt(_) | Self::Io { .. } => {
                 "a fault in the control plane; its log has the reason".into()

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use insula_core::Kind;
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ use crate::handle::Control;
 
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Tries that a fault without a known reason is given.
+const UNEXPLAINED_TRIES: i32 = 3;
 
 /// What the engine's tasks share.
 pub(crate) struct Engine {
@@ -398,7 +402,9 @@ async fn retry_or_give_up(work: &mut Work, step: &'static str, at: usize, error:
     let patient = (now - since).to_std().unwrap_or_default() < work.control.config().patience;
     tracing::warn!(id = %work.job.id, kind = work.saga.kind, step, %error, "a step failed");
     work.event(step, "failed", error.public());
-    if error.transient() && patient {
+    // What a cell's server refuses for no reason that we know of may be a race in its own catalogs: not the first time is final.
+    let unexplained = matches!(error, Error::Cell { .. } | Error::Kit { .. }) && error.kind() == Kind::Internal;
+    if patient && (error.transient() || unexplained && work.job.attempts < UNEXPLAINED_TRIES) {
         work.job.attempts += 1;
         work.job.error = Some(json!({"kind": error.kind().name(), "detail": error.public(), "since": since}));
         let pause = pause(work);
