@@ -2,11 +2,15 @@
 
 use crate::row::Row;
 
+mod ground;
 mod idle_memory;
+mod lane;
 mod provision;
 mod route_lookup;
 mod search;
+mod tx;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] = &[search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] =
+    &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use insula_core::Limits;
+use insula_core::{Limits, TenantNo};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
 use crate::pool::Kept;
 use crate::slots::Slot;
+use crate::wallet::Wallet;
 
 /// Where and as whom to connect. Has a password inside: no `Debug`.
 pub(crate) struct Login {
@@ -41,6 +42,7 @@ pub(crate) struct Conn {
     pub(crate) pg: PgConnection,
     /// The backend, which a grant is bound to.
     pub(crate) pid: i32,
+    pub(crate) wallet: Wallet,
     pub(crate) born: Instant,
     /// The session's timeouts as last committed: what the next transaction starts with.
     pub(crate) timeouts: Timeouts,
@@ -56,6 +58,10 @@ impl Kept for Conn {
     fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
+
+    fn knows(&self, no: TenantNo) -> bool {
+        self.wallet.knows(no)
+    }
 }
 
 impl Conn {
@@ -69,7 +75,7 @@ impl Conn {
     ) -> Result<Self, sqlx::Error> {
         let mut pg = options(login, timeouts, cache, name).connect().await?;
         let row = sqlx::query("SELECT pg_catalog.pg_backend_pid()").persistent(false).fetch_one(&mut pg).await?;
-        Ok(Self { pid: row.try_get(0)?, pg, born: Instant::now(), timeouts, _slot: slot })
+        Ok(Self { pid: row.try_get(0)?, pg, wallet: Wallet::default(), born: Instant::now(), timeouts, _slot: slot })
     }
 
     /// Says goodbye, but does not wait long for it.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use insula_catalog::{Catalog, Route};
-use insula_core::grant::GRANT_SECONDS;
 use insula_core::{Clock, Grant, KeyRing, SystemClock, TenantContext, TenantState, scope};
 use insula_telemetry::{Alarm, security_event};
 use tokio::time::Instant;
@@ -202,11 +201,11 @@ impl Data {
         context: &TenantContext,
         route: &Route,
         pool: Arc<Pool>,
-        conn: Conn,
+        mut conn: Conn,
         passes: Passes,
     ) -> Result<TenantTx, Error> {
         let timeouts = Timeouts::from(&route.plan.limits);
-        let opening = self.opening(route, &pool, &conn, timeouts)?;
+        let opening = self.opening(route, &pool, &mut conn, timeouts)?;
         let mut tx = TenantTx::new(Held { conn, pool, timeouts, pools: self.inner.pools.clone(), passes }, context.clone());
         tx.flags.in_flight = true;
         let Some(held) = &mut tx.held else { return Err(Error::RolledBack) };
@@ -216,14 +215,17 @@ impl Data {
             Ok(()) => Ok(tx),
             Err(error) => {
                 tx.flags.note(&error);
-                Err(Error::Sql(error))
+                let error = Error::Sql(error);
+                // Anything but a clear word about the tenant may be the connection's own fault: let it go.
+                tx.flags.broken |= matches!(next(&error), Next::Stop);
+                Err(error)
             }
         }
     }
 
     /// The text that opens a transaction: the session's timeouts where the tenant's plan has others than the connection's last
     /// user (they last, so tenants of one plan pay nothing), BEGIN, and the grant where many tenants share the login.
-    fn opening(&self, route: &Route, pool: &Pool, conn: &Conn, timeouts: Timeouts) -> Result<String, Error> {
+    fn opening(&self, route: &Route, pool: &Pool, conn: &mut Conn, timeouts: Timeouts) -> Result<String, Error> {
         use std::fmt::Write as _;
         let mut sql = String::with_capacity(320);
         // Writing to a String cannot fail.
@@ -234,22 +236,20 @@ impl Data {
         }
         sql.push_str("BEGIN");
         if pool.shared {
-            let Grant { no, epoch, expires, fence, kid, mac, .. } = self.grant(route, conn.pid)?;
-            let _ = write!(sql, ";SELECT insula.enter({no},{epoch},{expires},{fence},{kid},'\\x");
+            let grant = self.inner.pools.grant(pool, route, &mut conn.wallet, conn.pid, self.now())?;
+            let Grant { no, epoch, expires, fence, kid, mac, .. } = grant;
+            let _ = write!(sql, ";EXECUTE insula_enter({no},{epoch},{expires},{fence},{kid},'\\x");
             for byte in mac {
-                let _ = write!(sql, "{byte:02x}");
+                const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+                sql.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
             }
             sql.push_str("')");
         }
         Ok(sql)
     }
 
-    /// A fresh grant for a backend.
-    pub(crate) fn grant(&self, route: &Route, pid: i32) -> Result<Grant, Error> {
-        let pools = &self.inner.pools;
-        let expires = self.inner.clock.unix_seconds().saturating_add(GRANT_SECONDS);
-        let fence = pools.catalog.fence_of(route);
-        Ok(pools.grant_key(route)?.sign(route.no, route.placement.epoch, expires, pid, fence))
+    pub(crate) fn now(&self) -> i64 {
+        self.inner.clock.unix_seconds()
     }
 
     pub(crate) fn pools(&self) -> &Pools {

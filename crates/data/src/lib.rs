@@ -20,6 +20,7 @@ mod retry;
 mod slots;
 mod turnstile;
 mod tx;
+mod wallet;
 
 pub use config::DataConfig;
 pub use data::Data;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use insula_core::CellName;
+use insula_core::{CellKey, CellName, GrantKey, TenantNo, Tier};
 
 use crate::conn::{Conn, Timeouts};
 use crate::lane::Line;
@@ -26,6 +26,9 @@ pub(crate) struct Pool {
     /// Serves many tenants, each transaction bound by a grant; otherwise one tenant, bound by its login.
     pub(crate) shared: bool,
     pub(crate) turnstile: Arc<Turnstile>,
+    /// The tier that stands in the ledger of a pool with one tenant: it has nobody to share with.
+    pub(crate) alone: Tier,
+    grant_key: Mutex<Option<Arc<GrantKey>>>,
     /// For sqlx.
     pub(crate) conns: Shelf<Conn>,
     /// For the fast lane.
@@ -36,6 +39,8 @@ pub(crate) struct Pool {
 pub(crate) trait Kept {
     fn born(&self) -> Instant;
     fn timeouts(&self) -> Timeouts;
+    /// Whether it served this tenant of late: the database then has less to verify.
+    fn knows(&self, no: TenantNo) -> bool;
 }
 
 /// Idle connections of one sort, the longest idle first.
@@ -47,8 +52,24 @@ struct Idle<C> {
 }
 
 impl Pool {
-    pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>) -> Self {
-        Self { key, shared, turnstile, conns: Shelf::new(), lines: Shelf::new() }
+    pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>, tier: &Tier) -> Self {
+        let alone = Tier { pool_cap: 100, pool_guarantee: 0, ..tier.clone() };
+        let (conns, lines) = (Shelf::new(), Shelf::new());
+        Self { key, shared, turnstile, alone, grant_key: Mutex::new(None), conns, lines }
+    }
+
+    /// The key that signs grants here; derived once for each key id.
+    pub(crate) fn grant_key(&self, cell: &CellKey, kid: i32) -> Arc<GrantKey> {
+        let mut kept = self.grant_key.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some(key) if key.kid() == kid => Arc::clone(key),
+            _ => Arc::clone(kept.insert(Arc::new(cell.grant_key(&self.key.database, kid)))),
+        }
+    }
+
+    /// The cell has another key from now on.
+    pub(crate) fn forget_key(&self) {
+        *self.grant_key.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn idle_count(&self) -> usize {
@@ -81,10 +102,12 @@ impl Pool {
 }
 
 impl<C: Kept> Shelf<C> {
-    /// The connection used last among those with these timeouts: caches are warm there, and the others grow old and go.
-    pub(crate) fn take_with(&self, timeouts: Timeouts) -> Option<C> {
+    /// The connection used last among those with these timeouts, one that knows the tenant before others: caches are warm
+    /// there, and the rest grow old and go.
+    pub(crate) fn take_with(&self, timeouts: Timeouts, no: TenantNo) -> Option<C> {
         let mut idle = self.lock();
-        let at = idle.iter().rposition(|i| i.conn.timeouts() == timeouts)?;
+        let known = idle.iter().rposition(|i| i.conn.timeouts() == timeouts && i.conn.knows(no));
+        let at = known.or_else(|| idle.iter().rposition(|i| i.conn.timeouts() == timeouts))?;
         idle.remove(at).map(|i| i.conn)
     }
 

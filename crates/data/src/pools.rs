@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use insula_catalog::{Catalog, Route, Tls};
-use insula_core::{Isolation, KeyRing};
+use insula_core::{Grant, Isolation, KeyRing};
 use insula_planner::share::Bounds;
 use sqlx::postgres::PgSslMode;
 use tokio::time::Instant;
@@ -21,6 +21,13 @@ use crate::lane::Line;
 use crate::pool::{Pool, PoolKey};
 use crate::slots::Slots;
 use crate::turnstile::{Pass, Refused, Rider, Turnstile};
+use crate::tx::simple;
+use crate::wallet::{Standing, Wallet};
+
+/// Run once on each shared connection: `EXECUTE` then spares every opening the analysis and planning of its call. Tenants cannot
+/// replace it, because PREPARE and DEALLOCATE do not pass the gate.
+const PREPARE_ENTER: &str = "PREPARE insula_enter (bigint, bigint, bigint, bigint, int, bytea) AS
+    SELECT insula.enter($1, $2, $3, $4, $5, $6)";
 
 pub(crate) struct Pools {
     pub(crate) config: DataConfig,
@@ -55,6 +62,7 @@ impl Pools {
     /// Other keys from now on.
     pub(crate) fn replace_keys(&self, keys: KeyRing) {
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.all().iter().for_each(|pool| pool.forget_key());
     }
 
     /// The pool that serves a route.
@@ -69,20 +77,16 @@ impl Pools {
         let capacity = if shared { self.config.pool_connections } else { self.config.dedicated_connections }.max(1);
         let bounds = Bounds { capacity, queue: self.config.queue, queue_per_tenant: self.config.queue_per_tenant };
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        pools.entry(key.clone()).or_insert_with(|| Arc::new(Pool::new(key, shared, Turnstile::new(bounds)))).clone()
+        pools
+            .entry(key.clone())
+            .or_insert_with(|| Arc::new(Pool::new(key, shared, Turnstile::new(bounds), &route.plan.tier)))
+            .clone()
     }
 
     /// Waits in both lines, at most until `deadline`.
     pub(crate) async fn pass(&self, pool: &Pool, route: &Route, deadline: Instant) -> Result<Passes, Error> {
         let max = route.plan.limits.max_connections.max(1);
-        // A dedicated login has one tenant, whose tier has nobody to share with there.
-        let alone;
-        let tier = if pool.shared {
-            &route.plan.tier
-        } else {
-            alone = insula_core::Tier { pool_cap: 100, pool_guarantee: 0, ..route.plan.tier.clone() };
-            &alone
-        };
+        let tier = if pool.shared { &route.plan.tier } else { &pool.alone };
         let refused = |why: Refused, max: u32| {
             let retry_after = Duration::from_secs(1);
             match why {
@@ -100,12 +104,19 @@ impl Pools {
     /// A connection for a holder of [`Passes`]: an idle one (then `true`), else a new one.
     pub(crate) async fn connection(&self, pool: &Pool, route: &Route) -> Result<(Conn, bool), Error> {
         let timeouts = Timeouts::from(&route.plan.limits);
-        if let Some(conn) = pool.conns.take_with(timeouts).or_else(|| pool.conns.take_any()) {
+        if let Some(conn) = pool.conns.take_with(timeouts, route.no).or_else(|| pool.conns.take_any()) {
             return Ok((conn, true));
         }
         let login = self.login(route)?;
         let slot = self.slots.take_evicting(|| self.evict()).await;
         let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
+        let opening = async {
+            let mut conn = opening.await?;
+            if pool.shared {
+                simple(&mut conn.pg, PREPARE_ENTER).await?;
+            }
+            Ok::<_, sqlx::Error>(conn)
+        };
         self.in_time(route, opening).await.map(|conn| (conn, false))
     }
 
@@ -113,7 +124,7 @@ impl Pools {
     /// to set them.
     pub(crate) async fn line(&self, pool: &Pool, route: &Route) -> Result<Line, Error> {
         let timeouts = Timeouts::from(&route.plan.limits);
-        while let Some(line) = pool.lines.take_with(timeouts) {
+        while let Some(line) = pool.lines.take_with(timeouts, route.no) {
             // Dead ones (the server restarted) have said goodbye: they are dropped here.
             if line.wire.is_clean() {
                 return Ok(line);
@@ -159,13 +170,15 @@ impl Pools {
         })
     }
 
-    /// The key that signs grants for a route's database.
-    pub(crate) fn grant_key(&self, route: &Route) -> Result<insula_core::GrantKey, Error> {
+    /// A grant for a route on a backend of its pool.
+    pub(crate) fn grant(&self, pool: &Pool, route: &Route, wallet: &mut Wallet, pid: i32, now: i64) -> Result<Grant, Error> {
         let placement = &route.placement;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let key = keys.cell(&placement.cell);
-        let key = key.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
-        Ok(key.grant_key(&placement.database, route.kid()))
+        let cell = keys.cell(&placement.cell);
+        let cell = cell.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
+        let key = pool.grant_key(cell, route.kid());
+        let standing = Standing { no: route.no, epoch: placement.epoch, fence: self.catalog.fence_of(route) };
+        Ok(wallet.grant(&key, standing, pid, now))
     }
 
     /// Closes the connection that is idle longest of all pools; `false` when none is idle.

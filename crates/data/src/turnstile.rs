@@ -52,6 +52,10 @@ impl Turnstile {
 
     /// Waits for a place until `deadline`.
     pub(crate) async fn enter(self: &Arc<Self>, rider: Rider<'_>, deadline: Instant) -> Result<Pass, Refused> {
+        let taken = self.share().take(rider.tenant, rider.tier, rider.max);
+        if let Some(entry) = taken {
+            return Ok(Pass { held: Some((self.clone(), entry)) });
+        }
         let (sender, receiver) = oneshot::channel();
         let answer = self.share().ask(rider.tenant, rider.tier, rider.max, sender);
         let entry = match answer {
@@ -85,8 +89,14 @@ impl Turnstile {
 impl Drop for Pass {
     fn drop(&mut self) {
         if let Some((turnstile, entry)) = self.held.take() {
-            turnstile.share().give_back(entry);
-            turnstile.serve();
+            let waiting = {
+                let mut share = turnstile.share();
+                share.give_back(entry);
+                share.waiting() > 0
+            };
+            if waiting {
+                turnstile.serve();
+            }
         }
     }
 }

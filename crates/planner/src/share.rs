@@ -102,6 +102,34 @@ impl<W> Share<W> {
         Self { bounds, in_use: 0, waiting: 0, seq: 0, classes: Vec::new(), longest: BTreeSet::new() }
     }
 
+    /// Serves a request at once, when nobody would have to go before it: the usual case, in which nothing has to be kept of it.
+    /// `None` when it has to [`Share::ask`] and wait.
+    pub fn take(&mut self, tenant: TenantNo, tier: &Tier, max: u32) -> Option<Entry> {
+        let at = self.class_of(tier);
+        let free = self.bounds.capacity.saturating_sub(self.in_use);
+        let kept = self.kept_from(at);
+        let class = &mut self.classes[at];
+        class.absent = 0;
+        let fits = free > 0 && class.in_use < class.cap && (class.below_guarantee() || free > kept);
+        // Whoever is ready while a place is free has been served already; who is ready now goes first.
+        if !fits || !class.ready.is_empty() {
+            return None;
+        }
+        let line = class.lines.entry(tenant).or_insert_with(Line::new);
+        line.max = max.max(1);
+        if line.in_use >= line.max || !line.queue.is_empty() {
+            self.rekey(at, tenant);
+            return None;
+        }
+        let start = class.now.max(line.finish);
+        line.in_use += 1;
+        line.finish = start + 1;
+        self.seq += 1;
+        (class.now, class.served, class.in_use) = (start, self.seq, class.in_use + 1);
+        self.in_use += 1;
+        Some(Entry { tier: at, tenant, seq: self.seq })
+    }
+
     /// Asks for a place for `tenant`, which may hold `max` (at least 1) of them. When the answer is [`Answer::Waiting`], call
     /// [`Share::serve`] until it has nobody: a raised maximum may let another of the tenant's requests go.
     pub fn ask(&mut self, tenant: TenantNo, tier: &Tier, max: u32, waiter: W) -> Answer<W> {
@@ -328,5 +356,212 @@ impl<W> Class<W> {
     /// One place is everyone's guarantee, so that no tier starves behind the others' reserves.
     fn below_guarantee(&self) -> bool {
         self.in_use < self.guarantee.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn no(n: i64) -> TenantNo {
+        TenantNo::new(n).expect("positive")
+    }
+
+    fn tier(at: usize) -> Tier {
+        let (name, weight, pool_guarantee, pool_cap) = [("bronze", 1, 0, 60), ("silver", 2, 20, 80), ("gold", 4, 40, 100)][at];
+        Tier { name: name.into(), weight, pool_guarantee, pool_cap }
+    }
+
+    /// Each tenant has one tier and one maximum.
+    fn tier_of(tenant: i64) -> Tier {
+        tier(usize::try_from(tenant % 3).expect("small"))
+    }
+
+    fn max_of(tenant: i64) -> u32 {
+        u32::try_from(1 + tenant % 4).expect("small")
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask(i64),
+        GiveBack(usize),
+        Withdraw(usize),
+        Forget,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            5 => (1..9_i64).prop_map(Step::Ask),
+            3 => any::<usize>().prop_map(Step::GiveBack),
+            1 => any::<usize>().prop_map(Step::Withdraw),
+            1 => Just(Step::Forget),
+        ]
+    }
+
+    /// The ledger beside a list of what is out and what waits, kept by hand.
+    struct Model {
+        share: Share<i64>,
+        out: Vec<(Entry, i64)>,
+        waiting: Vec<(Entry, i64)>,
+    }
+
+    impl Model {
+        fn take(&mut self, step: Step) {
+            match step {
+                Step::Ask(tenant) => {
+                    let (tier, max) = (tier_of(tenant), max_of(tenant));
+                    if let Some(entry) = self.share.take(no(tenant), &tier, max) {
+                        self.out.push((entry, tenant));
+                        return;
+                    }
+                    match self.share.ask(no(tenant), &tier, max, tenant) {
+                        Answer::Served(entry, who) => self.out.push((entry, who)),
+                        Answer::Refused(_) => {}
+                        Answer::Waiting(entry, pushed_out) => {
+                            self.waiting.push((entry, tenant));
+                            if let Some(who) = pushed_out {
+                                let at = self.waiting.iter().rposition(|(_, tenant)| *tenant == who).expect("it waited");
+                                self.waiting.remove(at);
+                            }
+                        }
+                    }
+                }
+                Step::GiveBack(at) if !self.out.is_empty() => {
+                    let (entry, _) = self.out.swap_remove(at % self.out.len());
+                    self.share.give_back(entry);
+                }
+                Step::Withdraw(at) if !self.waiting.is_empty() => {
+                    let (entry, tenant) = self.waiting.remove(at % self.waiting.len());
+                    assert_eq!(self.share.withdraw(entry), Some(tenant));
+                }
+                Step::Forget => self.share.forget_absent(),
+                _ => {}
+            }
+            while let Some((entry, tenant)) = self.share.serve() {
+                let at = self.waiting.iter().position(|(waiting, _)| *waiting == entry).expect("it waited");
+                assert_eq!(self.waiting.remove(at).1, tenant);
+                self.out.push((entry, tenant));
+            }
+        }
+
+        fn held(&self, tenant: impl Fn(i64) -> bool) -> u32 {
+            u32::try_from(self.out.iter().filter(|(_, t)| tenant(*t)).count()).expect("few")
+        }
+
+        fn check(&self, bounds: Bounds) {
+            assert_eq!(self.share.in_use() as usize, self.out.len());
+            assert_eq!(self.share.waiting(), self.waiting.len());
+            assert!(self.share.in_use() <= bounds.capacity && self.waiting.len() <= bounds.queue.max(1));
+            for tenant in 1..9 {
+                assert_eq!(self.share.held_by(no(tenant)), self.held(|t| t == tenant));
+                assert!(self.held(|t| t == tenant) <= max_of(tenant));
+            }
+            for at in 0..3 {
+                let of_tier = |t: i64| t % 3 == i64::try_from(at).expect("small");
+                let cap = (bounds.capacity * u32::from(tier(at).pool_cap) / 100).max(1);
+                assert!(self.held(of_tier) <= cap);
+                // Work is conserved: with places free beyond all guarantees, whoever waits is held back by a bound of its own.
+                let kept: u32 = (0..3).map(|i| bounds.capacity * u32::from(tier(i).pool_guarantee) / 100).sum();
+                let full = |t: i64| self.held(|x| x == t) == max_of(t);
+                if bounds.capacity - self.share.in_use() > kept && self.held(of_tier) < cap {
+                    assert!(self.waiting.iter().all(|(_, t)| !of_tier(*t) || full(*t)), "a place is free and somebody waits");
+                }
+                // Nobody starves: a tier without a place waits only when there is none.
+                if self.held(of_tier) == 0 && self.share.in_use() < bounds.capacity {
+                    assert!(!self.waiting.iter().any(|(_, t)| of_tier(*t)), "a tier starves");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bounds_hold_and_nothing_is_lost(
+            steps in proptest::collection::vec(step(), 0..300),
+            capacity in 1..12_u32,
+            queue in 1..12_usize,
+            queue_per_tenant in 1..6_usize,
+        ) {
+            let bounds = Bounds { capacity, queue, queue_per_tenant };
+            let mut model = Model { share: Share::new(bounds), out: Vec::new(), waiting: Vec::new() };
+            for step in steps {
+                model.take(step);
+                model.check(bounds);
+            }
+            // When everything comes back, everybody is served.
+            while !model.out.is_empty() {
+                model.take(Step::GiveBack(0));
+                model.check(bounds);
+            }
+            prop_assert!(model.waiting.is_empty());
+            prop_assert_eq!((model.share.in_use(), model.share.waiting()), (0, 0));
+        }
+    }
+
+    const WIDE: Bounds = Bounds { capacity: 10, queue: 1_000, queue_per_tenant: 1_000 };
+
+    #[test]
+    fn one_request_does_not_wait_behind_a_thousand_of_another() {
+        let mut share = Share::new(Bounds { capacity: 2, ..WIDE });
+        let bronze = Tier { pool_cap: 100, ..tier(0) };
+        let out: Vec<Entry> = (0..2).map(|_| share.take(no(1), &bronze, 10).expect("free")).collect();
+        for n in 0..500 {
+            assert!(matches!(share.ask(no(1), &bronze, 10, n), Answer::Waiting(_, None)));
+        }
+        assert!(matches!(share.ask(no(2), &bronze, 10, 9_999), Answer::Waiting(_, None)));
+        share.give_back(out[0]);
+        assert_eq!(share.serve().map(|(_, who)| who), Some(9_999));
+    }
+
+    #[test]
+    fn equals_take_turns() {
+        let mut share = Share::new(Bounds { capacity: 1, ..WIDE });
+        let bronze = tier(0);
+        let mut held = share.take(no(1), &bronze, 9).expect("free");
+        for n in 0..30 {
+            assert!(matches!(share.ask(no(1 + n / 10), &bronze, 9, n / 10), Answer::Waiting(..)));
+        }
+        let mut order = Vec::new();
+        for _ in 0..30 {
+            share.give_back(held);
+            let (entry, who) = share.serve().expect("somebody");
+            order.push(who);
+            held = entry;
+        }
+        for turn in order[..27].chunks(3) {
+            assert_eq!(BTreeSet::from_iter(turn).len(), 3, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_guarantee_is_kept_free_while_its_tier_is_present_and_lent_when_not() {
+        let mut share = Share::<()>::new(WIDE);
+        let (bronze, gold) = (Tier { pool_cap: 100, ..tier(0) }, tier(2));
+        let visit = share.take(no(2), &gold, 9).expect("free");
+        share.give_back(visit);
+        let out: Vec<_> = (0..10).map_while(|_| share.take(no(1), &bronze, 99)).collect();
+        assert_eq!(out.len(), 6, "four of ten are gold's");
+        assert!(share.take(no(2), &gold, 9).is_some());
+        let mut share = Share::<()>::new(WIDE);
+        let visit = share.take(no(2), &gold, 9).expect("free");
+        share.give_back(visit);
+        share.forget_absent();
+        share.forget_absent();
+        assert_eq!((0..20).map_while(|_| share.take(no(1), &bronze, 99)).count(), 10);
+    }
+
+    #[test]
+    fn a_full_queue_loses_the_newest_of_the_longest_line() {
+        let mut share = Share::new(Bounds { capacity: 1, queue: 3, queue_per_tenant: 3 });
+        let bronze = tier(0);
+        share.take(no(9), &bronze, 1).expect("free");
+        for n in 0..3 {
+            assert!(matches!(share.ask(no(1), &bronze, 1, n), Answer::Waiting(_, None)));
+        }
+        assert!(matches!(share.ask(no(1), &bronze, 1, 3), Answer::Refused(3)));
+        assert!(matches!(share.ask(no(2), &bronze, 1, 20), Answer::Waiting(_, Some(2))));
+        assert!(matches!(share.ask(no(2), &bronze, 1, 21), Answer::Refused(21)));
     }
 }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use insula_catalog::Route;
-use insula_core::TenantContext;
+use insula_core::{TenantContext, TenantNo};
 use insula_telemetry::{Alarm, security_event};
 use sqlx::postgres::PgSslMode;
 
@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::gate;
 use crate::pool::Kept;
 use crate::slots::Slot;
+use crate::wallet::Wallet;
 
 /// Binds the batch that it opens.
 const ENTER: &str = "SELECT insula.enter($1, $2, $3, $4, $5, $6)";
@@ -33,6 +34,7 @@ const ENTER: &str = "SELECT insula.enter($1, $2, $3, $4, $5, $6)";
 /// A wire in a pool.
 pub(crate) struct Line {
     pub(crate) wire: Wire,
+    wallet: Wallet,
     born: Instant,
     timeouts: Timeouts,
     _slot: Slot,
@@ -45,6 +47,10 @@ impl Kept for Line {
 
     fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    fn knows(&self, no: TenantNo) -> bool {
+        self.wallet.knows(no)
     }
 }
 
@@ -70,7 +76,7 @@ impl Line {
             settings: &all,
         })
         .await?;
-        Ok(Self { wire, born: Instant::now(), timeouts, _slot: slot })
+        Ok(Self { wire, wallet: Wallet::default(), born: Instant::now(), timeouts, _slot: slot })
     }
 }
 
@@ -126,7 +132,8 @@ impl Lane {
         let passes = pools.pass(&pool, route, deadline).await?;
         let mut line = pools.line(&pool, route).await?;
         let outcome = if pool.shared {
-            let grant = self.data.grant(route, line.wire.pid())?;
+            let (pid, now) = (line.wire.pid(), self.data.now());
+            let grant = pools.grant(&pool, route, &mut line.wallet, pid, now)?;
             let params = [
                 Param::Int8(grant.no.get()),
                 Param::Int8(grant.epoch),

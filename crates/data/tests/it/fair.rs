@@ -81,8 +81,9 @@ async fn idle_connections_are_closed_after_their_time() {
     let short = Duration::from_millis(100);
     let config = DataConfig { idle_timeout: short, dedicated_idle_timeout: short, ..DataConfig::default() };
     let house = House::with(config).await;
-    house.begin(1).await.commit().await.expect("a commit");
+    let held = house.begin(1).await;
     assert_eq!(house.backends(None).await, 1);
+    held.commit().await.expect("a commit");
     until("the connection to be closed", || async { house.backends(None).await == 0 }).await;
 }
 
