@@ -12,5 +12,4 @@ mod tx;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] =
-    &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] = &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];
