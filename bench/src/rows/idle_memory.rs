@@ -3,6 +3,7 @@
 //! Memory is the sum of proportional set sizes (`/proc/PID/smaps_rollup`) of `up` and all that it started, Postgres too: shared pages count once. The
 //! tenants are written into the catalog and the pooled database as provisioning leaves them; a password and an administrator for each would only take time.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,15 +24,36 @@ fn run() -> Result<Vec<Outcome>> {
     let folder = tempfile::tempdir()?;
     let up = Up::start_with(&folder.path().join("data"), &["--no-demo"])?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    provisioned(&up)?;
     let few = with_tenants(&runtime, &up, 1, FEW)?;
     let many = with_tenants(&runtime, &up, FEW + 1, MANY)?;
     up.stop()?;
-    let detail = format!("{few:.0} MB with {FEW} tenants, {many:.0} MB with {MANY}");
+    let parts: Vec<String> =
+        many.iter().map(|(name, now)| format!("{name} {:.0} to {now:.0}", few.get(name).unwrap_or(&0.0))).collect();
+    let (few, many): (f64, f64) = (few.values().sum(), many.values().sum());
+    let detail = format!("{few:.0} MB with {FEW} tenants, {many:.0} MB with {MANY} ({})", parts.join(", "));
     Ok(vec![Outcome::figure("10,000 tenants registered, idle: more memory", many - few, "MB", Target::AtMost(100.0), detail)])
 }
 
+/// Megabytes by program.
+type Memory = BTreeMap<String, f64>;
+
+/// Waits until every cell has its pre-made databases, which are made after the start and would be taken for the tenants' memory.
+fn provisioned(up: &Up) -> Result<()> {
+    let mut last = (serde_json::Value::Null, Instant::now());
+    wait_for(Duration::from_secs(90), || {
+        let warm = up.insula(&["status"])?["warm_databases"].take();
+        if warm != last.0 {
+            last = (warm, Instant::now());
+        }
+        let everywhere = last.0.as_object().is_some_and(|cells| cells.len() == up.ready.cells.len());
+        Ok((everywhere && last.1.elapsed() > Duration::from_secs(5)).then_some(()))
+    })
+    .context("the cells do not get their pre-made databases")
+}
+
 /// Megabytes once tenants `from` to `to` are known everywhere.
-fn with_tenants(runtime: &tokio::runtime::Runtime, up: &Up, from: u32, to: u32) -> Result<f64> {
+fn with_tenants(runtime: &tokio::runtime::Runtime, up: &Up, from: u32, to: u32) -> Result<Memory> {
     runtime.block_on(register(up, from, to))?;
     let known = format!("{}/healthz", up.ready.gateway_url);
     let client = reqwest::Client::new();
@@ -45,24 +67,30 @@ fn with_tenants(runtime: &tokio::runtime::Runtime, up: &Up, from: u32, to: u32) 
 }
 
 /// The lowest reading once readings no longer fall: allocators and vacuum take a moment.
-fn settled(up: &Up) -> Result<f64> {
-    let mut lowest = (f64::MAX, Instant::now());
+fn settled(up: &Up) -> Result<Memory> {
+    let mut lowest = (f64::MAX, Memory::new(), Instant::now());
     wait_for(Duration::from_secs(60), || {
         let now = memory(up)?;
-        if now < lowest.0 - 0.5 {
-            lowest = (now, Instant::now());
+        let sum = now.values().sum();
+        if sum < lowest.0 - 0.5 {
+            lowest = (sum, now, Instant::now());
         }
-        Ok((lowest.1.elapsed() > Duration::from_secs(8)).then_some(lowest.0))
+        Ok((lowest.2.elapsed() > Duration::from_secs(8)).then(|| lowest.1.clone()))
     })
 }
 
-fn memory(up: &Up) -> Result<f64> {
+fn memory(up: &Up) -> Result<Memory> {
     let pids = descendants(u32::try_from(up.pid())?);
     ensure!(pids.len() > 3, "only {} processes: is up running?", pids.len());
-    let kib: u64 = pids.iter().filter_map(|pid| proportional(*pid)).sum();
-    #[allow(clippy::cast_precision_loss, reason = "kilobytes of one machine")]
-    let megabytes = kib as f64 / 1024.0;
-    Ok(megabytes)
+    let mut memory = Memory::new();
+    for pid in pids {
+        // One may end while we look.
+        let (Some(kib), Ok(name)) = (proportional(pid), std::fs::read_to_string(format!("/proc/{pid}/comm"))) else { continue };
+        #[allow(clippy::cast_precision_loss, reason = "kilobytes of one machine")]
+        let megabytes = kib as f64 / 1024.0;
+        *memory.entry(name.trim().to_owned()).or_default() += megabytes;
+    }
+    Ok(memory)
 }
 
 fn proportional(pid: u32) -> Option<u64> {
