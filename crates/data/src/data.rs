@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use insula_catalog::{Catalog, Route};
-use insula_core::{Clock, Grant, KeyRing, SystemClock, TenantContext, TenantState, scope};
+use insula_core::{Clock, KeyRing, SystemClock, TenantContext, TenantState, scope};
 use insula_telemetry::{Alarm, security_event};
 use tokio::time::Instant;
 
@@ -234,16 +234,11 @@ impl Data {
             let _ = write!(sql, "SET statement_timeout = {statement};");
             let _ = write!(sql, "SET idle_in_transaction_session_timeout = {idle_in_transaction};");
         }
-        sql.push_str("BEGIN");
         if pool.shared {
-            let grant = self.inner.pools.grant(pool, route, &mut conn.wallet, conn.pid, self.now())?;
-            let Grant { no, epoch, expires, fence, kid, mac, .. } = grant;
-            let _ = write!(sql, ";EXECUTE insula_enter({no},{epoch},{expires},{fence},{kid},'\\x");
-            for byte in mac {
-                const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-                sql.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            }
-            sql.push_str("')");
+            let (key, standing) = self.inner.pools.standing(pool, route)?;
+            conn.wallet.open(&mut sql, &key, standing, conn.pid, self.now());
+        } else {
+            sql.push_str("BEGIN");
         }
         Ok(sql)
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use insula_catalog::{Catalog, Route, Tls};
-use insula_core::{Grant, Isolation, KeyRing};
+use insula_core::{GrantKey, Isolation, KeyRing};
 use insula_planner::share::Bounds;
 use sqlx::postgres::PgSslMode;
 use tokio::time::Instant;
@@ -22,12 +22,7 @@ use crate::pool::{Pool, PoolKey};
 use crate::slots::Slots;
 use crate::turnstile::{Pass, Refused, Rider, Turnstile};
 use crate::tx::simple;
-use crate::wallet::{Standing, Wallet};
-
-/// Run once on each shared connection: `EXECUTE` then spares every opening the analysis and planning of its call. Tenants cannot
-/// replace it, because PREPARE and DEALLOCATE do not pass the gate.
-const PREPARE_ENTER: &str = "PREPARE insula_enter (bigint, bigint, bigint, bigint, int, bytea) AS
-    SELECT insula.enter($1, $2, $3, $4, $5, $6)";
+use crate::wallet::{PREPARE_ENTER, Standing};
 
 pub(crate) struct Pools {
     pub(crate) config: DataConfig,
@@ -170,15 +165,14 @@ impl Pools {
         })
     }
 
-    /// A grant for a route on a backend of its pool.
-    pub(crate) fn grant(&self, pool: &Pool, route: &Route, wallet: &mut Wallet, pid: i32, now: i64) -> Result<Grant, Error> {
+    /// The key that signs a route's grants, and what they say.
+    pub(crate) fn standing(&self, pool: &Pool, route: &Route) -> Result<(Arc<GrantKey>, Standing), Error> {
         let placement = &route.placement;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let cell = keys.cell(&placement.cell);
         let cell = cell.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
-        let key = pool.grant_key(cell, route.kid());
         let standing = Standing { no: route.no, epoch: placement.epoch, fence: self.catalog.fence_of(route) };
-        Ok(wallet.grant(&key, standing, pid, now))
+        Ok((pool.grant_key(cell, route.kid()), standing))
     }
 
     /// Closes the connection that is idle longest of all pools; `false` when none is idle.

@@ -132,8 +132,8 @@ impl Lane {
         let passes = pools.pass(&pool, route, deadline).await?;
         let mut line = pools.line(&pool, route).await?;
         let outcome = if pool.shared {
-            let (pid, now) = (line.wire.pid(), self.data.now());
-            let grant = pools.grant(&pool, route, &mut line.wallet, pid, now)?;
+            let (key, standing) = pools.standing(&pool, route)?;
+            let grant = line.wallet.grant(&key, standing, line.wire.pid(), self.data.now());
             let params = [
                 Param::Int8(grant.no.get()),
                 Param::Int8(grant.epoch),

@@ -1,12 +1,12 @@
 //! Connections that die, servers that restart, transactions that the database wants again.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use futures_util::future::BoxFuture;
 use insula_core::Kind;
-use insula_data::{Error, TenantTx};
-use tokio::sync::Barrier;
+use insula_data::{DataConfig, Error, TenantTx};
+use tokio::sync::{Barrier, Mutex};
 
 use crate::house::{House, until};
 
@@ -110,4 +110,43 @@ async fn a_connection_lost_in_a_transaction_ends_it_clearly() {
     kill_backends(&house).await;
     assert!(matches!(tx.commit().await, Err(Error::CommitUnknown)));
     assert!(house.bodies(1).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_crashes_under_load_comes_back_with_every_acknowledged_row() {
+    let server = Box::leak(Box::new(insula_testkit::durable_server().await));
+    let house = House::on(server, DataConfig::default()).await;
+    let (stop, known) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let mut tasks = Vec::new();
+    for worker in 0..4_i64 {
+        let (data, context) = (house.data.clone(), house.tenant(1));
+        let (stop, known) = (stop.clone(), known.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut id = worker * 1_000_000;
+            while !stop.load(Ordering::Relaxed) {
+                id += 1;
+                let insert = "INSERT INTO documents (id) VALUES ($1)";
+                let Ok(mut tx) = data.begin(&context).await else { continue };
+                if sqlx::query(insert).bind(id).execute(&mut tx).await.is_ok() && tx.commit().await.is_ok() {
+                    known.lock().await.push(id);
+                }
+            }
+        }));
+    }
+    until("work to be done", || async { known.lock().await.len() > 50 }).await;
+    // A backend that dies by SIGKILL makes Postgres end all others and recover: a restart, with recovery.
+    let victim = "SELECT pid FROM pg_stat_activity WHERE usename = 'insula_app' LIMIT 1";
+    let pid: i32 = sqlx::query_scalar(victim).fetch_one(&mut house.admin().await).await.expect("a backend");
+    let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
+    assert!(killed.success());
+    let before = known.lock().await.len();
+    until("work to go on", || async { known.lock().await.len() > before + 50 }).await;
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    let mut tx = house.begin(1).await;
+    let ids: Vec<i64> = sqlx::query_scalar("SELECT id FROM documents").fetch_all(&mut tx).await.expect("rows");
+    let ids: std::collections::BTreeSet<i64> = ids.into_iter().collect();
+    assert!(known.lock().await.iter().all(|id| ids.contains(id)), "an acknowledged commit is missing");
 }
