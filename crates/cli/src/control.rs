@@ -40,6 +40,9 @@ pub(crate) struct ControlFile {
     /// Whether an `insula up` beside it starts private cells when asked.
     #[serde(default)]
     pub(crate) embedded_cells: bool,
+    /// Revisions that the change feed keeps (100,000 when not set).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_revisions: Option<u32>,
 }
 
 /// Requests in flight may take this long to end.
@@ -60,6 +63,7 @@ pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
     let mut config = insula_control::Config::new(&file.catalog_url, root_key(&file.root_key)?);
     config.cell_secrets = file.cell_logins;
     config.embedded_cells = file.embedded_cells;
+    config.keep_revisions = file.keep_revisions.map_or(config.keep_revisions, i64::from);
     let shutdown = Shutdown::on_signals(DRAIN).map_err(|e| fault(Kind::Internal, &e))?;
     // Whoever connects from now on is answered as soon as the catalog is open.
     gate.open();

@@ -41,6 +41,9 @@ pub struct Config {
     pub backoff: Duration,
     /// Between two rounds of the reconcilers (a signal wakes them too).
     pub reconcile_every: Duration,
+    /// Revisions that the change feed keeps. A data plane that was away for longer than so many changes loads the catalog anew:
+    /// it misses nothing, it only reads more.
+    pub keep_revisions: i64,
     /// What goes wrong on purpose: nothing, outside of tests.
     pub faults: Arc<dyn Faults>,
 }
@@ -82,6 +85,7 @@ impl Config {
             cell_patience: Duration::from_secs(120),
             backoff: Duration::from_millis(100),
             reconcile_every: Duration::from_secs(5),
+            keep_revisions: 100_000,
             faults: Arc::new(NoFaults),
         }
     }

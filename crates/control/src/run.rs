@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::handle::Control;
 use crate::model::CellState;
 use crate::operation::engine::Engine;
-use crate::{bundle_apply, cell_prepare, rest, store, warm_pool, webhook};
+use crate::{bundle_apply, cell_prepare, feed_trim, rest, store, warm_pool, webhook};
 
 /// Runs the control plane until `shutdown` resolves; then answers what has begun, lets leases go, and returns.
 ///
@@ -117,6 +117,7 @@ async fn reconcile_round(
     if all {
         control.set_ready();
     }
+    feed_trim::reconcile(control).await?;
     warm_pool::reconcile(control).await?;
     bundle_apply::reconcile(control).await
 }

@@ -187,6 +187,7 @@ async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]
         admin_listen: admin,
         cell_logins: Some(named::write_logins(house, named)?),
         embedded_cells: true,
+        keep_revisions: None,
     };
     let path = house.folder.run("control.json");
     write_secret(&path, &serde_json::to_string_pretty(&file).unwrap_or_default())?;

@@ -76,4 +76,13 @@ impl Control {
             cells: store::cells::all(&mut conn).await?,
         })
     }
+
+    /// Forgets all but the newest [`crate::Config::keep_revisions`] of the change feed, as the reconcilers do when it has grown
+    /// past them by a tenth; answers how many changes went. Zero when another control plane is at it.
+    ///
+    /// # Errors
+    /// When the catalog does not answer.
+    pub async fn trim_feed(&self) -> Result<i64, Error> {
+        crate::feed_trim::trim(self).await
+    }
 }

@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod bundle;
 pub(crate) mod cells;
 pub(crate) mod domains;
+pub(crate) mod feed;
 pub(crate) mod keys;
 pub(crate) mod operations;
 pub(crate) mod outbox;

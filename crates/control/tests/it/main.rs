@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod faults;
+mod feed;
 mod house;
 mod lifecycle;
 mod load;
