@@ -1,7 +1,11 @@
-//! Pure decisions, floor 1: placement, fair shares. No I/O.
+//! Pure decisions, floor 1: placement, fair shares, rates, limits, circuits. No I/O.
 //!
 //! For: what can be decided from values alone, and so tested by properties. Not for: carrying anything out.
 //! Always: the same input gives the same answer.
 
+pub mod breaker;
+pub mod gcra;
+pub mod gradient;
 pub mod placement;
+pub mod queue;
 pub mod share;
