@@ -70,6 +70,15 @@ uuid_id! {
     OperationId
 }
 
+uuid_id! {
+    /// An identity provider of a tenant, or of the host side.
+    ProviderId
+}
+uuid_id! {
+    /// An API key of a tenant.
+    KeyId
+}
+
 /// The compact surrogate of a tenant that stands in `tenant_id` columns: eight bytes, given out by the catalog once and
 /// kept through every move, so that rows travel unchanged. Never shown outside the host side.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use zeroize::Zeroize;
 use crate::grant::GrantKey;
 use crate::id::TenantId;
 use crate::slug::CellName;
+use crate::token::ContextKey;
 
 /// 32 bytes that print as `***` and are wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
@@ -112,6 +113,16 @@ impl RootKey {
     }
 }
 
+impl RootKey {
+    /// The key that gateways sign tenant contexts with, by number (rotation counts it up).
+    ///
+    /// # Errors
+    /// As [`ContextKey::new`].
+    pub fn context_key(&self, no: i32) -> Result<ContextKey, KeyError> {
+        ContextKey::new(self.0.derive(&["insula/context/v1", &no.to_string()]))
+    }
+}
+
 /// What a data plane needs to serve one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CellKey(Secret);
@@ -139,6 +150,15 @@ impl CellKey {
     #[must_use]
     pub fn grant_key(&self, database: &str, kid: i32) -> GrantKey {
         GrantKey::new(kid, self.0.derive(&["insula/grant/v1", database, &kid.to_string()]))
+    }
+
+    /// The key that the applications of this cell sign tenant contexts with when they call each other. It proves the cell, so it
+    /// is good for tenants of this cell alone.
+    ///
+    /// # Errors
+    /// As [`ContextKey::new`].
+    pub fn context_key(&self) -> Result<ContextKey, KeyError> {
+        ContextKey::new(self.0.derive(&["insula/cell-context/v1"]))
     }
 
     /// Sixteen hexadecimal digits that say nothing about the tenant: the tail of its database, schema and role names.

@@ -17,13 +17,14 @@ pub mod principal;
 pub mod scope;
 pub mod slug;
 pub mod tenant;
+pub mod token;
 
 pub use clock::{Clock, SystemClock};
 pub use context::TenantContext;
 pub use error::Kind;
 pub use feature::FeatureValue;
 pub use grant::{Grant, GrantKey};
-pub use id::{OperationId, TenantId, TenantNo};
+pub use id::{KeyId, OperationId, ProviderId, TenantId, TenantNo};
 pub use keys::{CellKey, KeyRing, RootKey};
 pub use placement::{Isolation, MoveState, Placement};
 pub use plan::{Limits, Plan, Tier};
