@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use insula_core::placement::{APP_SCHEMA, POOL_DATABASE};
 use insula_core::slug::NameError;
 use insula_core::{
-    CellName, FeatureValue, Isolation, Limits, MoveState, Placement, Plan, PlanName, TenantId, TenantNo, TenantSettings,
-    TenantState, Tier,
+    CellName, FeatureValue, Isolation, KeyId, Limits, MoveState, Placement, Plan, PlanName, ProviderId, TenantId, TenantNo,
+    TenantSettings, TenantState, Tier,
 };
 use tokio::sync::{mpsc, watch};
 
 use crate::Error;
+use crate::identity::{ApiKey, Provider};
 use crate::row::{Cell, CellState, Change, Changes, DatabaseId, DatabaseRow, Page, TenantRow, Tls};
 use crate::source::Source;
 
@@ -34,6 +35,8 @@ pub struct Content {
     cells: BTreeMap<CellName, Cell>,
     databases: BTreeMap<DatabaseId, DatabaseRow>,
     tenants: BTreeMap<TenantId, TenantRow>,
+    providers: BTreeMap<ProviderId, Provider>,
+    keys: BTreeMap<KeyId, ApiKey>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +45,8 @@ enum Name {
     Cell(CellName),
     Database(DatabaseId),
     Tenant(TenantId),
+    Provider(ProviderId),
+    Key(KeyId),
 }
 
 impl Content {
@@ -90,6 +95,30 @@ impl Content {
     pub fn remove_tenant(&mut self, id: TenantId) {
         self.feed(Name::Tenant(id));
         self.tenants.remove(&id);
+    }
+
+    /// Adds or replaces an identity provider.
+    pub fn put_provider(&mut self, row: Provider) {
+        self.feed(Name::Provider(row.id));
+        self.providers.insert(row.id, row);
+    }
+
+    /// Removes an identity provider.
+    pub fn remove_provider(&mut self, id: ProviderId) {
+        self.feed(Name::Provider(id));
+        self.providers.remove(&id);
+    }
+
+    /// Adds an API key.
+    pub fn put_key(&mut self, row: ApiKey) {
+        self.feed(Name::Key(row.id));
+        self.keys.insert(row.id, row);
+    }
+
+    /// Revokes an API key.
+    pub fn remove_key(&mut self, id: KeyId) {
+        self.feed(Name::Key(id));
+        self.keys.remove(&id);
     }
 
     /// Forgets the feed so far: who has seen less than all of it must load anew.
@@ -148,6 +177,8 @@ impl Source for FakeSource {
                 Page::Plans(content.plans.values().cloned().collect()),
                 Page::Cells(content.cells.values().cloned().collect()),
                 Page::Databases(content.databases.values().cloned().collect()),
+                Page::Providers(content.providers.values().cloned().collect()),
+                Page::Keys(content.keys.values().cloned().collect()),
             ];
             all.extend(tenants.chunks(100).map(|page| Page::Tenants(page.to_vec())));
             (content.rev, all)
@@ -168,6 +199,8 @@ impl Source for FakeSource {
             Name::Plan(name) => Change::Plan(name.clone(), content.plans.get(&name).cloned()),
             Name::Cell(name) => Change::Cell(name.clone(), content.cells.get(&name).cloned()),
             Name::Database(id) => Change::Database(id.clone(), content.databases.get(&id).cloned()),
+            Name::Provider(id) => Change::Provider(id, content.providers.get(&id).cloned()),
+            Name::Key(id) => Change::Key(id, content.keys.get(&id).cloned()),
             Name::Tenant(id) => Change::Tenant(id, content.tenants.get(&id).cloned().map(Box::new)),
         });
         Ok(Changes { revision: content.rev, changes: changes.collect() })

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 use std::time::Duration;
 
-use insula_core::TenantId;
+use insula_core::{KeyId, ProviderId, TenantId};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{FromRow, PgConnection, PgPool, Postgres, Transaction};
 use tokio::sync::{mpsc, watch};
@@ -15,7 +15,9 @@ use crate::row::{Change, Changes, DatabaseId, Page};
 use crate::source::Source;
 use crate::{Error, backoff::Backoff};
 
+mod identity;
 mod record;
+use identity::{KeyRecord, ProviderRecord};
 use record::{CellRecord, DatabaseRecord, PlanRecord, TenantRecord};
 
 /// Tenants read at once.
@@ -76,6 +78,16 @@ impl Source for PgSource {
         send(Page::Cells(cells.into_iter().filter_map(CellRecord::read).collect())).await?;
         let databases = patiently(fetch::<DatabaseRecord>(&mut tx, DatabaseRecord::ALL)).await?;
         send(Page::Databases(databases.into_iter().filter_map(DatabaseRecord::read).collect())).await?;
+        let providers = patiently(fetch::<ProviderRecord>(&mut tx, ProviderRecord::ALL)).await?;
+        send(Page::Providers(providers.into_iter().map(ProviderRecord::read).collect())).await?;
+        let mut after = Uuid::nil();
+        loop {
+            let page = sqlx::query_as::<_, KeyRecord>(KeyRecord::PAGE).bind(after).bind(PAGE).fetch_all(&mut *tx);
+            let records = patiently(async { Ok(page.await?) }).await?;
+            let Some(last) = records.last() else { break };
+            after = last.id;
+            send(Page::Keys(records.into_iter().filter_map(KeyRecord::read).collect())).await?;
+        }
         let mut after = 0;
         loop {
             let page = sqlx::query_as::<_, TenantRecord>(TenantRecord::PAGE).bind(after).bind(PAGE).fetch_all(&mut *tx);
@@ -128,7 +140,7 @@ where
 async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Result<Vec<Change>, Error> {
     let (mut plans, mut cells) = (Vec::new(), Vec::new());
     let (mut database_cells, mut database_names) = (Vec::new(), Vec::new());
-    let mut tenants = BTreeSet::new();
+    let (mut tenants, mut providers, mut keys) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (kind, id) in names {
         match kind.as_str() {
             "plan" => plans.push(id),
@@ -140,6 +152,8 @@ async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Resul
                 }
             }
             "tenant" | "domain" | "placement" => tenants.extend(Uuid::parse_str(&id)),
+            "provider" => providers.extend(Uuid::parse_str(&id)),
+            "key" => keys.extend(Uuid::parse_str(&id)),
             // A kind of a newer catalog; this program has no use for it.
             _ => {}
         }
@@ -172,6 +186,22 @@ async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Resul
                 changes.push(Change::Database(id, None));
             }
         }
+    }
+    if !providers.is_empty() {
+        let records: Vec<ProviderRecord> = sqlx::query_as(ProviderRecord::SOME).bind(&providers).fetch_all(&mut *conn).await?;
+        let rows: Vec<_> = records.into_iter().map(ProviderRecord::read).collect();
+        let there: HashSet<ProviderId> = rows.iter().map(|row| row.id).collect();
+        changes.extend(rows.into_iter().map(|row| Change::Provider(row.id, Some(row))));
+        let gone = providers.into_iter().map(ProviderId::from).filter(|id| !there.contains(id));
+        changes.extend(gone.map(|id| Change::Provider(id, None)));
+    }
+    for page in keys.chunks(PAGE as usize) {
+        let records: Vec<KeyRecord> = sqlx::query_as(KeyRecord::SOME).bind(page).fetch_all(&mut *conn).await?;
+        let rows: Vec<_> = records.into_iter().filter_map(KeyRecord::read).collect();
+        let there: HashSet<KeyId> = rows.iter().map(|row| row.id).collect();
+        changes.extend(rows.into_iter().map(|row| Change::Key(row.id, Some(row))));
+        let gone = page.iter().map(|id| KeyId::from(*id)).filter(|id| !there.contains(id));
+        changes.extend(gone.map(|id| Change::Key(id, None)));
     }
     let tenants: Vec<Uuid> = tenants.into_iter().collect();
     for page in tenants.chunks(PAGE as usize) {

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use insula_core::feature::Features;
-use insula_core::{CellName, Placement, Plan, PlanName, Slug, TenantId, TenantNo, TenantSettings, TenantState};
+use insula_core::{
+    CellName, KeyId, Placement, Plan, PlanName, ProviderId, Slug, TenantId, TenantNo, TenantSettings, TenantState,
+};
+
+use crate::identity::{ApiKey, Provider};
 
 /// A tenant that may be reached: active or suspended, with its placement and its verified custom domains.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +140,10 @@ pub enum Page {
     Cells(Vec<Cell>),
     /// Databases.
     Databases(Vec<DatabaseRow>),
+    /// Identity providers.
+    Providers(Vec<Provider>),
+    /// API keys of tenants that are in force.
+    Keys(Vec<ApiKey>),
     /// Tenants.
     Tenants(Vec<TenantRow>),
 }
@@ -149,6 +157,10 @@ pub enum Change {
     Cell(CellName, Option<Cell>),
     /// A database.
     Database(DatabaseId, Option<DatabaseRow>),
+    /// An identity provider.
+    Provider(ProviderId, Option<Provider>),
+    /// An API key of a tenant; `None` also when it was revoked.
+    Key(KeyId, Option<ApiKey>),
     /// A tenant, its placement or its domains.
     Tenant(TenantId, Option<Box<TenantRow>>),
 }

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
-use insula_core::{CellName, TenantId};
+use insula_core::{CellName, KeyId, ProviderId, TenantId};
 
 use crate::host;
+use crate::identity::{ApiKey, Issuer, Provider};
 use crate::route::{Database, Route};
 use crate::row::{Cell, DatabaseId};
 use crate::table::{Hash, Table};
@@ -46,6 +47,11 @@ pub(crate) struct Snapshot {
     pub(crate) hosts: Table<Domain>,
     pub(crate) databases: Table<Database>,
     pub(crate) cells: Arc<BTreeMap<CellName, Arc<Cell>>>,
+    pub(crate) providers: Table<Provider>,
+    pub(crate) issuers: Table<Issuer>,
+    /// By hash of their text, and by id.
+    pub(crate) keys: Table<ApiKey>,
+    pub(crate) key_ids: Table<ApiKey>,
 }
 
 /// What all versions share.
@@ -67,6 +73,10 @@ impl Snapshot {
             hosts: Table::new(SMALL_BITS),
             databases: Table::new(SMALL_BITS),
             cells: Arc::default(),
+            providers: Table::new(SMALL_BITS),
+            issuers: Table::new(SMALL_BITS),
+            keys: Table::new(SMALL_BITS),
+            key_ids: Table::new(SMALL_BITS),
         }
     }
 
@@ -82,6 +92,34 @@ impl Snapshot {
 
     pub(crate) fn hash_database(&self, id: &DatabaseId) -> Hash {
         self.catalog.hasher.hash_one((id.cell.as_str(), &*id.name))
+    }
+
+    pub(crate) fn hash_uuid(&self, id: uuid::Uuid) -> Hash {
+        self.catalog.hasher.hash_one(id.as_u128())
+    }
+
+    pub(crate) fn hash_issuer(&self, issuer: &str, audience: Option<&str>) -> Hash {
+        self.catalog.hasher.hash_one((issuer, audience))
+    }
+
+    pub(crate) fn hash_key(&self, hash: &[u8; 32]) -> Hash {
+        self.catalog.hasher.hash_one(hash)
+    }
+
+    pub(crate) fn provider(&self, id: ProviderId) -> Option<&Arc<Provider>> {
+        self.providers.find(self.hash_uuid(id.uuid()), |provider| provider.id == id)
+    }
+
+    pub(crate) fn issuer(&self, issuer: &str, audience: Option<&str>) -> Option<&Arc<Issuer>> {
+        self.issuers.find(self.hash_issuer(issuer, audience), |i| &*i.issuer == issuer && i.audience.as_deref() == audience)
+    }
+
+    pub(crate) fn key(&self, hash: &[u8; 32]) -> Option<&Arc<ApiKey>> {
+        self.keys.find(self.hash_key(hash), |key| key.hash == *hash)
+    }
+
+    pub(crate) fn key_by_id(&self, id: KeyId) -> Option<&Arc<ApiKey>> {
+        self.key_ids.find(self.hash_uuid(id.uuid()), |key| key.id == id)
     }
 
     #[inline]
@@ -200,6 +238,30 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn cell(self, name: &CellName) -> Option<&'a Arc<Cell>> {
         self.snapshot.cells.get(name)
+    }
+
+    /// An identity provider.
+    #[must_use]
+    pub fn provider(self, id: ProviderId) -> Option<&'a Arc<Provider>> {
+        self.snapshot.provider(id)
+    }
+
+    /// Whether any provider has this issuer: its tokens are then for us to judge.
+    #[must_use]
+    pub fn knows_issuer(self, issuer: &str) -> bool {
+        self.snapshot.issuer(issuer, None).is_some()
+    }
+
+    /// The providers of an issuer for an audience.
+    #[must_use]
+    pub fn providers(self, issuer: &str, audience: &str) -> &'a [Arc<Provider>] {
+        self.snapshot.issuer(issuer, Some(audience)).map_or(&[], |issuer| &issuer.providers)
+    }
+
+    /// The API key whose text has this SHA-256.
+    #[must_use]
+    pub fn api_key(self, hash: &[u8; 32]) -> Option<&'a Arc<ApiKey>> {
+        self.snapshot.key(hash)
     }
 
     /// The fence to put in a grant for `route`, however long ago it was read: the database's fence if the tenant still stands

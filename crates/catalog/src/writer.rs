@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use insula_core::placement::APP_SCHEMA;
-use insula_core::{CellName, Placement, Plan, PlanName, TenantId, TenantSettings};
+use insula_core::{CellName, KeyId, Placement, Plan, PlanName, ProviderId, TenantId, TenantSettings};
 
 use crate::host;
+use crate::identity::{ApiKey, Provider};
 use crate::plans::Plans;
 use crate::route::{Database, Route};
 use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
@@ -41,6 +42,10 @@ struct Batch {
     routes: Vec<Arc<Route>>,
     routes_gone: Vec<TenantId>,
     hosts: Vec<(TenantId, Box<[Box<str>]>)>,
+    providers: Vec<Provider>,
+    providers_gone: Vec<ProviderId>,
+    keys: Vec<ApiKey>,
+    keys_gone: Vec<KeyId>,
 }
 
 /// A full load in the making: [`Writer::page`] takes the pages, [`Writer::finish`] shows the whole.
@@ -51,6 +56,8 @@ pub(crate) struct Load {
     cells: HashSet<CellName>,
     databases: HashSet<DatabaseId>,
     tenants: HashSet<TenantId>,
+    providers: HashSet<ProviderId>,
+    keys: HashSet<KeyId>,
 }
 
 impl Writer {
@@ -87,6 +94,14 @@ impl Writer {
                     self.database(row, &mut load.batch);
                 }
             }
+            Page::Providers(rows) => {
+                load.providers.extend(rows.iter().map(|row| row.id));
+                load.batch.providers.extend(rows);
+            }
+            Page::Keys(rows) => {
+                load.keys.extend(rows.iter().map(|row| row.id));
+                load.batch.keys.extend(rows);
+            }
             Page::Tenants(rows) => {
                 for row in rows {
                     load.tenants.insert(row.id);
@@ -104,6 +119,10 @@ impl Writer {
         let databases = self.snapshot.databases.iter().filter(|database| !load.databases.contains(&database.id));
         batch.databases_gone = databases.cloned().collect();
         batch.cells_gone = self.snapshot.cells.keys().filter(|name| !load.cells.contains(*name)).cloned().collect();
+        let providers = self.snapshot.providers.iter().map(|provider| provider.id);
+        batch.providers_gone = providers.filter(|id| !load.providers.contains(id)).collect();
+        let keys = self.snapshot.key_ids.iter().map(|key| key.id);
+        batch.keys_gone = keys.filter(|id| !load.keys.contains(id)).collect();
         self.publish(load.batch);
         self.plans.retain(|name| load.plans.contains(name));
         self.missing.clear();
@@ -125,6 +144,10 @@ impl Writer {
                 Change::Cell(name, None) => batch.cells_gone.push(name),
                 Change::Database(_, Some(row)) => self.database(row, &mut batch),
                 Change::Database(id, None) => databases_gone.push(id),
+                Change::Provider(_, Some(row)) => batch.providers.push(row),
+                Change::Provider(id, None) => batch.providers_gone.push(id),
+                Change::Key(_, Some(row)) => batch.keys.push(row),
+                Change::Key(id, None) => batch.keys_gone.push(id),
                 Change::Tenant(id, row) => tenants.push((id, row)),
             }
         }
@@ -221,6 +244,8 @@ impl Writer {
             cells.extend(batch.cells.into_iter().map(|cell| (cell.name.clone(), cell)));
             cells.retain(|name, _| !batch.cells_gone.contains(name));
         }
+        self.snapshot.edit_providers(batch.providers, &batch.providers_gone);
+        self.snapshot.edit_keys(batch.keys, &batch.keys_gone);
         let gone = batch.databases_gone.into_iter();
         let gone = gone.map(|database| (self.snapshot.hash_database(&database.id), Edit::Remove(database))).collect();
         self.snapshot.databases.edit(gone, |a, b| a.id == b.id);

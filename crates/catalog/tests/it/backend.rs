@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use insula_catalog::row::{Cell, DatabaseId, DatabaseRow, TenantRow};
-use insula_catalog::{Catalog, FakeSource, Options, PgSource, Source, fake, schema};
-use insula_core::{CellName, Plan, TenantId};
+use insula_catalog::{ApiKey, Catalog, FakeSource, Options, PgSource, Provider, Source, fake, schema};
+use insula_core::{CellName, KeyId, Plan, ProviderId, TenantId};
 use insula_testkit::server;
 use sqlx::{Connection, PgConnection, PgPool};
 
@@ -18,6 +18,10 @@ pub(crate) enum Step {
     RemoveCell(CellName),
     PutTenant(Box<TenantRow>),
     RemoveTenant(TenantId),
+    PutProvider(Provider),
+    RemoveProvider(ProviderId),
+    PutKey(ApiKey),
+    RevokeKey(KeyId),
 }
 
 /// A catalog that can be written to.
@@ -47,6 +51,10 @@ impl Backend for FakeSource {
                     Step::RemoveCell(name) => content.remove_cell(&name),
                     Step::PutTenant(row) => content.put_tenant(*row),
                     Step::RemoveTenant(id) => content.remove_tenant(id),
+                    Step::PutProvider(row) => content.put_provider(row),
+                    Step::RemoveProvider(id) => content.remove_provider(id),
+                    Step::PutKey(row) => content.put_key(row),
+                    Step::RevokeKey(id) => content.remove_key(id),
                 }
             }
         });
@@ -158,6 +166,7 @@ async fn carry_out(tx: &mut PgConnection, step: Step) -> Result<(), sqlx::Error>
             .execute(tx)
             .await?;
         }
+        step => crate::identity::carry_out(tx, step).await?,
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod backend;
 mod concurrency;
 mod contract;
+mod identity;
 mod outage;
 mod random;
 mod reads;
