@@ -1,28 +1,77 @@
 //! Host names as requests carry them, brought to the one form that tables hold. No allocation.
+//!
+//! Always: two spellings of one host become one text, or the text is refused; nobody downstream sees the spelling. Names beyond
+//! ASCII come as punycode on the wire (RFC 5890), and what does not is refused: two programs that map such a name to ASCII by
+//! different tables would see two tenants (`docs/decisions/0026`).
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The longest host name (RFC 1035, as text without the root's dot).
 const MAX: usize = 253;
+/// The longest label of one.
+const LABEL: usize = 63;
 
-/// A host name in lower case, without port and trailing dot: borrowed when it came so, on the stack otherwise.
+/// Why a text is not a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Fault {
+    /// Nothing, or a dot with nothing beside it.
+    #[error("it has an empty part")]
+    Empty,
+    /// A name above 253 characters, or a label above 63.
+    #[error("it, or a part of it, is too long")]
+    Long,
+    /// A character beyond ASCII.
+    #[error("it has a character beyond ASCII: international names come as punycode (xn--…)")]
+    International,
+    /// Another character that no host has: a control, a space, `@`, `%`, `/`, a comma.
+    #[error("it has a character that no host name has")]
+    Character,
+    /// What stands behind the colon is no port.
+    #[error("its port is no port")]
+    Port,
+    /// Brackets without an IPv6 address in them.
+    #[error("there is no IPv6 address between its brackets")]
+    Address,
+}
+
+/// A host in lower case, without port, brackets and trailing dot: borrowed when it came so, on the stack otherwise.
 #[derive(Clone, Copy)]
-pub struct Host<'a>(Text<'a>);
+pub struct Host<'a> {
+    text: Text<'a>,
+    address: bool,
+}
 
 #[derive(Clone, Copy)]
 #[expect(clippy::large_enum_variant, reason = "on the stack: nothing is allocated")]
 enum Text<'a> {
     Borrowed(&'a str),
-    Lowered([u8; MAX], usize),
+    Written(Written),
+}
+
+/// Text on the stack. Only ASCII is ever put there.
+#[derive(Clone, Copy)]
+struct Written {
+    bytes: [u8; MAX],
+    len: usize,
 }
 
 impl Host<'_> {
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        match &self.0 {
+        match &self.text {
             Text::Borrowed(text) => text,
-            // Only ASCII is ever put there.
-            Text::Lowered(buffer, len) => buffer.get(..*len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default(),
+            Text::Written(Written { bytes, len }) => {
+                bytes.get(..*len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
+            }
         }
+    }
+
+    /// Whether it is an IP address, which names nobody.
+    #[must_use]
+    pub const fn is_address(&self) -> bool {
+        self.address
     }
 
     /// The label before `base` (`acme` of `acme.example.com` under `example.com`), when there is exactly one.
@@ -33,80 +82,229 @@ impl Host<'_> {
     }
 }
 
+impl PartialEq for Host<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Host<'_> {}
+
 impl std::fmt::Debug for Host<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.as_str().fmt(f)
     }
 }
 
-/// Reads the value of a `Host` header or an authority (RFC 9110 7.2). `None` for what cannot name a tenant: an empty or
-/// overlong name, IPv6 literals, user information, a port that is none, characters that no host name has (names beyond ASCII
-/// come as punycode on the wire).
+/// Reads the value of a `Host` header or an authority (RFC 9110 7.2, RFC 3986 3.2.2): a name or an IP address, and perhaps a port.
+///
+/// # Errors
+/// [`Fault`] for everything else, user information included.
+#[inline]
+pub fn parse(text: &str) -> Result<Host<'_>, Fault> {
+    if let Some(literal) = text.strip_prefix('[') {
+        return address(literal);
+    }
+    let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+    if let Some(port) = port {
+        // First, so that `a@b:80:80` and `::1` are refused whatever stands before.
+        is_port(port)?;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let upper = check(name)?;
+    let text = if upper { Text::Written(lowered(name)) } else { Text::Borrowed(name) };
+    // A name cannot end in a digit-only label unless it is an address (RFC 1123 2.1).
+    let address = name.as_bytes().last().is_some_and(u8::is_ascii_digit) && name.parse::<Ipv4Addr>().is_ok();
+    Ok(Host { text, address })
+}
+
+/// [`parse`], for those who do not ask why.
 #[must_use]
 pub fn normalise(text: &str) -> Option<Host<'_>> {
-    let name = match text.split_once(':') {
-        None => text,
-        Some((name, port)) if port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) => name,
-        Some(_) => return None,
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.is_empty() || name.len() > MAX {
-        return None;
+    parse(text).ok()
+}
+
+/// Whether it has upper case.
+fn check(name: &str) -> Result<bool, Fault> {
+    if name.len() > MAX {
+        return Err(Fault::Long);
     }
-    let mut upper = false;
+    let (mut upper, mut label) = (false, 0usize);
     for b in name.bytes() {
         match b {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {}
-            b'A'..=b'Z' => upper = true,
-            _ => return None,
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
+            b'A'..=b'Z' => {
+                upper = true;
+                label += 1;
+            }
+            b'.' if label == 0 => return Err(Fault::Empty),
+            b'.' => label = 0,
+            _ if b.is_ascii() => return Err(Fault::Character),
+            _ => return Err(Fault::International),
+        }
+        if label > LABEL {
+            return Err(Fault::Long);
         }
     }
-    if !upper {
-        return Some(Host(Text::Borrowed(name)));
-    }
-    let mut buffer = [0; MAX];
-    for (to, from) in buffer.iter_mut().zip(name.bytes()) {
+    if label == 0 { Err(Fault::Empty) } else { Ok(upper) }
+}
+
+fn lowered(name: &str) -> Written {
+    let mut bytes = [0; MAX];
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
         *to = from.to_ascii_lowercase();
     }
-    Some(Host(Text::Lowered(buffer, name.len())))
+    Written { bytes, len: name.len().min(MAX) }
+}
+
+/// `::1]:80`, the first bracket gone: the address in its one canonical form (RFC 5952).
+fn address(literal: &str) -> Result<Host<'static>, Fault> {
+    let (address, rest) = literal.split_once(']').ok_or(Fault::Address)?;
+    let address: Ipv6Addr = address.parse().map_err(|_| Fault::Address)?;
+    match rest.strip_prefix(':') {
+        Some(port) => is_port(port)?,
+        None if rest.is_empty() => {}
+        None => return Err(Fault::Port),
+    }
+    let mut text = Written { bytes: [0; MAX], len: 0 };
+    // It has 45 characters at most.
+    write!(text, "{address}").map_err(|_| Fault::Address)?;
+    Ok(Host { text: Text::Written(text), address: true })
+}
+
+/// Empty, or a number that fits (RFC 3986 3.2.3).
+fn is_port(text: &str) -> Result<(), Fault> {
+    let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
+    if digits && (text.is_empty() || text.parse::<u16>().is_ok()) { Ok(()) } else { Err(Fault::Port) }
+}
+
+impl std::fmt::Write for Written {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let free = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+        free.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn hosts_come_to_one_form() {
-        let long = format!("{}.example", "a".repeat(250));
+        let (label, name) = ("a".repeat(63), format!("{}.example", "a.".repeat(123)));
         for (given, wanted) in [
-            ("acme.localhost", Some("acme.localhost")),
-            ("ACME.LocalHost:8080", Some("acme.localhost")),
-            ("acme.localhost.", Some("acme.localhost")),
-            ("acme.localhost.:80", Some("acme.localhost")),
-            ("acme.localhost:", Some("acme.localhost")),
-            ("", None),
-            (".", None),
-            (":80", None),
-            ("[::1]:80", None),
-            ("a@b", None),
-            ("acme.localhost:http", None),
-            ("acme.localhost:80:80", None),
-            ("a b", None),
-            ("é.localhost", None),
-            ("acme\0.localhost", None),
-            (long.as_str(), None),
+            ("acme.localhost", "acme.localhost"),
+            ("ACME.LocalHost:8080", "acme.localhost"),
+            ("acme.localhost.", "acme.localhost"),
+            ("acme.localhost.:80", "acme.localhost"),
+            ("acme.localhost:", "acme.localhost"),
+            ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+            ("127.0.0.1:1", "127.0.0.1"),
+            ("[::1]:80", "::1"),
+            ("[0:0:0:0:0:0:0:1]", "::1"),
+            ("[2001:DB8::A]:", "2001:db8::a"),
+            (&label, &label),
         ] {
-            assert_eq!(normalise(given).as_ref().map(Host::as_str), wanted, "{given:?}");
+            assert_eq!(parse(given).as_ref().map(Host::as_str), Ok(wanted), "{given:?}");
+        }
+        for (given, fault) in [
+            ("", Fault::Empty),
+            (".", Fault::Empty),
+            (":80", Fault::Empty),
+            ("a..b", Fault::Empty),
+            (".a", Fault::Empty),
+            ("acme.localhost..", Fault::Empty),
+            (&format!("{label}a"), Fault::Long),
+            (&format!("{label}a.example"), Fault::Long),
+            (&name, Fault::Long),
+            ("é.localhost", Fault::International),
+            ("acme\u{3002}localhost", Fault::International),
+            ("acme\u{ff0e}localhost", Fault::International),
+            ("a@b", Fault::Character),
+            ("a b", Fault::Character),
+            (" a", Fault::Character),
+            ("a/b", Fault::Character),
+            ("a\\b", Fault::Character),
+            ("%61cme.localhost", Fault::Character),
+            ("acme\0.localhost", Fault::Character),
+            ("acme\r\n.localhost", Fault::Character),
+            ("acme.localhost,globex.localhost", Fault::Character),
+            ("u:p@acme.localhost", Fault::Port),
+            ("acme.localhost:http", Fault::Port),
+            ("acme.localhost:80:80", Fault::Port),
+            ("acme.localhost:+8", Fault::Port),
+            ("acme.localhost:99999", Fault::Port),
+            ("acme.localhost:000080", Fault::Port),
+            ("::1", Fault::Port),
+            ("[::1]80", Fault::Port),
+            ("[::1]:x", Fault::Port),
+            ("[::1", Fault::Address),
+            ("[]", Fault::Address),
+            ("[fe80::1%25eth0]", Fault::Address),
+            ("[v1.x]", Fault::Address),
+            ("[127.0.0.1]", Fault::Address),
+        ] {
+            assert_eq!(parse(given), Err(fault), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_known_as_such() {
+        for (host, address) in
+            [("[::1]", true), ("10.0.0.1:80", true), ("10.0.0.1.", true), ("10.0.1", false), ("a1", false), ("1.2.3.4.a", false)]
+        {
+            assert_eq!(parse(host).map(|host| host.is_address()), Ok(address), "{host}");
         }
     }
 
     #[test]
     fn one_label_stands_before_the_base() {
-        let under = |host: &'static str| normalise(host).unwrap().label_under("example.com").map(str::to_owned);
+        let under = |host: &'static str| normalise(host).and_then(|host| host.label_under("example.com").map(str::to_owned));
         assert_eq!(under("acme.example.com"), Some("acme".into()));
         assert_eq!(under("AcMe.example.COM:1"), Some("acme".into()));
-        for none in ["example.com", ".example.com", "a.b.example.com", "acmeexample.com", "acme.example.org", "com"] {
+        for none in ["example.com", "a.b.example.com", "acmeexample.com", "acme.example.org", "com"] {
             assert_eq!(under(none), None, "{none}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is read is in the one form: reading it again changes nothing.
+        #[test]
+        fn the_form_is_one(text in "[a-zA-Z0-9._:\\-\\[\\]%@ é]{0,40}") {
+            if let Ok(host) = parse(&text) {
+                let form = host.as_str();
+                prop_assert!(!form.is_empty() && form.len() <= MAX);
+                prop_assert!(!form.bytes().any(|b| b.is_ascii_uppercase()) && form.is_ascii());
+                prop_assert!(!form.ends_with('.') || host.is_address());
+                let again = if form.contains(':') { format!("[{form}]") } else { form.to_owned() };
+                let again = parse(&again);
+                prop_assert_eq!(again.as_ref().map(Host::as_str), Ok(form));
+            }
+        }
+
+        /// All spellings of a name are one host.
+        #[test]
+        fn spellings_are_one(
+            name in "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\\.[a-z0-9]{1,10}){0,4}", flips in any::<u64>(), dot: bool,
+            port in proptest::option::of(any::<u16>()),
+        ) {
+            let mut spelling: String = name
+                .chars()
+                .enumerate()
+                .map(|(i, c)| if flips >> (i % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c })
+                .collect();
+            if dot {
+                spelling.push('.');
+            }
+            if let Some(port) = port {
+                spelling.push_str(&format!(":{port}"));
+            }
+            let host = parse(&spelling);
+            prop_assert_eq!(host.as_ref().map(Host::as_str), Ok(name.as_str()));
         }
     }
 }

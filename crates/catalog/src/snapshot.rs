@@ -220,6 +220,12 @@ impl<'a> View<'a> {
         self.snapshot.by_host(host)
     }
 
+    /// The base domain: tenants answer at one label before it.
+    #[must_use]
+    pub fn base_domain(self) -> &'a str {
+        self.snapshot.catalog.suffix.get(1..).unwrap_or_default()
+    }
+
     /// The tenant of a slug.
     #[must_use]
     #[inline]

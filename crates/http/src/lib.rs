@@ -1,6 +1,6 @@
 //! Tower layers of the edge of a process: whose request is this, and how does an answer look when it is not the good one.
 //!
-//! For: host name -> tenant ([`ResolveLayer`]), request ids, body limits, panics, problem bodies (RFC 9457). Not for: SQL,
+//! For: request -> tenant ([`resolve`]), request ids, body limits, panics, problem bodies (RFC 9457). Not for: SQL,
 //! authentication of people, rate limits (those come with the gateway).
 //! Always: a handler behind [`ResolveLayer`] runs for exactly one active tenant, in its scope, or does not run at all; the
 //! paths that pass without a tenant run outside any scope, so that tenant data stays closed to them.
@@ -11,4 +11,4 @@ pub mod request_id;
 pub mod resolve;
 
 pub use problem::Problem;
-pub use resolve::{Resolve, ResolveLayer};
+pub use resolve::{Resolve, ResolveLayer, ResolveOptions, Resolver};

@@ -19,6 +19,10 @@ pub enum Alarm {
     StatementRefused,
     /// The database denied a privilege, or a row that a policy forbids, to the application's role: nothing of ours asks for either.
     PrivilegeDenied,
+    /// A request names two tenants: somebody tries to be read in two ways.
+    SourcesDisagree,
+    /// A principal asks for a tenant that it does not belong to.
+    ForeignPrincipal,
 }
 
 impl Alarm {
@@ -31,6 +35,8 @@ impl Alarm {
             Self::GrantRefused => "grant_refused",
             Self::StatementRefused => "statement_refused",
             Self::PrivilegeDenied => "privilege_denied",
+            Self::SourcesDisagree => "sources_disagree",
+            Self::ForeignPrincipal => "foreign_principal",
         }
     }
 }

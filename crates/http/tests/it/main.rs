@@ -1,6 +1,9 @@
 //! The layer from outside: which request reaches a handler, for whom, and how the others are answered.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod resolve;
+mod unknown;
+
 use std::convert::Infallible;
 
 use axum::body::{Body, Bytes, to_bytes};

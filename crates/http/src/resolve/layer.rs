@@ -1,6 +1,6 @@
-//! Whose request is it? From the host name to an active tenant, or to an answer that says why not.
+//! The layer of an application: each request gets its tenant, or an answer that says why not.
 //!
-//! Not for: knowing tenants (`insula-catalog` does). Always: the context is in the request's extensions and in scope for the
+//! Not for: deciding whose request it is ([`Resolver`] does). Always: the context is in the request's extensions and in scope for the
 //! handler's whole future; every request leaves one log line; no panic leaves without an answer.
 
 use std::any::Any;
@@ -10,25 +10,23 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderMap};
-use http::{HeaderValue, Uri};
 use http_body_util::Limited;
-use insula_catalog::{Catalog, Route};
-use insula_core::{Kind, TenantContext, TenantState, scope};
+use insula_catalog::Catalog;
+use insula_core::{Kind, TenantContext, scope};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::problem::{Problem, normalise};
-use crate::{host, request_id};
-
-/// How long a request for an unknown host waits for the catalog to catch up.
-const CATCH_UP: Duration = Duration::from_secs(1);
+use crate::request_id;
+use crate::resolve::{Asked, Resolved, Resolver};
 
 /// Resolves every request to a tenant.
 #[derive(Clone)]
@@ -38,14 +36,22 @@ pub struct ResolveLayer {
 
 struct Shared {
     catalog: Catalog,
+    resolver: Resolver,
     tenantless: Vec<String>,
 }
 
 impl ResolveLayer {
-    /// Resolves against `catalog`; `/healthz` and `/readyz` pass without a tenant.
+    /// Resolves against `catalog` by the default sources; `/healthz` and `/readyz` pass without a tenant.
     #[must_use]
     pub fn new(catalog: Catalog) -> Self {
-        Self { shared: Arc::new(Shared { catalog, tenantless: vec!["/healthz".to_owned(), "/readyz".to_owned()] }) }
+        Self::by(Resolver::default(), catalog)
+    }
+
+    /// As [`ResolveLayer::new`], by a resolver of one's own. Requests for the host side pass without a tenant.
+    #[must_use]
+    pub fn by(resolver: Resolver, catalog: Catalog) -> Self {
+        let tenantless = vec!["/healthz".to_owned(), "/readyz".to_owned()];
+        Self { shared: Arc::new(Shared { catalog, resolver, tenantless }) }
     }
 }
 
@@ -101,7 +107,8 @@ impl Shared {
             (None, guarded(inner, request).await)
         } else {
             match self.admit(&mut request, &id).await {
-                Ok(context) => {
+                Ok(None) => (None, guarded(inner, request).await),
+                Ok(Some(context)) => {
                     let slug = context.slug.clone();
                     let span = tracing::info_span!("request", tenant = %slug, request_id = %id);
                     // Normalised inside the scope, so that the problem can name the request.
@@ -122,9 +129,11 @@ impl Shared {
         response
     }
 
-    /// Puts context, route and body limit into the request, or says why it may not go on.
-    async fn admit(&self, request: &mut Request, id: &Arc<str>) -> Result<TenantContext, Problem> {
-        let route = self.route(request.headers(), request.uri()).await?;
+    /// Puts context, route and body limit into the request, or says why it may not go on. `None` for the host side.
+    async fn admit(&self, request: &mut Request, id: &Arc<str>) -> Result<Option<TenantContext>, Problem> {
+        let asked = Asked::of(request)?;
+        let principal = asked.principal().map(|principal| principal.subject.clone());
+        let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
         let limit = route.plan.limits.max_body_bytes;
         if let Some(length) = declared_length(request.headers())
             && length > limit
@@ -136,37 +145,13 @@ impl Shared {
             no: route.no,
             slug: route.slug.clone(),
             plan: route.plan.name.clone(),
-            principal: None,
+            principal,
             request_id: id.clone(),
         };
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(BodyLimit(limit));
         request.extensions_mut().insert(route);
-        Ok(context)
-    }
-
-    fn known(&self, host: &str) -> Option<Arc<Route>> {
-        self.catalog.by_host(host).map(|route| route.arc())
-    }
-
-    async fn route(&self, headers: &HeaderMap, uri: &Uri) -> Result<Arc<Route>, Problem> {
-        let host = host::of(headers, uri).map_err(|fault| Problem::malformed(fault.to_string()))?;
-        let route = match self.known(&host) {
-            Some(route) => Some(route),
-            None => {
-                // Perhaps it was made a moment ago: look once, with everybody else who asks at this moment.
-                if tokio::time::timeout(CATCH_UP, self.catalog.refresh()).await.is_err() {
-                    tracing::warn!("the catalog did not catch up in time; answering from what is known");
-                }
-                self.known(&host)
-            }
-        };
-        match route {
-            Some(route) if route.state == TenantState::Active => Ok(route),
-            Some(route) if route.state == TenantState::Suspended => Err(Problem::new(Kind::Suspended)),
-            // A tenant in the making and a deleted one are as good as none: no existence probe.
-            _ => Err(Problem::new(Kind::NoTenant).detail("No tenant answers to this host name.")),
-        }
+        Ok(Some(context))
     }
 }
 

@@ -1,0 +1,163 @@
+//! Names that nobody knows: how often the catalog is asked, what is remembered, and what that hides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::Request;
+use insula_catalog::fake::{self, FakeSource};
+use insula_catalog::row::{Changes, Page};
+use insula_catalog::{Catalog, Error, Options, Source};
+use insula_http::resolve::{Asked, Refusal, Resolved, UnknownOptions};
+use insula_http::{ResolveOptions, Resolver};
+use tokio::sync::{mpsc, watch};
+
+/// A source that counts how often it is asked, and pushes nothing.
+#[derive(Clone)]
+struct Counted {
+    source: FakeSource,
+    asked: Arc<AtomicUsize>,
+    silence: watch::Sender<()>,
+}
+
+impl Source for Counted {
+    async fn load(&self, pages: mpsc::Sender<Page>) -> Result<i64, Error> {
+        self.source.load(pages).await
+    }
+
+    async fn changes(&self, since: i64) -> Result<Changes, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.source.changes(since).await
+    }
+
+    fn wake_ups(&self) -> watch::Receiver<()> {
+        self.silence.subscribe()
+    }
+}
+
+struct Edge {
+    counted: Counted,
+    catalog: Catalog,
+    resolver: Resolver,
+}
+
+/// A catalog without push, polled once a minute: what comes, comes by asking.
+async fn edge(unknown: UnknownOptions) -> Edge {
+    let source = FakeSource::new();
+    source.change(|content| {
+        content.put_plan(fake::plan("bronze").unwrap());
+        content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
+        content.put_database(fake::database("main", "insula_pool", 0).unwrap());
+        content.put_tenant(fake::tenant("acme", 1, "bronze", "main").unwrap());
+    });
+    let counted = Counted { source, asked: Arc::default(), silence: watch::channel(()).0 };
+    let catalog = Catalog::start(counted.clone(), Options { poll: Duration::from_secs(60), ..Options::default() });
+    catalog.ready().await;
+    let resolver = Resolver::new(ResolveOptions { unknown, ..ResolveOptions::default() }).unwrap();
+    Edge { counted, catalog, resolver }
+}
+
+impl Edge {
+    async fn find(&self, host: &str) -> Result<Resolved, Refusal> {
+        let request = Request::get("/").header("host", host).body(()).unwrap();
+        self.resolver.find(&Asked::of(&request)?, &self.catalog).await
+    }
+
+    async fn knows(&self, host: &str) -> bool {
+        matches!(self.find(host).await, Ok(Resolved::Tenant { .. }))
+    }
+
+    fn asked(&self) -> usize {
+        self.counted.asked.load(Ordering::Relaxed)
+    }
+
+    fn create(&self, slug: &str) {
+        self.counted.source.change_silently(|content| content.put_tenant(fake::tenant(slug, 2, "bronze", "main").unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_made_a_moment_ago_is_found_by_the_first_who_asks() {
+    let edge = edge(UnknownOptions::default()).await;
+    edge.create("fresh");
+    assert!(edge.knows("fresh.localhost").await);
+    assert_eq!(edge.asked(), 1);
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_remembered_and_asked_about_again_in_time() {
+    let edge = edge(UnknownOptions { remember_ms: 200, ask_every_ms: 10, ..UnknownOptions::default() }).await;
+    for _ in 0..100 {
+        assert!(!edge.knows("new.localhost").await);
+    }
+    // On a slow machine the hundred may last longer than the memory.
+    assert!(edge.asked() <= 3, "{}", edge.asked());
+    edge.create("new");
+    let created = Instant::now();
+    while !edge.knows("new.localhost").await {
+        assert!(created.elapsed() < Duration::from_secs(1), "a new tenant is hidden for too long");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_at_one_moment_shares_the_answer() {
+    let edge = edge(UnknownOptions { ask_every_ms: 1, ..UnknownOptions::default() }).await;
+    let hosts: Vec<_> = (0..200).map(|n| format!("nobody-{n}.localhost")).collect();
+    let known = join_all(hosts.iter().map(|host| edge.knows(host))).await;
+    assert!(known.iter().all(|known| !known));
+    assert!(edge.asked() <= 3, "{}", edge.asked());
+}
+
+/// 100,000 names that nobody has, as fast as they can be sent, beside one that somebody has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_unknown_names_is_nobody_elses_problem() {
+    let options = UnknownOptions { ask_every_ms: 100, waiting: 64, ..UnknownOptions::default() };
+    let edge = Arc::new(edge(options).await);
+    let began = Instant::now();
+    let floods: Vec<_> = (0..4)
+        .map(|flood| {
+            let edge = edge.clone();
+            tokio::spawn(async move {
+                // Each of the four sends four times as many as may wait.
+                for round in 0..100 {
+                    let hosts: Vec<_> = (0..256).map(|n| format!("x{flood}-{round}-{n}.localhost")).collect();
+                    let found = join_all(hosts.iter().map(|host| edge.knows(host)));
+                    // Those who wait give up, like clients that close: that must not make the next one ask at once.
+                    drop(tokio::time::timeout(Duration::from_millis(10), found).await);
+                    if round == 50 && flood == 0 {
+                        edge.create("born-in-the-flood");
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    let mut found_after = None;
+    while floods.iter().any(|flood| !flood.is_finished()) {
+        let asked = Instant::now();
+        assert!(edge.knows("acme.localhost").await);
+        slowest = slowest.max(asked.elapsed());
+        if found_after.is_none() && edge.knows("born-in-the-flood.localhost").await {
+            found_after = Some(began.elapsed());
+        }
+        tokio::task::yield_now().await;
+    }
+    join_all(floods).await.into_iter().for_each(|flood| flood.unwrap());
+    let seconds = began.elapsed().as_secs_f64();
+    // Once each 100 ms, and the polls and first questions that are not bound to it.
+    assert!(edge.asked() as f64 <= seconds * 10.0 + 3.0, "asked {} times in {seconds} s", edge.asked());
+    assert!(found_after.is_some(), "a tenant made in the flood was never found");
+    assert!(slowest < Duration::from_millis(500), "a known name took {slowest:?}");
+}
+
+#[tokio::test]
+async fn when_the_catalog_is_away_the_answer_comes_in_bounded_time() {
+    let edge = edge(UnknownOptions { patience_ms: 200, ..UnknownOptions::default() }).await;
+    edge.counted.source.change_silently(|content| content.set_failing(true));
+    let began = Instant::now();
+    assert!(!edge.knows("nobody.localhost").await);
+    assert!(edge.knows("acme.localhost").await);
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
