@@ -9,8 +9,12 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use crate::Error;
 
 /// The files, in order. One that was released is never edited.
-const MIGRATIONS: &[(i32, &str, &str)] =
-    &[(1, "catalog", include_str!("../sql/0001_catalog.sql")), (2, "identity", include_str!("../sql/0002_identity.sql"))];
+#[rustfmt::skip]
+const MIGRATIONS: &[(i32, &str, &str)] = &[
+    (1, "catalog", include_str!("../sql/0001_catalog.sql")),
+    (2, "identity", include_str!("../sql/0002_identity.sql")),
+    (5, "admission", include_str!("../sql/0005_admission.sql")),
+];
 
 /// Any constant; the lock is per database.
 const LOCK: i64 = 0x696e_7375_6c61;

@@ -3,7 +3,7 @@
 use insula_api::Client;
 use insula_api::page::PageQuery;
 use insula_api::plan::{CreatePlan, FeatureChange, Plan, UpdatePlan};
-use insula_core::{FeatureValue, Isolation, Kind, Limits, PlanName, Tier};
+use insula_core::{ClassLimits, FeatureValue, Isolation, Kind, Limits, PlanName, RouteClass, Tier};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -71,6 +71,9 @@ struct Values {
     /// A limit (repeatable); `insula plan show` lists their names
     #[arg(long = "limit", value_name = "NAME=NUMBER", value_parser = limit)]
     limits: Vec<(String, u64)>,
+    /// Limits of a class of routes, any of rate, burst, concurrent and cost, or `none` (repeatable)
+    #[arg(long = "class", value_name = "NAME=rate:5,burst:10,concurrent:2,cost:4", value_parser = class)]
+    classes: Vec<(RouteClass, Option<ClassLimits>)>,
     /// A feature: true, false, a number or a word (repeatable)
     #[arg(long = "feature", value_name = "NAME=VALUE", value_parser = feature)]
     features: Vec<(String, FeatureValue)>,
@@ -93,8 +96,38 @@ impl Values {
             fields.insert(name.clone(), (*number).into());
         }
         // The type refuses what is no limit, and says which there are.
-        serde_json::from_value(Value::Object(fields)).map_err(|e| Error::new(Kind::Invalid, e.to_string(), ""))
+        let limits: Result<Limits, _> = serde_json::from_value(Value::Object(fields));
+        let mut limits = limits.map_err(|e| Error::new(Kind::Invalid, e.to_string(), ""))?;
+        for (name, class) in &self.classes {
+            match class {
+                Some(class) => drop(limits.route_classes.insert(name.clone(), *class)),
+                None => drop(limits.route_classes.remove(name)),
+            }
+        }
+        Ok(limits)
     }
+}
+
+/// `NAME=rate:5,burst:10,concurrent:2,cost:4` or `NAME=none`.
+fn class(text: &str) -> Result<(RouteClass, Option<ClassLimits>), String> {
+    let (name, values) = text.split_once('=').ok_or("NAME=rate:5,burst:10,concurrent:2,cost:4, or NAME=none")?;
+    let name = name.parse().map_err(|error: insula_core::slug::NameError| error.to_string())?;
+    if values == "none" {
+        return Ok((name, None));
+    }
+    let mut class = ClassLimits::default();
+    for part in values.split(',') {
+        let (key, number) = part.split_once(':').ok_or_else(|| format!("{part:?} is not like rate:5"))?;
+        let number = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+        match key {
+            "rate" => class.requests_per_second = Some(number),
+            "burst" => class.request_burst = Some(number),
+            "concurrent" => class.max_concurrent_requests = Some(number),
+            "cost" => class.cost = number,
+            _ => return Err(format!("{key:?} is none of rate, burst, concurrent, cost")),
+        }
+    }
+    Ok((name, Some(class)))
 }
 
 fn limit_fields(limits: &Limits) -> serde_json::Map<String, Value> {
@@ -197,6 +230,17 @@ fn facts(screen: Screen, plan: &Plan) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_is_read_and_refused_in_words() {
+        let (name, limits) = class("export=rate:5,cost:4").expect("a class");
+        assert_eq!(name.as_str(), "export");
+        assert_eq!(limits, Some(ClassLimits { requests_per_second: Some(5), cost: 4, ..ClassLimits::default() }));
+        assert_eq!(class("export=none").expect("a class").1, None);
+        for bad in ["export", "Export=none", "default=none", "export=speed:5", "export=rate:x", "export=rate"] {
+            assert!(class(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn tables_for_people() {

@@ -101,11 +101,26 @@ pub(crate) fn limit_overrides(limits: &Limits, overrides: &LimitOverrides) -> Re
 fn limits(limits: &Limits) -> Result<(), Error> {
     let all = crate::store::plans::to_json(limits)?;
     let zero = all.as_object().and_then(|all| all.iter().find(|(_, v)| v.as_u64() == Some(0)));
-    match zero {
-        Some((field, _)) => Err(Error::invalid("limits", format!("{field}: at least 1; zero is not \"no limit\""))),
-        None => Ok(()),
+    if let Some((field, _)) = zero {
+        return Err(Error::invalid("limits", format!("{field}: at least 1; zero is not \"no limit\"")));
     }
+    if limits.route_classes.len() > MOST_CLASSES {
+        return Err(Error::invalid("limits", format!("route_classes: {MOST_CLASSES} at most")));
+    }
+    for (name, class) in &limits.route_classes {
+        let values = [class.requests_per_second, class.request_burst, class.max_concurrent_requests, Some(class.cost)];
+        if values.contains(&Some(0)) {
+            return Err(Error::invalid("limits", format!("route_classes.{name}: at least 1; zero is not \"no limit\"")));
+        }
+        if class.cost > limits.request_burst {
+            return Err(Error::invalid("limits", format!("route_classes.{name}.cost: not more than request_burst")));
+        }
+    }
+    Ok(())
 }
+
+/// As many as a process tells apart (`insula_http::admit`).
+const MOST_CLASSES: usize = 7;
 
 pub(crate) fn plan(plan: &PutPlan) -> Result<(), Error> {
     let Tier { name, weight, pool_guarantee, pool_cap } = &plan.tier;

@@ -1,10 +1,12 @@
 //! Plans: what a tenant bought. Plans are data; nothing in the code knows their names.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::feature::Features;
 use crate::placement::Isolation;
-use crate::slug::PlanName;
+use crate::slug::{PlanName, RouteClass};
 
 /// A scheduling class: tenants of one tier share what the tier is guaranteed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -40,6 +42,36 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Requests above the sustained rate that may come at once.
     pub request_burst: u32,
+    /// Most requests of one tenant that may be at work or waiting at once in one process.
+    pub max_concurrent_requests: u32,
+    /// Longest time to the head of an answer, milliseconds.
+    pub request_timeout_ms: u32,
+    /// Limits of single classes of routes, within the limits above.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub route_classes: BTreeMap<RouteClass, ClassLimits>,
+}
+
+/// What a plan says of one class of routes. Which routes are in it is said where they are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClassLimits {
+    /// Sustained requests of the class per second; the tenant's own rate alone when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<u32>,
+    /// Requests of the class that may come at once; as many as come in a second when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_burst: Option<u32>,
+    /// Most requests of the class that one tenant may have at work at once in one process; its own maximum alone when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_requests: Option<u32>,
+    /// How many requests one of the class counts for in the tenant's own rate, at least 1.
+    pub cost: u32,
+}
+
+impl Default for ClassLimits {
+    fn default() -> Self {
+        Self { requests_per_second: None, request_burst: None, max_concurrent_requests: None, cost: 1 }
+    }
 }
 
 impl Default for Limits {
@@ -53,6 +85,9 @@ impl Default for Limits {
             max_users: 25,
             requests_per_second: 50,
             request_burst: 100,
+            max_concurrent_requests: 50,
+            request_timeout_ms: 30_000,
+            route_classes: BTreeMap::new(),
         }
     }
 }
@@ -101,7 +136,16 @@ mod tests {
         let limits = Limits::default().overridden(&by(r#"{"max_users":7}"#)).unwrap();
         assert_eq!(limits, Limits { max_users: 7, ..Limits::default() });
         assert_eq!(Limits::default().overridden(&by("{}")).unwrap(), Limits::default());
-        for bad in [r#"{"max_user":7}"#, r#"{"max_users":-1}"#, r#"{"max_users":"many"}"#] {
+        let classes = Limits::default().overridden(&by(r#"{"route_classes":{"export":{"cost":5}}}"#)).unwrap().route_classes;
+        assert_eq!(classes.get("export"), Some(&ClassLimits { cost: 5, ..ClassLimits::default() }));
+        for bad in [
+            r#"{"max_user":7}"#,
+            r#"{"max_users":-1}"#,
+            r#"{"max_users":"many"}"#,
+            r#"{"route_classes":{"export":{"price":1}}}"#,
+            r#"{"route_classes":{"Export!":{}}}"#,
+            r#"{"route_classes":{"default":{}}}"#,
+        ] {
             assert!(Limits::default().overridden(&by(bad)).is_err(), "{bad}");
         }
     }

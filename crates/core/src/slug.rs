@@ -172,6 +172,11 @@ name! {
     CellName, "a cell name", 1, 40, &[]
 }
 
+name! {
+    /// The name of a class of routes that limits tell apart: `export`, `search`.
+    RouteClass, "a route class", 1, 40, &["default"]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

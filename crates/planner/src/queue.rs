@@ -233,6 +233,10 @@ mod tests {
         TenantNo::new(n).expect("positive")
     }
 
+    fn fill<W>(queue: &mut FairQueue<W>, tenant: TenantNo, weight: u32, cost: u32, waiter: W) {
+        assert!(matches!(queue.join(tenant, weight, cost, waiter), Joined::Waiting(_)));
+    }
+
     const WIDE: Bounds = Bounds { all: 1_000_000, each: 1_000_000 };
 
     /// Serves `n` of a queue in which every tenant always waits; answers how often each was served.
@@ -262,7 +266,7 @@ mod tests {
     #[test]
     fn one_request_does_not_wait_behind_a_thousand_of_another() {
         let mut queue = FairQueue::new(WIDE);
-        (0..1_000).for_each(|_| drop(queue.join(no(1), 1, 1, "many")));
+        (0..1_000).for_each(|_| fill(&mut queue, no(1), 1, 1, "many"));
         for _ in 0..100 {
             queue.serve();
         }
@@ -277,14 +281,14 @@ mod tests {
     fn a_full_queue_loses_the_newest_of_the_longest_line() {
         let mut queue = FairQueue::new(Bounds { all: 4, each: 3 });
         assert!(matches!(queue.join(no(1), 1, 1, 1), Joined::Waiting(_)));
-        (2..=3).for_each(|n| drop(queue.join(no(1), 1, 1, n)));
+        (2..=3).for_each(|n| fill(&mut queue, no(1), 1, 1, n));
         assert!(matches!(queue.join(no(1), 1, 1, 4), Joined::Refused(4)), "its own line is full");
         assert!(matches!(queue.join(no(2), 1, 1, 5), Joined::Waiting(_)));
         assert!(matches!(queue.join(no(3), 1, 1, 6), Joined::Instead(_, 3)));
         // By weight, three of a heavy tenant are fewer than two of a light one.
         let mut queue = FairQueue::new(Bounds { all: 5, each: 9 });
-        (0..3).for_each(|n| drop(queue.join(no(1), 8, 1, n)));
-        (3..5).for_each(|n| drop(queue.join(no(2), 1, 1, n)));
+        (0..3).for_each(|n| fill(&mut queue, no(1), 8, 1, n));
+        (3..5).for_each(|n| fill(&mut queue, no(2), 1, 1, n));
         assert!(matches!(queue.join(no(3), 1, 1, 6), Joined::Instead(_, 4)));
     }
 
@@ -356,7 +360,7 @@ mod tests {
             let cost = |at: usize| costs[at % costs.len()];
             let who = |at: usize| no(i64::try_from(at).expect("small") + 1);
             let mut served = vec![0f64; weights.len()];
-            (0..weights.len()).for_each(|at| (0..2).for_each(|_| drop(queue.join(who(at), weights[at], cost(at), at))));
+            (0..weights.len()).for_each(|at| (0..2).for_each(|_| fill(&mut queue, who(at), weights[at], cost(at), at)));
             for _ in 0..n {
                 let (_, at) = queue.serve().expect("all wait");
                 served[at] += f64::from(cost(at));
