@@ -43,6 +43,12 @@ pub(crate) struct ControlFile {
     /// Revisions that the change feed keeps (100,000 when not set).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep_revisions: Option<u32>,
+    /// PEM file of the certificate authorities that receivers of webhooks may have beside those of the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) webhook_authorities: Option<PathBuf>,
+    /// Whether webhooks may lead to this machine and to private networks.
+    #[serde(default)]
+    pub(crate) webhook_private: bool,
 }
 
 /// Requests in flight may take this long to end.
@@ -63,6 +69,8 @@ pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
     let mut config = insula_control::Config::new(&file.catalog_url, root_key(&file.root_key)?);
     config.cell_secrets = file.cell_logins;
     config.embedded_cells = file.embedded_cells;
+    config.webhook_authorities = file.webhook_authorities;
+    config.webhook_private = file.webhook_private;
     config.keep_revisions = file.keep_revisions.map_or(config.keep_revisions, i64::from);
     let shutdown = Shutdown::on_signals(DRAIN).map_err(|e| fault(Kind::Internal, &e))?;
     // Whoever connects from now on is answered as soon as the catalog is open.

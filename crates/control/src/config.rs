@@ -44,6 +44,11 @@ pub struct Config {
     /// Revisions that the change feed keeps. A data plane that was away for longer than so many changes loads the catalog anew:
     /// it misses nothing, it only reads more.
     pub keep_revisions: i64,
+    /// Certificate authorities that receivers of webhooks may have beside those of the web: a PEM file.
+    pub webhook_authorities: Option<PathBuf>,
+    /// Whether webhooks may lead to this machine and to private networks. The link's own addresses (169.254.0.0/16, fe80::/10)
+    /// they never reach.
+    pub webhook_private: bool,
     /// What goes wrong on purpose: nothing, outside of tests.
     pub faults: Arc<dyn Faults>,
 }
@@ -86,6 +91,8 @@ impl Config {
             backoff: Duration::from_millis(100),
             reconcile_every: Duration::from_secs(5),
             keep_revisions: 100_000,
+            webhook_authorities: None,
+            webhook_private: false,
             faults: Arc::new(NoFaults),
         }
     }

@@ -47,11 +47,12 @@ impl Control {
             store::cells::put_running(&mut conn, cell).await?;
         }
         drop(conn);
+        let poster = webhook::poster(self.config())?;
         let tasks = vec![
             tokio::spawn(Engine::run(self.clone())),
             tokio::spawn(Engine::heartbeat(self.clone())),
             tokio::spawn(reconcile(self.clone())),
-            tokio::spawn(webhook::run(self.clone())),
+            tokio::spawn(webhook::run(self.clone(), poster)),
         ];
         Ok(Background { control: self.clone(), tasks })
     }

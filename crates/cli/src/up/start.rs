@@ -81,7 +81,7 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
         Ok(())
     };
     let control = async {
-        start_control(house, &catalog, &named).await?;
+        start_control(args, house, &catalog, &named).await?;
         apply(&client, &bundle).await?;
         // Every cell is prepared when it says so.
         house.control_ready().await?;
@@ -178,7 +178,7 @@ async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) 
     Ok(())
 }
 
-async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
+async fn start_control(args: &UpArgs, house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
     let admin = free_address()?;
     let file = ControlFile {
         catalog_url: catalog.url().to_owned(),
@@ -188,6 +188,9 @@ async fn start_control(house: &House, catalog: &HostCatalog, named: &[NamedCell]
         cell_logins: Some(named::write_logins(house, named)?),
         embedded_cells: true,
         keep_revisions: None,
+        webhook_authorities: args.webhook_ca.clone(),
+        // On a machine of one's own, receivers are on it too.
+        webhook_private: true,
     };
     let path = house.folder.run("control.json");
     write_secret(&path, &serde_json::to_string_pretty(&file).unwrap_or_default())?;

@@ -80,6 +80,7 @@ impl House {
         config.lease = Duration::from_millis(1500);
         config.reconcile_every = Duration::from_millis(200);
         config.embedded_cells = false;
+        config.webhook_private = true;
         change(&mut config);
         let control = Control::open(config).await.expect("a catalog");
         let background = control.start().await.expect("started");

@@ -1,13 +1,10 @@
 //! A tenant's life after it is made: paused, resumed, disabled, changed; and who is told.
 
-use std::sync::{Arc, Mutex};
-
 use insula_control::model::{AuditFilter, OperationState, PageRequest, Scope, UpdateTenant};
 use insula_core::{Grant, Isolation, Kind, TenantState};
 use sqlx::{Connection as _, PgConnection};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::house::{House, LONG, create};
+use crate::house::House;
 
 /// Whether the tenant's database lets it in, and with which SQLSTATE it does not.
 async fn enters(house: &House, slug: &str, fence: i64) -> Result<(), String> {
@@ -122,61 +119,5 @@ async fn keys_are_known_by_their_hash_and_can_be_taken_back() {
     assert!(!format!("{made:?}").contains(&made.secret));
     house.control.revoke_api_key("test", found.id).await.expect("revoked");
     assert!(house.control.find_api_key(&made.secret).await.expect("looked").is_none());
-    house.stop().await;
-}
-
-/// A receiver that refuses the first post and takes the others; keeps what it took.
-async fn receiver() -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/hook?token=secret", listener.local_addr().expect("address"));
-    let posts = Arc::new(Mutex::new(Vec::new()));
-    let taken = Arc::clone(&posts);
-    tokio::spawn(async move {
-        let mut refused = false;
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut post = vec![0; 65536];
-            let mut len = 0;
-            while !String::from_utf8_lossy(&post[..len]).trim_end().ends_with('}') {
-                len += stream.read(&mut post[len..]).await.unwrap_or(0).max(1);
-            }
-            let status = if refused { "204 No Content" } else { "500 Oh" };
-            if refused {
-                taken.lock().expect("posts").push(String::from_utf8_lossy(&post[..len]).into_owned());
-            }
-            refused = true;
-            let _ =
-                stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await;
-        }
-    });
-    (url, posts)
-}
-
-#[tokio::test]
-async fn events_are_posted_signed_and_again_when_refused() {
-    let mut house = House::start().await;
-    let (url, posts) = receiver().await;
-    let hook = house.control.create_webhook("test", &url, &["tenant.*".into()]).await.expect("made");
-    let created = house.control.create_tenant("test", create("acme", Isolation::Row), None).await.expect("accepted");
-    house.done(created.operation.id).await;
-    let deadline = tokio::time::Instant::now() + LONG;
-    while posts.lock().expect("posts").is_empty() {
-        assert!(tokio::time::Instant::now() < deadline, "no event came");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let post = posts.lock().expect("posts")[0].clone();
-    let (head, body) = post.split_once("\r\n\r\n").expect("a body");
-    let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
-    assert_eq!((json["topic"].as_str(), json["data"]["slug"].as_str()), (Some("tenant.provisioned"), Some("acme")));
-    let signature = head.lines().find_map(|l| l.strip_prefix("insula-signature: ")).expect("signed");
-    let (time, tag) = signature.split_once(",v1=").expect("two parts");
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, hook.secret.as_bytes());
-    let tag: Vec<u8> = (0..32).map(|i| u8::from_str_radix(&tag[2 * i..2 * i + 2], 16).expect("hex")).collect();
-    let signed = format!("{}.{body}", time.trim_start_matches("t="));
-    aws_lc_rs::hmac::verify(&key, signed.as_bytes(), &tag).expect("the signature holds");
-    let kept: String = sqlx::query_scalar("SELECT coalesce(string_agg(last_error, ''), '') FROM catalog.outbox")
-        .fetch_one(house.control.catalog_pool())
-        .await
-        .expect("read");
-    assert!(!kept.contains("token"), "{kept}");
     house.stop().await;
 }

@@ -15,3 +15,4 @@ mod rest_idempotency;
 mod rest_input;
 mod rest_plans;
 mod rest_tenants;
+mod webhooks;

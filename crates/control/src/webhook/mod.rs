@@ -2,13 +2,21 @@
 //!
 //! Always at least once: a receiver tells repeats by `Insula-Event`. Nothing of a receiver's answer but its status is kept.
 
+mod post;
+mod reach;
+
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use futures_util::stream::{self, StreamExt as _};
 use insula_core::{Clock as _, SystemClock};
 use serde_json::json;
+use url::{Host, Url};
 use uuid::Uuid;
 
+pub(crate) use self::post::Poster;
+use self::reach::Reach;
+use crate::config::Config;
 use crate::error::Error;
 use crate::handle::Control;
 use crate::model::Webhook;
@@ -17,28 +25,53 @@ use crate::store::outbox::Event;
 
 /// Longest pause between two tries; after some hours of it the event still waits, and `status` shows it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// How long a receiver may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Events of one round.
-const BATCH: i64 = 100;
+/// Events of one round. It ends within the minute that they are ours for, also when no receiver answers.
+const BATCH: i64 = 40;
+/// Events on their way at once: a receiver that is slow delays few others.
+const AT_ONCE: usize = 8;
 
 /// What signs the posts to a webhook: derived, so that the catalog does not hold it.
 pub(crate) fn secret(control: &Control, webhook: Uuid) -> String {
     control.config().root_key.catalog_password(&format!("webhook {webhook}"))
 }
 
-/// Delivers until stopped. One task per process; the outbox shares the work between processes.
-pub(crate) async fn run(control: Control) {
-    let client = match reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none()).build() {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::error!(%error, "no webhooks: the HTTP client does not start");
-            return;
-        }
+/// What posts, as the settings say.
+pub(crate) fn poster(config: &Config) -> Result<Poster, Error> {
+    Poster::new(reach(config), config.webhook_authorities.as_deref())
+}
+
+fn reach(config: &Config) -> Reach {
+    if config.webhook_private { Reach::Private } else { Reach::Public }
+}
+
+/// Refuses what can be seen to lead nowhere. What a name leads to is judged when it is connected to.
+pub(crate) fn check_url(config: &Config, text: &str) -> Result<(), Error> {
+    let refused = |why: &str| Err(Error::invalid("url", why));
+    let Ok(url) = Url::parse(text) else { return refused("a URL that begins with https:// or http://") };
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || text.len() > 2000 {
+        return refused("a URL that begins with https:// or http://, of at most 2,000 characters");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refused("without a user or password: a receiver knows us by the signature");
+    }
+    let address = match url.host() {
+        Some(Host::Ipv4(v4)) => Some(v4.into()),
+        Some(Host::Ipv6(v6)) => Some(v6.into()),
+        _ => None,
     };
+    match address {
+        Some(address) if !reach(config).allows(address) => {
+            refused("an address that webhooks may reach (see the operator's guide)")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Delivers until stopped. One task per process; the outbox shares the work between processes.
+pub(crate) async fn run(control: Control, poster: Poster) {
     let stopped = control.engine().stopped();
     loop {
-        let more = match deliver_round(&control, &client).await {
+        let more = match deliver_round(&control, &poster).await {
             Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "cannot deliver events; trying again");
@@ -57,14 +90,20 @@ pub(crate) async fn run(control: Control) {
 }
 
 /// True when there may be more that is due.
-async fn deliver_round(control: &Control, client: &reqwest::Client) -> Result<bool, Error> {
+async fn deliver_round(control: &Control, poster: &Poster) -> Result<bool, Error> {
     let mut conn = control.catalog_pool().acquire().await?;
     let hooks: Vec<Webhook> = store::webhooks::all(&mut conn).await?.into_iter().filter(|h| h.disabled_at.is_none()).collect();
     let events = store::outbox::claim(&mut conn, BATCH).await?;
     let full = i64::try_from(events.len()).unwrap_or(0) == BATCH;
+    let hooks = &hooks;
+    let posts = events.into_iter().map(|event| async move {
+        let outcome = deliver(control, poster, hooks, &event).await;
+        (event, outcome)
+    });
+    let outcomes: Vec<_> = stream::iter(posts).buffered(AT_ONCE).collect().await;
     let mut delivered = Vec::new();
-    for event in events {
-        match deliver(control, client, &hooks, &event).await {
+    for (event, outcome) in outcomes {
+        match outcome {
             Ok(()) => delivered.push(event.id),
             Err(why) => {
                 tracing::warn!(event = event.id, topic = event.topic, why, "an event was not taken");
@@ -89,30 +128,20 @@ fn wants(webhook: &Webhook, topic: &str) -> bool {
     })
 }
 
-async fn deliver(control: &Control, client: &reqwest::Client, hooks: &[Webhook], event: &Event) -> Result<(), String> {
+async fn deliver(control: &Control, poster: &Poster, hooks: &[Webhook], event: &Event) -> Result<(), String> {
     let body = json!({
         "id": event.id, "topic": event.topic, "tenant": event.tenant, "at": event.created_at, "data": event.payload,
     })
     .to_string();
-    let mut failures = Vec::new();
-    for hook in hooks.iter().filter(|h| wants(h, &event.topic)) {
-        let signature = sign(&secret(control, hook.id), SystemClock.unix_seconds(), &body);
-        let posted = client
-            .post(&hook.url)
-            .header("content-type", "application/json")
-            .header("insula-event", event.id.to_string())
-            .header("insula-topic", &event.topic)
-            .header("insula-signature", signature)
-            .body(body.clone())
-            .send()
-            .await;
-        match posted {
-            Ok(answer) if answer.status().is_success() => {}
-            Ok(answer) => failures.push(format!("webhook {}: status {}", hook.id, answer.status().as_u16())),
-            // Without the URL: it may carry a token.
-            Err(error) => failures.push(format!("webhook {}: {}", hook.id, error.without_url())),
-        }
-    }
+    let id = event.id.to_string();
+    let (id, body) = (&id, &body);
+    let posts = hooks.iter().filter(|h| wants(h, &event.topic)).map(|hook| async move {
+        let signature = sign(&secret(control, hook.id), SystemClock.unix_seconds(), body);
+        let headers =
+            [("insula-event", id.as_str()), ("insula-topic", event.topic.as_str()), ("insula-signature", signature.as_str())];
+        poster.post(&hook.url, &headers, body).await.map_err(|why| format!("webhook {}: {why}", hook.id))
+    });
+    let failures: Vec<String> = futures_util::future::join_all(posts).await.into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
 }
 
@@ -141,6 +170,28 @@ mod tests {
         assert!(wants(&hook(&["cell.*", "tenant.*"]), "tenant.provisioned"));
         assert!(wants(&hook(&["tenant.provisioned"]), "tenant.provisioned"));
         assert!(!wants(&hook(&["tenant.deleted", "tenants.*"]), "tenant.provisioned"));
+    }
+
+    #[test]
+    fn urls_that_lead_nowhere_are_refused_at_once() {
+        let root = insula_core::RootKey::new(insula_core::keys::Secret::random().expect("randomness"));
+        let mut config = Config::new("postgres://localhost/c", root);
+        let refused = |config: &Config, url: &str| check_url(config, url).is_err();
+        for url in
+            ["ftp://x.example/", "https://", "nonsense", "https://user@x.example/", "https://u:p@x.example/", "http://[::1]/"]
+        {
+            assert!(refused(&config, url), "{url}");
+        }
+        // However the address is written.
+        for url in
+            ["http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://[::ffff:127.0.0.1]/", "https://10.0.0.1/"]
+        {
+            assert!(refused(&config, url), "{url}");
+        }
+        assert!(!refused(&config, "https://hooks.example/in?token=x"));
+        config.webhook_private = true;
+        assert!(!refused(&config, "http://127.0.0.1:8080/in"));
+        assert!(refused(&config, "http://169.254.169.254/latest/meta-data"));
     }
 
     #[test]
