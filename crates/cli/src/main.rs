@@ -10,6 +10,7 @@ mod db;
 mod error;
 mod follow;
 mod key;
+mod load;
 mod operation;
 mod plan;
 mod screen;
@@ -48,6 +49,7 @@ enum Command {
     Status(status::StatusArgs),
     Key(key::KeyArgs),
     Db(db::DbArgs),
+    Load(load::LoadArgs),
     /// Print the OpenAPI document of the control plane
     #[command(hide = true)]
     Openapi,
@@ -93,6 +95,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Status(args) => status::run(args).await,
         Command::Key(args) => key::run(args).await,
         Command::Db(args) => db::run(args).await,
+        Command::Load(args) => load::run(args).await,
         Command::Openapi => {
             let document = insula_control::rest::document().to_pretty_json().map_err(std::io::Error::other)?;
             screen::Screen::new(false).text(&document)
