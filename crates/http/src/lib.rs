@@ -1,14 +1,16 @@
 //! Tower layers of the edge of a process: whose request is this, and how does an answer look when it is not the good one.
 //!
-//! For: request -> tenant ([`resolve`]), request ids, body limits, panics, problem bodies (RFC 9457). Not for: SQL,
-//! authentication of people, rate limits (those come with the gateway).
+//! For: who asks ([`identity`]), request -> tenant ([`resolve`]), request ids, body limits, panics, problem bodies (RFC 9457).
+//! Not for: SQL, rate limits (those come with the gateway).
 //! Always: a handler behind [`ResolveLayer`] runs for exactly one active tenant, in its scope, or does not run at all; the
 //! paths that pass without a tenant run outside any scope, so that tenant data stays closed to them.
 
 pub mod host;
+pub mod identity;
 pub mod problem;
 pub mod request_id;
 pub mod resolve;
 
+pub use identity::{Authenticator, ContextSigner, Identity, Verifier};
 pub use problem::Problem;
 pub use resolve::{Resolve, ResolveLayer, ResolveOptions, Resolver};

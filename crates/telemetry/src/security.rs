@@ -23,6 +23,10 @@ pub enum Alarm {
     SourcesDisagree,
     /// A principal asks for a tenant that it does not belong to.
     ForeignPrincipal,
+    /// A tenant context on the wire was forged, for somebody else, or missing where none may be missing.
+    ContextRefused,
+    /// Somebody's token is not what it claims to be: changed, signed by nobody or by another, or for somebody else.
+    CredentialForged,
 }
 
 impl Alarm {
@@ -37,6 +41,8 @@ impl Alarm {
             Self::PrivilegeDenied => "privilege_denied",
             Self::SourcesDisagree => "sources_disagree",
             Self::ForeignPrincipal => "foreign_principal",
+            Self::ContextRefused => "context_refused",
+            Self::CredentialForged => "credential_forged",
         }
     }
 }

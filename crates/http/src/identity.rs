@@ -1,0 +1,51 @@
+//! Who is it, proven: people's tokens and API keys at the edge, tenant contexts behind it.
+//!
+//! For: [`Authenticator`] (a request's credentials -> a [`Principal`]), [`ContextSigner`] (tenant and principal -> the header that
+//! travels upstream), [`Verifier`] (that header -> who it is, in an application). Not for: which tenant a request is for (resolution
+//! decides, and never beyond the principal's memberships), or log-in pages.
+//! Always: what was proven once is remembered in bounded memory until it expires; what is remembered is asked again of the
+//! catalog at each use, so that a revocation holds as soon as it is known; no token and no key is logged or kept as text.
+
+mod authenticate;
+mod clock;
+mod fetch;
+mod issuer;
+mod jwt;
+mod layer;
+mod published;
+mod seen;
+mod sign;
+mod verify;
+
+use std::sync::Arc;
+
+use insula_core::Principal;
+
+pub use authenticate::{AuthOptions, Authenticator, Refusal};
+pub use fetch::Fetcher;
+pub use layer::{Authenticate, AuthenticateLayer};
+pub use published::{Published, PublishedError};
+pub use sign::ContextSigner;
+pub use verify::{CONTEXT, Verified, Verifier, VerifyError};
+
+/// What is known of whoever sends a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// No credentials.
+    Anonymous,
+    /// Credentials that no provider of ours has issued: the application's own session, for it to judge.
+    Session,
+    /// Proven.
+    Principal(Arc<Principal>),
+}
+
+impl Identity {
+    /// Who it is, when it is proven.
+    #[must_use]
+    pub const fn principal(&self) -> Option<&Arc<Principal>> {
+        match self {
+            Self::Principal(principal) => Some(principal),
+            Self::Anonymous | Self::Session => None,
+        }
+    }
+}

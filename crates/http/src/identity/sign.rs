@@ -1,0 +1,139 @@
+//! Hands out tenant contexts: one signature for a tenant and principal in half a minute, however many requests they make.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use insula_catalog::Route;
+use insula_core::token::{self, Claims, ContextKeys, FRESH_SECONDS, GATEWAY, LIFE_SECONDS};
+use insula_core::{Clock, Principal, Via};
+
+use super::Identity;
+use super::clock::SharedClock;
+use super::seen::Seen;
+
+/// Tokens remembered by default: about 100 MB when all are in use.
+const MOST: usize = 1 << 17;
+
+/// Signs tenant contexts. Cheap to share; what it remembers is read without a lock.
+pub struct ContextSigner {
+    keys: ArcSwap<ContextKeys>,
+    issuer: Arc<str>,
+    seen: Seen<Signed>,
+    clock: SharedClock,
+}
+
+/// A token and what it was made for. Holding the route keeps its address from being another's.
+struct Signed {
+    route: Arc<Route>,
+    identity: Identity,
+    audience: Option<Box<str>>,
+    value: HeaderValue,
+}
+
+impl std::fmt::Debug for ContextSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ContextSigner({}, ***)", self.issuer)
+    }
+}
+
+impl ContextSigner {
+    /// A gateway's signer.
+    #[must_use]
+    pub fn gateway(keys: ContextKeys) -> Self {
+        Self::new(keys, GATEWAY, MOST)
+    }
+
+    /// A signer that remembers `most` tokens.
+    #[must_use]
+    pub fn new(keys: ContextKeys, issuer: &str, most: usize) -> Self {
+        let keys = ArcSwap::from_pointee(keys);
+        Self { keys, issuer: issuer.into(), seen: Seen::new(most), clock: SharedClock::default() }
+    }
+
+    /// The same by another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.clock = SharedClock::of(clock);
+        self
+    }
+
+    /// Signs with other keys from the next token on; those that are out stay good for their half minute.
+    pub fn replace_keys(&self, keys: ContextKeys) {
+        self.keys.store(Arc::new(keys));
+    }
+
+    /// The value of [`super::CONTEXT`] for a request of `identity` to the applications of the tenant's cell.
+    #[must_use]
+    pub fn header(&self, route: &Arc<Route>, identity: &Identity) -> HeaderValue {
+        self.header_for(route, identity, None)
+    }
+
+    /// The same for another audience.
+    #[must_use]
+    pub fn header_for(&self, route: &Arc<Route>, identity: &Identity, audience: Option<&str>) -> HeaderValue {
+        let now = self.clock.now();
+        let subject = identity.principal().map(|principal| &*principal.subject);
+        let hash = self.seen.hash((route.no.get(), subject, audience));
+        let same = |signed: &Signed| {
+            Arc::ptr_eq(&signed.route, route) && signed.audience.as_deref() == audience && same(&signed.identity, identity)
+        };
+        if let Some(value) = self.seen.find(hash, now, |signed| same(signed).then(|| signed.value.clone())) {
+            return value;
+        }
+        let value = self.sign(route, identity, audience, now);
+        let signed = Signed {
+            route: Arc::clone(route),
+            identity: identity.clone(),
+            audience: audience.map(Into::into),
+            value: value.clone(),
+        };
+        // A predecessor is of the same tenant: its route may have changed since.
+        let before =
+            |signed: &Signed| signed.route.id == route.id && signed.audience.as_deref() == audience && same_who(signed, identity);
+        self.seen.put(hash, now, now + FRESH_SECONDS, signed, before);
+        value
+    }
+
+    #[cold]
+    fn sign(&self, route: &Route, identity: &Identity, audience: Option<&str>, now: i64) -> HeaderValue {
+        let principal = identity.principal();
+        let claims = Claims {
+            iss: Arc::clone(&self.issuer),
+            aud: audience.map_or_else(|| token::audience(&route.placement.cell).into(), Arc::from),
+            iat: now,
+            exp: now + LIFE_SECONDS,
+            tid: route.id,
+            tno: route.no,
+            slug: route.slug.clone(),
+            plan: route.plan.name.clone(),
+            epoch: route.placement.epoch,
+            cell: route.placement.cell.clone(),
+            sub: principal.map(|principal| Arc::clone(&principal.subject)),
+            via: match identity {
+                Identity::Anonymous => None,
+                Identity::Session => Some(Via::Session),
+                Identity::Principal(principal) => Some(principal.via),
+            },
+            scope: principal.filter(|principal| !principal.scopes.is_empty()).map(|principal| principal.scopes.join(" ").into()),
+        };
+        let token = token::sign(self.keys.load().at(now), &claims);
+        // Letters, digits, hyphens, dots.
+        let mut value = HeaderValue::try_from(token).unwrap_or_else(|_| HeaderValue::from_static(""));
+        value.set_sensitive(true);
+        value
+    }
+}
+
+fn same_who(signed: &Signed, identity: &Identity) -> bool {
+    signed.identity.principal().map(|p| &p.subject) == identity.principal().map(|p| &p.subject)
+}
+
+/// Whether two would get the same token: what it says of them is the same.
+fn same(a: &Identity, b: &Identity) -> bool {
+    let equal = |a: &Principal, b: &Principal| a.via == b.via && a.subject == b.subject && a.scopes == b.scopes;
+    match (a, b) {
+        (Identity::Principal(a), Identity::Principal(b)) => Arc::ptr_eq(a, b) || equal(a, b),
+        (a, b) => a == b,
+    }
+}
