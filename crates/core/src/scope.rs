@@ -8,6 +8,7 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 
 use crate::context::TenantContext;
+use crate::id::{TenantId, TenantNo};
 
 tokio::task_local! {
     static CURRENT: TenantContext;
@@ -27,6 +28,12 @@ pub struct NoTenant;
 /// [`NoTenant`] outside any scope.
 pub fn current() -> Result<TenantContext, NoTenant> {
     CURRENT.try_with(Clone::clone).map_err(|_| NoTenant)
+}
+
+/// Whose work runs now, without a copy of the context: asked before each statement.
+#[must_use]
+pub fn tenant() -> Option<(TenantId, TenantNo)> {
+    CURRENT.try_with(|context| (context.tenant, context.no)).ok()
 }
 
 /// Runs `work` for `context`; afterwards the context from before is back.

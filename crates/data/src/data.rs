@@ -301,12 +301,12 @@ impl Tries {
 
 /// Inside a scope, work is for the scope's tenant and for no other.
 pub(crate) fn check_scope(context: &TenantContext) -> Result<(), Error> {
-    let Ok(scope) = scope::current() else { return Ok(()) };
-    if scope.tenant == context.tenant && scope.no == context.no {
+    let Some((bound, no)) = scope::tenant() else { return Ok(()) };
+    let asked = context.tenant;
+    if bound == asked && no == context.no {
         return Ok(());
     }
-    let (bound, asked) = (scope.tenant, context.tenant);
-    security_event!(Alarm::TenantMismatch, %bound, %asked, request = %scope.request_id, "a transaction was asked for a tenant in another's scope");
+    security_event!(Alarm::TenantMismatch, %bound, %asked, request = %context.request_id, "work for one tenant in the scope of another");
     Err(Error::Mismatch { scope: bound, asked })
 }
 

@@ -26,7 +26,7 @@ pub enum Error {
     /// The database says that the tenant is no longer there, and a fresh route says the same.
     #[error("tenant {0} is moving")]
     Moved(TenantId),
-    /// A transaction was asked for one tenant inside the scope of another.
+    /// A transaction was asked for one tenant, or used, inside the scope of another.
     #[error("asked for tenant {asked} inside the scope of tenant {scope}: enter the other tenant's scope first")]
     Mismatch {
         /// Whose scope it is.
@@ -126,12 +126,22 @@ impl Error {
     }
 }
 
+impl From<Error> for sqlx::Error {
+    /// For the way through sqlx; [`Error::from`] finds it again.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Sql(error) => error,
+            ours => Self::AnyDriverError(Box::new(ours)),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Error {
     /// Finds our own errors again that travelled through sqlx.
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::AnyDriverError(inner) => match inner.downcast::<Refusal>() {
-                Ok(refusal) => Self::Statement(*refusal),
+            sqlx::Error::AnyDriverError(inner) => match inner.downcast::<Self>() {
+                Ok(ours) => *ours,
                 Err(inner) => Self::Sql(sqlx::Error::AnyDriverError(inner)),
             },
             other => Self::Sql(other),
@@ -149,9 +159,9 @@ pub fn sqlstate(error: &sqlx::Error) -> Option<String> {
 #[must_use]
 pub fn sql_kind(error: &sqlx::Error) -> Kind {
     if let sqlx::Error::AnyDriverError(inner) = error
-        && inner.is::<Refusal>()
+        && let Some(ours) = inner.downcast_ref::<Error>()
     {
-        return Kind::Security;
+        return ours.kind();
     }
     match sqlstate(error) {
         Some(code) => state_kind(&code),
@@ -169,7 +179,8 @@ fn state_kind(code: &str) -> Kind {
         "28000" | "42501" => Kind::Security,
         "57014" | "25P03" | "55P03" => Kind::Timeout,
         "23505" | "23P01" => Kind::Conflict,
-        code if is_repeatable(code) || is_server_away(code) => Kind::Unavailable,
+        // Class 53: the disk is full, or memory; nothing is wrong with the request.
+        code if code.starts_with("53") || is_repeatable(code) || is_server_away(code) => Kind::Unavailable,
         _ => Kind::Internal,
     }
 }

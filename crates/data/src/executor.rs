@@ -1,4 +1,4 @@
-//! `&mut TenantTx` as an sqlx executor: the statement gate, then the connection; what the connection says is noted.
+//! `&mut TenantTx` as an sqlx executor: the scope, the statement gate, then the connection; what the connection says is noted.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -45,10 +45,11 @@ impl<'q> Execute<'q, Postgres> for Checked {
 
 impl TenantTx {
     fn gate(&self, sql: &str) -> Result<(), Error> {
+        self.in_scope()?;
         gate::check(sql).map_err(|refusal| {
             let (tenant, request) = (&self.context().tenant, &*self.context().request_id);
             security_event!(Alarm::StatementRefused, %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
-            Error::AnyDriverError(Box::new(refusal))
+            crate::Error::from(refusal).into()
         })
     }
 

@@ -1,6 +1,6 @@
 //! The statement gate: closes what grants in the database cannot (LISTEN, LOCK TABLE, EXPLAIN, SET, PREPARE, ...).
 //!
-//! One statement, extended protocol, first word one of eight. The extended protocol makes the server itself refuse a second
+//! One statement, extended protocol, first word one of seven. The extended protocol makes the server itself refuse a second
 //! statement in the same text, so the first word decides for the whole. What passes leaves nothing behind on the connection:
 //! no setting, no held cursor, no prepared name, no listen; that is why a connection is used again without DISCARD ALL.
 //! Not for: judging what a statement reads or writes; that is the database's own work.
@@ -8,7 +8,7 @@
 /// A statement that may not run in a tenant's transaction.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{word} may not run in a tenant's transaction: only SELECT, INSERT, UPDATE, DELETE, MERGE, WITH, VALUES and TABLE may; \
+    "{word} may not run in a tenant's transaction: only SELECT, INSERT, UPDATE, DELETE, WITH, VALUES and TABLE may; \
      transactions end with commit() or by dropping"
 )]
 pub struct Refusal {
@@ -21,7 +21,7 @@ pub struct Refusal {
 /// # Errors
 /// [`Refusal`] with the first word.
 pub fn check(sql: &str) -> Result<(), Refusal> {
-    const ALLOWED: [&str; 8] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "MERGE"];
+    const ALLOWED: [&str; 7] = ["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE"];
     let word = first_word(sql);
     if ALLOWED.iter().any(|allowed| allowed.eq_ignore_ascii_case(word)) {
         return Ok(());
@@ -86,7 +86,6 @@ mod tests {
             "((select 1) union (select 2))",
             "-- why\n/* a /* nested */ one */ WITH x AS (SELECT 1) TABLE x",
             "VALUES (1)",
-            "merge into a using b on true when matched then do nothing",
             "insert into t values (1)",
             "DELETE FROM t",
             "UPDATE t SET a = 1",
@@ -144,6 +143,7 @@ mod tests {
             "SELECT_1",
             "\"SELECT\"",
             "\0SELECT 1",
+            "merge into a using b on true when matched then do nothing",
             "REFRESH MATERIALIZED VIEW v",
             "IMPORT FOREIGN SCHEMA s",
             "SECURITY LABEL ON ROLE r IS 'x'",

@@ -15,6 +15,7 @@ use insula_telemetry::{Alarm, security_event};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::conn::{Conn, Timeouts};
+use crate::data::check_scope;
 use crate::error::{Error, is_connection_loss, is_repeatable, sqlstate};
 use crate::pool::Pool;
 use crate::pools::{Passes, Pools};
@@ -92,6 +93,11 @@ impl TenantTx {
         &self.context
     }
 
+    /// Refuses to work in the scope of another tenant, where a transaction that was carried there has no business.
+    pub(crate) fn in_scope(&self) -> Result<(), Error> {
+        check_scope(&self.context)
+    }
+
     /// The connection, for the executor beside this file and for nobody else.
     pub(crate) fn connection(&mut self) -> Result<(&mut PgConnection, &mut Flags), sqlx::Error> {
         match &mut self.held {
@@ -103,12 +109,17 @@ impl TenantTx {
     /// Makes the changes last.
     ///
     /// # Errors
+    /// [`Error::Mismatch`] in the scope of another tenant: then it is rolled back;
     /// [`Error::RolledBack`] when a statement failed before (the server would answer COMMIT with a rollback);
     /// [`Error::Sql`] when the database refuses, for example for a deferred constraint or a serialization failure;
     /// [`Error::CommitUnknown`] when the connection is lost before the answer: whether it happened is not known.
     pub async fn commit(mut self) -> Result<(), Error> {
         if self.flags.broken {
             return Err(Error::RolledBack);
+        }
+        if let Err(mismatch) = self.in_scope() {
+            self.finish_by_rollback().await;
+            return Err(mismatch);
         }
         if self.flags.failed {
             self.finish_by_rollback().await;

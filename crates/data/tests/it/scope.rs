@@ -2,6 +2,7 @@
 
 use insula_core::{Kind, scope};
 use insula_data::Error;
+use sqlx::{Executor, SqlSafeStr};
 
 use crate::house::House;
 
@@ -24,6 +25,33 @@ async fn another_tenant_is_refused_in_a_scope_and_allowed_in_a_scope_of_its_own(
         assert_eq!(back.context(), &one);
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_worth_nothing_in_another_tenant_s_scope() {
+    let house = House::new().await;
+    house.add(1, 1, "of one").await;
+    let (one, two) = (house.tenant(1), house.tenant(2));
+    let mut tx = scope::enter(one.clone(), house.data.begin(&one)).await.expect("a transaction");
+    let insert = "INSERT INTO documents (id) VALUES (2)";
+    sqlx::query(insert).execute(&mut tx).await.expect("carried out of its scope it is still its own");
+    scope::enter(two.clone(), async {
+        let select = "SELECT body FROM documents";
+        let errors = [
+            sqlx::query(select).fetch_all(&mut tx).await.map(|_| ()).expect_err("fetched"),
+            sqlx::query(select).fetch_optional(&mut tx).await.map(|_| ()).expect_err("fetched"),
+            (&mut tx).prepare(select.into_sql_str()).await.map(|_| ()).expect_err("prepared"),
+            (&mut tx).describe(select.into_sql_str()).await.map(|_| ()).expect_err("described"),
+        ];
+        for error in errors {
+            let error = Error::from(error);
+            assert!(matches!(error, Error::Mismatch { .. }) && error.kind() == Kind::Security, "{error}");
+        }
+        assert!(matches!(tx.commit().await, Err(Error::Mismatch { .. })));
+        assert!(house.data.lane().query(&one, select, &[]).await.is_err_and(|e| matches!(e, Error::Mismatch { .. })));
+    })
+    .await;
+    assert_eq!(house.bodies(1).await, ["of one"], "a commit in another's scope is none");
 }
 
 #[tokio::test(flavor = "multi_thread")]
