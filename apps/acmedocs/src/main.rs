@@ -1,5 +1,7 @@
 //! `acmedocs`: serve, print the bundle, import a folder.
 
+use std::process::ExitCode;
+
 use acmedocs::import::ImportArgs;
 use clap::{Parser, Subcommand};
 
@@ -20,11 +22,20 @@ enum Command {
     Import(ImportArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        match cli.command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Its causes with it, and no backtrace, also where RUST_BACKTRACE is set: it is for who typed the command.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    tokio::runtime::Runtime::new()?.block_on(async {
+        match command {
             Command::Serve => {
                 let insula = insula::Insula::connect(insula::Config::from_env()?).await?;
                 Ok(insula::serve(acmedocs::router().layer(insula.layer()), &insula).await?)

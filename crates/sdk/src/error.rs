@@ -184,6 +184,8 @@ fn log(kind: Kind, error: &(dyn StdError + 'static)) {
     match kind {
         Kind::Security => tracing::error!(target: "insula::security", error = text, "refused at the boundary"),
         Kind::Internal => tracing::error!(error = text, "internal error"),
+        // A full disk, a server that is away: whoever runs this wants the reason, which the client is not told.
+        Kind::Unavailable => tracing::warn!(error = text, "the request could not be served now"),
         _ => tracing::debug!(error = text, kind = kind.name(), "request failed"),
     }
 }
