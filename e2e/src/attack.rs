@@ -167,8 +167,16 @@ pub const ATTACKS: &[Attack] = &[
     (
         "merge",
         "MERGE INTO {table} d USING (VALUES ('{victim_id}'::uuid)) v (id) ON d.id = v.id AND d.tenant_id = {victim} WHEN MATCHED THEN UPDATE SET body = 'merged'",
-        Harmless,
+        Refused,
     ),
+    // The target's columns unnamed, no policy for reading: the one counts all tenants' rows, the other meets them.
+    (
+        "merge that counts",
+        "MERGE INTO {table} d USING (VALUES (1)) v ON true WHEN MATCHED AND insula.next_number('probe') < 0 THEN DELETE",
+        Refused,
+    ),
+    ("merge that stumbles", "MERGE INTO {table} d USING (VALUES (1)) v ON true WHEN MATCHED THEN DO NOTHING", Refused),
+    ("merge into a view", "MERGE INTO {view} d USING (VALUES (1)) v ON true WHEN MATCHED THEN DO NOTHING", Refused),
     (
         "merge insert",
         "MERGE INTO {table} d USING (VALUES (1)) v ON false WHEN NOT MATCHED THEN INSERT (tenant_id, id, body) VALUES ({victim}, gen_random_uuid(), 'merged')",

@@ -66,7 +66,12 @@ LANGUAGE sql STABLE AS $fn$
      WHERE r.relkind = 'v' AND NOT r.extension AND (o.rolsuper OR o.rolbypassrls) AND NOT coalesce(r.reloptions && ARRAY['security_invoker=true', 'security_invoker=on'], false)
     UNION ALL
     SELECT 'rule', 'error', r.name, 'rewrite rule ' || quote_ident(w.rulename) || ': rules are rewritten around row security; use a trigger'
-      FROM insula.lint_relation r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE w.rulename <> '_RETURN' AND NOT r.extension
+      FROM insula.lint_relation r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE w.rulename NOT IN ('_RETURN', 'no_merge') AND NOT r.extension
+    UNION ALL
+    SELECT 'merge', 'error', r.name, 'takes MERGE, which can count the rows of all tenants: call insula.tenant_table() again, for its rule no_merge'
+      FROM insula.lint_relation r WHERE r.relkind IN ('r', 'p') AND (r.tenant OR r.relispartition)
+       AND NOT EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = r.oid AND w.rulename = 'no_merge' AND w.ev_type = '4' AND w.ev_enabled = 'O'
+                          AND NOT w.is_instead AND pg_get_ruledef(w.oid) LIKE '% DO NOTHING;')
     UNION ALL
     SELECT 'sequence', 'error', r.name, 'a sequence that all tenants share tells each how much the others do: use uuid or insula.next_number()'
       FROM insula.lint_relation r WHERE r.relkind = 'S' AND NOT r.extension

@@ -102,6 +102,10 @@ LANGUAGE sql STABLE AS $fn$
       FROM pg_attribute a WHERE insula.way() = 1 AND a.attrelid = 'pg_catalog.pg_class'::regclass AND a.attname IN ('relpages', 'reltuples', 'relallvisible')
        AND has_column_privilege('public', a.attrelid, a.attnum, 'SELECT')
     UNION ALL
+    SELECT 'server-database', CASE insula.way() WHEN 1 THEN 'error' ELSE 'notice' END, d.datname,
+           'PUBLIC may connect, so the application''s role sees there what its other sessions run, and can end them: REVOKE CONNECT ON DATABASE ' || d.datname || ' FROM PUBLIC'
+      FROM pg_database d WHERE d.datname IN ('postgres', 'template1') AND has_database_privilege('public', d.oid, 'CONNECT')
+    UNION ALL
     SELECT 'prepared-transactions', 'warning', 'max_prepared_transactions', 'PREPARE TRANSACTION leaves locks behind that outlive a session: set it to 0'
      WHERE current_setting('max_prepared_transactions')::int > 0
 $fn$;

@@ -110,11 +110,27 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
                 "GRANT SET ON PARAMETER backtrace_functions, dynamic_library_path TO {OWNER_ROLE}; GRANT pg_read_all_settings TO {OWNER_ROLE}"
             );
             run(&mut tx, grants).await?;
+            close_the_servers_own(&mut tx).await?;
         }
         Way::Ticket => run(&mut tx, format!("GRANT {OWNER_ROLE} TO CURRENT_USER")).await?,
     }
     tx.commit().await?;
     Ok(Server { way, version })
+}
+
+/// Takes CONNECT and TEMP from PUBLIC on the databases that every server has. They have no kit: whoever may connect there reads
+/// the statements of his role's other sessions and ends them, and one login has the sessions of many tenants.
+async fn close_the_servers_own(conn: &mut PgConnection) -> Result<(), Error> {
+    let open: Vec<String> = sqlx::query_scalar(
+        "SELECT d.datname::text FROM pg_catalog.pg_database d
+          WHERE d.datname IN ('postgres', 'template1') AND pg_catalog.has_database_privilege('public', d.oid, 'CONNECT')",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for database in open {
+        run(conn, format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", name(&database)?)).await?;
+    }
+    Ok(())
 }
 
 /// A role without any attribute that could step around the boundary.

@@ -208,10 +208,10 @@ impl Stage {
 async fn make_managed_admin(server: &TestServer, host: &mut PgConnection) {
     let password = server.cell_key().role_password("managed_admin");
     let sql = format!(
-        "SELECT pg_advisory_lock(4711);
+        "SELECT pg_advisory_lock(hashtext('insula.kit'));
          DO $$ BEGIN CREATE ROLE managed_admin LOGIN CREATEROLE CREATEDB PASSWORD '{password}';
-                     GRANT pg_signal_backend TO managed_admin; EXCEPTION WHEN duplicate_object THEN END $$;
-         SELECT pg_advisory_unlock(4711)"
+                     GRANT pg_signal_backend TO managed_admin; GRANT CONNECT ON DATABASE postgres TO managed_admin; EXCEPTION WHEN duplicate_object THEN END $$;
+         SELECT pg_advisory_unlock(hashtext('insula.kit'))"
     );
     run(host, &sql).await.expect("a managed server's administrator");
 }

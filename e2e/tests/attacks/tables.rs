@@ -136,7 +136,7 @@ async fn probe(stage: &Stage, conn: &mut PgConnection, table: &Table) {
 
 #[tokio::test]
 async fn every_table_is_denied_in_every_mode() {
-    for mode in [Mode::Row, Mode::Database] {
+    for mode in [Mode::Row, Mode::Schema, Mode::Database] {
         for way in [Way::Setting, Way::Ticket] {
             attack_every_table(mode, way).await;
         }

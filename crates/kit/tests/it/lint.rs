@@ -25,6 +25,9 @@ const VIOLATIONS: &[(&str, &str, &str)] = &[
         "far",
     ),
     ("view-definer", "CREATE VIEW v AS SELECT * FROM notes", "v"),
+    ("merge", "DROP RULE no_merge ON notes", "notes"),
+    ("merge", "ALTER TABLE notes DISABLE RULE no_merge", "notes"),
+    ("merge", "CREATE OR REPLACE RULE no_merge AS ON DELETE TO notes DO ALSO SELECT 1", "notes"),
     ("rule", "CREATE RULE r AS ON INSERT TO notes DO ALSO SELECT 1", "notes"),
     ("sequence", "CREATE SEQUENCE numbers", "numbers"),
     ("unique-without-tenant", "CREATE UNIQUE INDEX bodies ON notes (body)", "bodies"),
@@ -90,6 +93,7 @@ const VIOLATIONS: &[(&str, &str, &str)] = &[
         "set_config(text,text,boolean)",
     ),
     ("catalog-relation", "GRANT SELECT ON pg_catalog.pg_locks TO PUBLIC", "pg_locks"),
+    ("server-database", "GRANT CONNECT ON DATABASE template1 TO PUBLIC", "template1"),
     ("catalog-column", "GRANT SELECT (reltuples) ON pg_catalog.pg_class TO PUBLIC", "pg_class.reltuples"),
 ];
 
