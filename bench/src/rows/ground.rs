@@ -97,15 +97,15 @@ impl Ground {
     }
 }
 
-/// Runs `CLIENTS` clients, a task each, for a slice and answers transactions per second. A client is told its number and how
-/// many it has done.
-pub(crate) async fn rate<F, W>(client: &Arc<F>) -> Result<f64>
+/// Runs so many clients (`CLIENTS` at most), a task each, for a slice and answers transactions per second. A client is told its
+/// number and how many it has done.
+pub(crate) async fn rate<F, W>(clients: i64, client: &Arc<F>) -> Result<f64>
 where
     F: Fn(i64, i64) -> W + Send + Sync + 'static,
     W: Future<Output = Result<()>> + Send + 'static,
 {
     let start = Instant::now();
-    let clients: Vec<_> = (0..CLIENTS)
+    let clients: Vec<_> = (0..clients)
         .map(|number| {
             let client = Arc::clone(client);
             tokio::spawn(async move {

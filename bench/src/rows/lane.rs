@@ -49,14 +49,20 @@ fn run() -> Result<Vec<Outcome>> {
         granted(bound[slot(client)].clone(), kept[slot(client)].clone(), sign.clone(), document(client, n))
     });
     let peer = Arc::new(move |client, n| set(forged[slot(client)].clone(), no.get(), document(client, n)));
-    let pair = interleave(ROUNDS, || runtime.block_on(rate(&ours)), || runtime.block_on(rate(&peer)))?;
-    let what = "point select, row, one round trip";
-    let raw = Outcome::ratio(what, pair.ratio(), Target::AtLeast(0.90), pair.detail("tx/s"));
+    let mut outcomes = Vec::new();
+    for (clients, what) in [
+        (1, "point select, row, one round trip: one client"),
+        (CLIENTS, "point select, row, one round trip: four clients, which leave no core idle"),
+    ] {
+        let pair = interleave(ROUNDS, || runtime.block_on(rate(clients, &ours)), || runtime.block_on(rate(clients, &peer)))?;
+        outcomes.push(Outcome::ratio(what, pair.ratio(), Target::AtLeast(0.90), pair.detail("tx/s")));
+    }
     let (lane, context) = (ground.data.lane(), tenant.context.clone());
     let whole = Arc::new(move |client, n| through_data(lane.clone(), context.clone(), document(client, n)));
-    let pair = interleave(ROUNDS, || runtime.block_on(rate(&whole)), || runtime.block_on(rate(&peer)))?;
+    let pair = interleave(ROUNDS, || runtime.block_on(rate(CLIENTS, &whole)), || runtime.block_on(rate(CLIENTS, &peer)))?;
     let what = "the same through Data::lane (route, pools, gate), against the bare wire of the peer";
-    Ok(vec![raw, Outcome::ratio(what, pair.ratio(), Target::None, pair.detail("tx/s"))])
+    outcomes.push(Outcome::ratio(what, pair.ratio(), Target::None, pair.detail("tx/s")));
+    Ok(outcomes)
 }
 
 async fn through_data(lane: Lane, context: TenantContext, id: i64) -> Result<()> {

@@ -29,13 +29,13 @@ fn run() -> Result<Vec<Outcome>> {
         let ours = Arc::new(move |client, n| ours_five(data.clone(), context.clone(), client, n));
         let pool = peer.clone();
         let theirs = Arc::new(move |client, n| peer_five(pool.clone(), no, client, n));
-        let pair = interleave(ROUNDS, || runtime.block_on(rate(&ours)), || runtime.block_on(rate(&theirs)))?;
+        let pair = interleave(ROUNDS, || runtime.block_on(rate(CLIENTS, &ours)), || runtime.block_on(rate(CLIENTS, &theirs)))?;
         let what = format!("5-statement transaction, {isolation}");
         outcomes.push(Outcome::ratio(what, pair.ratio(), Target::AtLeast(bound), pair.detail("tx/s")));
         let (data, context) = (ground.data.clone(), tenant.context.clone());
         let ours = Arc::new(move |client, n| ours_list(data.clone(), context.clone(), client, n));
         let theirs = Arc::new(move |client, n| peer_list(peer.clone(), no, client, n));
-        let pair = interleave(ROUNDS, || runtime.block_on(rate(&ours)), || runtime.block_on(rate(&theirs)))?;
+        let pair = interleave(ROUNDS, || runtime.block_on(rate(CLIENTS, &ours)), || runtime.block_on(rate(CLIENTS, &theirs)))?;
         let what = format!("list of 50 rows, {isolation}");
         outcomes.push(Outcome::ratio(what, pair.ratio(), Target::AtLeast(bound), pair.detail("tx/s")));
     }

@@ -41,31 +41,28 @@ BEGIN
         PERFORM pg_catalog.set_config('dynamic_library_path', pg_catalog.concat(
             CASE start WHEN 0 THEN path ELSE pg_catalog.left(path, start OPERATOR(pg_catalog.-) 1) END,
             pg_catalog.concat_ws('.', ':/', no, epoch, expires, fence, kid, pg_catalog.encode(mac, 'hex'), ''),
-            CASE start WHEN 0 THEN '' ELSE pg_catalog.substr(path, start) END), false);
+            CASE start WHEN 0 THEN ':/.' ELSE pg_catalog.substr(path, start) END), false);
     END IF;
 END $fn$;
 
--- Binds the transaction. The order of the cases is the argument: nothing is said about a grant before its MAC holds; the lock
--- is taken before the fence is read; the fence is read before the binding is written. On the usual path this is one expression
--- without a relation or a subquery. No SET search_path, which would cost as much again: every name is written out. STRICT,
--- because concat_ws leaves NULLs out, and a shorter entry could be the beginning of another.
+-- Binds the transaction. The order of the cases is the argument: nothing is done for a grant that is not remembered or has
+-- expired; the lock is taken before the fence is read; the fence is read before the binding is written. A second grant in a
+-- transaction, and whatever else is unusual, goes the long way. One expression with few functions in it: each is set up
+-- anew, with a look at its privileges, in every transaction. No SET search_path, which would cost as much again: every name
+-- is written out. STRICT, because concat_ws leaves NULLs out, and a shorter entry could be the beginning of another. What
+-- follows an entry is never empty: the memory ends with ':/.'.
 CREATE OR REPLACE FUNCTION insula.enter(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
 RETURNS void LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER AS $fn$
-DECLARE
-    settled pg_catalog.bool := CASE
-        -- Shorter without the entry: so it was there. (strpos() would also count the characters before it.)
-        WHEN pg_catalog.octet_length(pg_catalog.replace(pg_catalog.current_setting('dynamic_library_path'), pg_catalog.concat_ws(
-             '.', ':/', no, epoch, expires, fence, kid, pg_catalog.encode(mac, 'hex'), ''), ''))
-             OPERATOR(pg_catalog.=) pg_catalog.octet_length(pg_catalog.current_setting('dynamic_library_path')) THEN false
+BEGIN
+    IF (CASE
+        WHEN pg_catalog.split_part(pg_catalog.current_setting('dynamic_library_path'), pg_catalog.concat_ws(
+             '.', ':/', no, epoch, expires, fence, kid, pg_catalog.encode(mac, 'hex'), ''), 2) OPERATOR(pg_catalog.=) '' THEN false
         WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>) pg_catalog.to_timestamp(expires) THEN false
-        WHEN pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) ''
-             AND pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) no::pg_catalog.text THEN false
+        WHEN pg_catalog.current_setting('backtrace_functions') OPERATOR(pg_catalog.<>) '' THEN false
         WHEN pg_catalog.pg_advisory_xact_lock_shared(no) IS NULL THEN false
         WHEN fence OPERATOR(pg_catalog.=) pg_catalog.pg_sequence_last_value('insula.fence')
         THEN pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true) IS NOT NULL
-        ELSE false END;
-BEGIN
-    IF settled IS NOT TRUE THEN
+        ELSE false END) IS NOT TRUE THEN
         PERFORM insula.enter_anew(no, epoch, expires, fence, kid, mac);
     END IF;
 END $fn$;
