@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod caller;
 pub mod dashboard;
 pub mod documents;
+pub mod features;
 pub mod import;
 pub mod login;
 pub mod markdown;

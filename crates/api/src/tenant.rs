@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use insula_core::feature::Features;
-use insula_core::{CellName, FeatureValue, Isolation, MoveState, OperationId, PlanName, Slug, TenantId, TenantState};
+use insula_core::feature::Overrides;
+use insula_core::{CellName, Isolation, MoveState, OperationId, Override, PlanName, Slug, TenantId, TenantState};
 use serde::{Deserialize, Deserializer, Serialize};
-
-use crate::plan::FeatureChange;
 
 /// A tenant as the host side sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -28,9 +26,9 @@ pub struct Tenant {
     pub placement: Option<Placement>,
     /// Branding, locale, time zone.
     pub settings: Settings,
-    /// Overrides of the plan's features.
-    #[schema(value_type = BTreeMap<String, FeatureValue>)]
-    pub features: Features,
+    /// Overrides of the plan's features: a value, or `{"value": …, "until": …}` for one that ends.
+    #[schema(value_type = BTreeMap<String, Override>)]
+    pub features: Overrides,
     /// Overrides of the plan's limits, by the limit's name.
     #[schema(value_type = BTreeMap<String, u64>)]
     pub limits: LimitOverrides,
@@ -132,10 +130,10 @@ pub struct CreateTenant {
     /// Branding, locale, time zone.
     #[serde(default)]
     pub settings: Settings,
-    /// Overrides of the plan's features.
+    /// Overrides of the plan's features: a value, or `{"value": …, "until": …}` for one that ends.
     #[serde(default)]
-    #[schema(value_type = BTreeMap<String, FeatureValue>)]
-    pub features: Features,
+    #[schema(value_type = BTreeMap<String, Override>)]
+    pub features: Overrides,
     /// Overrides of the plan's limits, by the limit's name.
     #[serde(default)]
     #[schema(value_type = BTreeMap<String, u64>)]
@@ -166,6 +164,16 @@ pub struct AdminLogin {
     pub password_withheld: bool,
 }
 
+/// What becomes of one override.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum OverrideChange {
+    /// It is this from now on.
+    Set(Override),
+    /// Null: it is taken away.
+    Reset,
+}
+
 /// Changes a tenant. What is absent stays; maps are merged by key, and a null value takes an override away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -180,9 +188,9 @@ pub struct UpdateTenant {
     /// Settings, by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<SettingsPatch>,
-    /// Overrides of features: a value sets, null takes away.
+    /// Overrides of features: a value sets, `{"value": …, "until": …}` sets for a time, null takes away.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub features: BTreeMap<String, FeatureChange>,
+    pub features: BTreeMap<String, OverrideChange>,
     /// Overrides of limits: a value sets, null takes away.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: BTreeMap<String, Option<u64>>,
@@ -273,6 +281,8 @@ pub struct GrantText {
 
 #[cfg(test)]
 mod tests {
+    use insula_core::FeatureValue;
+
     use super::*;
 
     #[test]
@@ -284,8 +294,8 @@ mod tests {
         let settings = patch.settings.clone().expect("given");
         assert_eq!((settings.color, settings.locale, settings.time_zone), (Some(None), Some(Some("de".into())), None));
         assert_eq!(patch.limits.get("max_users"), Some(&None));
-        assert_eq!(patch.features.get("search"), Some(&FeatureChange::Reset));
-        assert_eq!(patch.features.get("x"), Some(&FeatureChange::Set(FeatureValue::Number(2))));
+        assert_eq!(patch.features.get("search"), Some(&OverrideChange::Reset));
+        assert_eq!(patch.features.get("x"), Some(&OverrideChange::Set(FeatureValue::Number(2).into())));
         assert!(serde_json::from_str::<UpdateTenant>(r#"{"slug":"other"}"#).is_err());
     }
 }

@@ -222,6 +222,7 @@ pub fn plan(name: &str) -> Result<Plan, NameError> {
         isolation: Isolation::Row,
         limits: Limits::default(),
         features: [("search".to_owned(), FeatureValue::Switch(true))].into(),
+        temporary: BTreeMap::new(),
     })
 }
 

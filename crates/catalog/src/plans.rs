@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use insula_core::feature::Features;
+use insula_core::Override;
+use insula_core::feature::Overrides;
 use insula_core::{Plan, PlanName};
 
 type LimitOverrides = serde_json::Map<String, serde_json::Value>;
@@ -25,7 +26,7 @@ struct Variant {
 
 impl Plans {
     /// The plan that a tenant has; `None` when there is no such plan.
-    pub(crate) fn effective(&mut self, plan: &PlanName, features: &Features, limits: &LimitOverrides) -> Option<Arc<Plan>> {
+    pub(crate) fn effective(&mut self, plan: &PlanName, features: &Overrides, limits: &LimitOverrides) -> Option<Arc<Plan>> {
         let base = self.base.get(plan)?;
         if features.is_empty() && limits.is_empty() {
             return Some(Arc::clone(base));
@@ -74,9 +75,14 @@ impl Plans {
     }
 }
 
-fn merge(base: &Plan, features: &Features, limits: &LimitOverrides) -> Plan {
+fn merge(base: &Plan, features: &Overrides, limits: &LimitOverrides) -> Plan {
     let mut plan = base.clone();
-    plan.features.extend(features.iter().map(|(name, value)| (name.clone(), value.clone())));
+    for (name, by) in features {
+        match by {
+            Override::Value(value) => drop(plan.features.insert(name.clone(), value.clone())),
+            Override::Temporary(temporary) => drop(plan.temporary.insert(name.clone(), temporary.clone())),
+        }
+    }
     match base.limits.overridden(limits) {
         Ok(merged) => plan.limits = merged,
         // The control plane checks overrides before it writes them; should one slip through, the plan's own limits hold.
@@ -87,6 +93,8 @@ fn merge(base: &Plan, features: &Features, limits: &LimitOverrides) -> Plan {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use insula_core::feature::Temporary;
     use insula_core::{FeatureValue, Isolation, Limits, Tier};
 
     use super::*;
@@ -98,6 +106,7 @@ mod tests {
             isolation: Isolation::Row,
             limits: Limits { max_users: users, max_connections: users, ..Limits::default() },
             features: [("search".into(), FeatureValue::Switch(true))].into(),
+            temporary: Default::default(),
         }
     }
 
@@ -106,20 +115,26 @@ mod tests {
         let mut plans = Plans::default();
         plans.put(plan(3));
         let name = "gold".parse().unwrap();
-        let off: Features = [("search".to_owned(), FeatureValue::Switch(false))].into();
+        let soon = Temporary { value: FeatureValue::Number(2), until: DateTime::UNIX_EPOCH };
+        let off: Overrides = [
+            ("search".to_owned(), FeatureValue::Switch(false).into()),
+            ("exports".to_owned(), Override::Temporary(soon.clone())),
+        ]
+        .into();
         let seven = serde_json::from_str(r#"{"max_users":7}"#).unwrap();
         let first = plans.effective(&name, &off, &seven).unwrap();
         let second = plans.effective(&name, &off, &seven).unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!((first.limits.max_users, first.limits.max_connections), (7, 3));
         assert_eq!(first.features.get("search"), Some(&FeatureValue::Switch(false)));
+        assert_eq!((first.features.get("exports"), first.temporary.get("exports")), (None, Some(&soon)));
 
         let became = plans.put(plan(4));
         assert_eq!(became.len(), 2);
         let new = became.iter().find(|(old, _)| Arc::ptr_eq(old, &first)).map(|(_, new)| new).unwrap();
         assert_eq!((new.limits.max_users, new.limits.max_connections), (7, 4));
         assert!(plans.put(plan(4)).is_empty(), "an unchanged plan changes nothing");
-        let base = plans.effective(&name, &Features::new(), &LimitOverrides::new()).unwrap();
+        let base = plans.effective(&name, &Overrides::new(), &LimitOverrides::new()).unwrap();
         assert!(became.iter().any(|(_, new)| Arc::ptr_eq(new, &base)), "and stays what tenants have");
     }
 
@@ -130,7 +145,7 @@ mod tests {
         let name = "gold".parse().unwrap();
         for users in 0..10_000 {
             let limits = serde_json::from_str(&format!(r#"{{"max_users":{users}}}"#)).unwrap();
-            plans.effective(&name, &Features::new(), &limits).unwrap();
+            plans.effective(&name, &Overrides::new(), &limits).unwrap();
         }
         assert!(plans.variants.len() <= 128, "{}", plans.variants.len());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use insula_core::feature::Features;
+use insula_core::feature::Overrides;
 use insula_core::{
     CellName, KeyId, Placement, Plan, PlanName, ProviderId, Slug, TenantId, TenantNo, TenantSettings, TenantState,
 };
@@ -24,8 +24,8 @@ pub struct TenantRow {
     pub state: TenantState,
     /// What it bought.
     pub plan: PlanName,
-    /// Features that replace the plan's.
-    pub features: Features,
+    /// Features that replace the plan's, for good or for a time.
+    pub features: Overrides,
     /// Limits that replace the plan's, by field.
     pub limits: serde_json::Map<String, serde_json::Value>,
     /// How it wants to appear.

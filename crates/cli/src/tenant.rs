@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use insula_api::Client;
 use insula_api::operation::Operation;
 use insula_api::page::Page;
-use insula_api::plan::FeatureChange;
-use insula_api::tenant::{CreateTenant, Settings, SettingsPatch, Tenant, TenantCreated, TenantQuery, UpdateTenant};
-use insula_core::{CellName, Isolation, Kind, PlanName, Slug, TenantState};
+use insula_api::tenant::{
+    CreateTenant, OverrideChange, Settings, SettingsPatch, Tenant, TenantCreated, TenantQuery, UpdateTenant,
+};
+use insula_core::feature::Temporary;
+use insula_core::{CellName, Isolation, Kind, Override, PlanName, Slug, TenantState};
 
 use crate::error::Error;
 use crate::follow::follow;
@@ -134,6 +137,9 @@ struct Update {
     /// Override a feature: true, false, a number or a word (repeatable)
     #[arg(long = "feature", value_name = "NAME=VALUE", value_parser = feature)]
     features: Vec<(String, insula_core::FeatureValue)>,
+    /// When these features end, and the plan's hold again, as 2026-12-31T00:00:00Z (never unless given)
+    #[arg(long, value_name = "TIME", requires = "features")]
+    until: Option<DateTime<Utc>>,
     /// Take a feature's override away (repeatable)
     #[arg(long = "reset-feature", value_name = "NAME")]
     reset_features: Vec<String>,
@@ -230,8 +236,13 @@ async fn update(client: &Client, screen: Screen, args: Update) -> Result<(), Err
         locale: some(args.locale),
         time_zone: some(args.time_zone),
     };
-    let mut features: BTreeMap<_, _> = args.features.into_iter().map(|(name, value)| (name, FeatureChange::Set(value))).collect();
-    features.extend(args.reset_features.into_iter().map(|name| (name, FeatureChange::Reset)));
+    let by = |value| match args.until {
+        Some(until) => Override::Temporary(Temporary { value, until }),
+        None => Override::Value(value),
+    };
+    let set = args.features.into_iter().map(|(name, value)| (name, OverrideChange::Set(by(value))));
+    let mut features: BTreeMap<_, _> = set.collect();
+    features.extend(args.reset_features.into_iter().map(|name| (name, OverrideChange::Reset)));
     let mut limits: BTreeMap<_, _> = args.limits.into_iter().map(|(name, value)| (name, Some(value))).collect();
     limits.extend(args.reset_limits.into_iter().map(|name| (name, None)));
     let change = UpdateTenant {
@@ -312,11 +323,17 @@ fn facts(screen: Screen, tenant: &Tenant, more: Vec<(&str, String, Tone)>) -> St
     facts.push(("schema", plain(or_hyphen(place.map(|p| p.schema.clone())))));
     facts.push(("epoch", plain(or_hyphen(place.map(|p| p.epoch.to_string())))));
     let overrides = |items: Vec<String>| plain(items.join(", "));
-    facts.push(("features", overrides(tenant.features.iter().map(|(n, v)| format!("{n}={}", crate::value::word(v))).collect())));
+    facts.push(("features", overrides(tenant.features.iter().map(|(n, by)| overriding(n, by)).collect())));
     facts.push(("limits", overrides(tenant.limits.iter().map(|(n, v)| format!("{n}={v}")).collect())));
     facts.push(("created", plain(time(tenant.created_at))));
     let facts = facts.into_iter().map(|(name, (value, tone))| (name, value, tone));
     screen.facts(facts.chain(more).collect())
+}
+
+/// `search=true until 2026-12-31 00:00:00`
+fn overriding(name: &str, by: &Override) -> String {
+    let until = by.until().map(|until| format!(" until {}", time(until))).unwrap_or_default();
+    format!("{name}={}{until}", crate::value::word(by.value()))
 }
 
 fn created_facts(screen: Screen, created: &TenantCreated) -> String {

@@ -1,6 +1,6 @@
 //! What is accepted from outside. Always: a refusal names the field and says what would do.
 
-use insula_core::feature::{FeatureValue, Features};
+use insula_core::feature::{FeatureValue, Overrides};
 use insula_core::{Limits, Tier};
 
 use crate::error::Error;
@@ -63,16 +63,16 @@ pub(crate) fn create_tenant(mut create: CreateTenant) -> Result<CreateTenant, Er
     Ok(create)
 }
 
-pub(crate) fn tenant_fields(name: &str, settings: &Settings, features: &Features) -> Result<(), Error> {
+pub(crate) fn tenant_fields(name: &str, settings: &Settings, features: &Overrides) -> Result<(), Error> {
     text("name", name, 1, 200)?;
     // Data planes read settings as this: what they cannot read, they would not serve.
     let read: Result<insula_core::TenantSettings, _> = serde_json::from_value(crate::store::plans::to_json(settings)?);
     read.map_err(|e| Error::invalid("settings", e.to_string()))?;
-    self::features(features)
+    self::features(features.len(), features.iter().map(|(name, by)| (name, by.value())))
 }
 
-fn features(features: &Features) -> Result<(), Error> {
-    if features.len() > 200 {
+fn features<'a>(count: usize, features: impl Iterator<Item = (&'a String, &'a FeatureValue)>) -> Result<(), Error> {
+    if count > 200 {
         return Err(Error::invalid("features", "at most 200"));
     }
     for (name, value) in features {
@@ -135,7 +135,7 @@ pub(crate) fn plan(plan: &PutPlan) -> Result<(), Error> {
         return Err(Error::invalid("tier.pool_guarantee", "not more than tier.pool_cap"));
     }
     limits(&plan.limits)?;
-    features(&plan.features)
+    features(plan.features.len(), plan.features.iter())
 }
 
 pub(crate) fn cell(cell: &RegisterCell) -> Result<(), Error> {

@@ -7,7 +7,7 @@ mod operation;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use insula_core::feature::Features;
+use insula_core::feature::{Features, Overrides};
 use insula_core::{CellName, Isolation, Limits, Placement, PlanName, Slug, TenantId, TenantNo, TenantState, Tier};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -86,8 +86,8 @@ pub struct CreateTenant {
     pub isolation: Option<Isolation>,
     /// Its looks and customs.
     pub settings: Settings,
-    /// Overrides of the plan's features.
-    pub features: Features,
+    /// Overrides of the plan's features, for good or for a time.
+    pub features: Overrides,
     /// Overrides of the plan's limits.
     pub limits: LimitOverrides,
     /// Its first user; `admin@<slug>.localhost` when absent.
@@ -112,7 +112,7 @@ impl CreateTenant {
             plan,
             isolation: None,
             settings: Settings::default(),
-            features: Features::new(),
+            features: Overrides::new(),
             limits: LimitOverrides::new(),
             admin_email: None,
             admin_password_hash: None,
@@ -161,7 +161,7 @@ pub struct UpdateTenant {
     /// New settings, all of them.
     pub settings: Option<Settings>,
     /// New overrides of features, all of them.
-    pub features: Option<Features>,
+    pub features: Option<Overrides>,
     /// New overrides of limits, all of them.
     pub limits: Option<LimitOverrides>,
 }
@@ -183,8 +183,8 @@ pub struct Tenant {
     pub state: TenantState,
     /// Looks and customs.
     pub settings: Settings,
-    /// Overrides of the plan's features.
-    pub features: Features,
+    /// Overrides of the plan's features, for good or for a time.
+    pub features: Overrides,
     /// Overrides of the plan's limits.
     pub limits: LimitOverrides,
     /// Where it lives.

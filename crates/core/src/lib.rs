@@ -22,7 +22,7 @@ pub mod token;
 pub use clock::{Clock, SystemClock};
 pub use context::TenantContext;
 pub use error::Kind;
-pub use feature::FeatureValue;
+pub use feature::{Feature, FeatureValue, Override};
 pub use grant::{Grant, GrantKey};
 pub use id::{KeyId, OperationId, ProviderId, TenantId, TenantNo};
 pub use keys::{CellKey, KeyRing, RootKey};

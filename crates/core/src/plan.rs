@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::feature::Features;
+use crate::clock::Clock;
+use crate::feature::{FeatureValue, Features, Temporary};
 use crate::placement::Isolation;
 use crate::slug::{PlanName, RouteClass};
 
@@ -124,6 +125,19 @@ pub struct Plan {
     /// Its features.
     #[schema(value_type = std::collections::BTreeMap<String, crate::feature::FeatureValue>)]
     pub features: Features,
+    /// What a tenant has for a time instead; a plan as it is sold has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub temporary: BTreeMap<String, Temporary>,
+}
+
+impl Plan {
+    /// A feature's value at this moment; `None` when neither plan nor tenant says one. [`crate::Feature`] reads it as a type.
+    #[must_use]
+    pub fn feature(&self, name: &str, clock: &impl Clock) -> Option<&FeatureValue> {
+        // Hardly anybody has one: then the clock is not looked at.
+        let temporary = self.temporary.get(name).filter(|temporary| clock.unix_seconds() < temporary.until.timestamp());
+        temporary.map(|temporary| &temporary.value).or_else(|| self.features.get(name))
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Always: a handler behind [`ResolveLayer`] runs for exactly one active tenant, in its scope, or does not run at all; the
 //! paths that pass without a tenant run outside any scope, so that tenant data stays closed to them.
 
+pub mod feature;
 pub mod host;
 pub mod identity;
 pub mod problem;

@@ -6,7 +6,8 @@ use axum::extract::FromRequestParts;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use insula_catalog::Route;
-use insula_core::{Kind, Plan, TenantContext, TenantSettings};
+use insula_core::feature::FeatureType;
+use insula_core::{Feature, Kind, Plan, SystemClock, TenantContext, TenantSettings};
 use insula_data::TenantTx;
 
 use crate::error::{Error, Result};
@@ -67,19 +68,23 @@ impl Tenant {
         &self.route.plan
     }
 
-    /// Whether the plan has a feature.
+    /// A feature's value: the plan's, or this tenant's own while it lasts; the declared safe one when nobody says, or says it in
+    /// another type. `tenant.feature(&EXPORTS)` of a `Feature<i64>` is an `i64`.
     #[must_use]
-    pub fn has(&self, feature: &str) -> bool {
-        self.plan().features.get(feature).is_some_and(insula_core::FeatureValue::is_on)
+    pub fn feature<T: FeatureType>(&self, feature: &Feature<T>) -> T::Read<'_> {
+        feature.of(self.plan(), &SystemClock)
+    }
+
+    /// Whether the plan has a feature. Counted.
+    #[must_use]
+    pub fn has<T: FeatureType>(&self, feature: &Feature<T>) -> bool {
+        insula_http::feature::is_on(feature, self.plan())
     }
 
     /// # Errors
-    /// `Denied`, in words for the client, when the plan has not the feature.
-    pub fn require(&self, feature: &str) -> Result<()> {
-        if self.has(feature) {
-            return Ok(());
-        }
-        Err(Error::public(Kind::Denied, format!("Your plan, {}, does not have {feature}.", self.plan().name)))
+    /// `Denied`, in words for the client, when the plan has not the feature. Counted.
+    pub fn require<T: FeatureType>(&self, feature: &Feature<T>) -> Result<()> {
+        insula_http::feature::require(feature, self.plan()).map_err(|problem| Error::problem(Kind::Denied, *problem))
     }
 }
 

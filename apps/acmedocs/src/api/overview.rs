@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::api::page_size;
 use crate::caller::Caller;
 use crate::dashboard::{self, Dashboard};
+use crate::features::SEARCH;
 use crate::search::{self, DEEPEST, Found, LARGEST_PAGE, LONGEST};
 use crate::tags as tag;
 
@@ -24,6 +25,7 @@ pub(crate) struct TagsQuery {
     limit: Option<i64>,
 }
 
+#[insula::requires(SEARCH)]
 pub(crate) async fn search(caller: Caller, Query(query): Query<SearchQuery>) -> Result<Json<Found>> {
     if query.q.trim().is_empty() || query.q.chars().count() > LONGEST {
         return Err(Error::field("q", format!("has 1 to {LONGEST} characters, not all of them blank")));
@@ -33,7 +35,6 @@ pub(crate) async fn search(caller: Caller, Query(query): Query<SearchQuery>) -> 
     if !(0..=DEEPEST).contains(&offset) {
         return Err(Error::field("offset", format!("is 0 to {DEEPEST}")));
     }
-    caller.tenant().require("search")?;
     let mut work = caller.begin().await?;
     let found = search::find(&mut work.tx, &query.q, limit, offset).await?;
     work.tx.commit().await?;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::App;
 use crate::caller::Caller;
+use crate::features::{CUSTOM_DOMAIN, EXPORTS, SEARCH};
 use crate::login::{self, Credentials};
 use crate::sessions;
 
@@ -24,7 +25,12 @@ pub(crate) async fn who(caller: Caller) -> Result<Json<serde_json::Value>> {
     let work = caller.begin().await?;
     work.tx.commit().await?;
     let tenant = caller.tenant();
-    Ok(Json(json!({"user": work.user, "workspace": {"name": tenant.display_name(), "plan": tenant.plan().name}})))
+    let features = json!({
+        "search": tenant.feature(&SEARCH), "custom_domain": tenant.feature(&CUSTOM_DOMAIN),
+        "max_concurrent_exports": tenant.feature(&EXPORTS),
+    });
+    let workspace = json!({"name": tenant.display_name(), "plan": tenant.plan().name, "features": features});
+    Ok(Json(json!({"user": work.user, "workspace": workspace})))
 }
 
 /// Ends the session.

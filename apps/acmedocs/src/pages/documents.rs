@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::caller::Visitor;
 use crate::documents::{self, Document, Page};
+use crate::features::SEARCH;
 use crate::pages::chart;
 use crate::pages::fault;
 use crate::pages::shell::{Shell, page};
@@ -100,7 +101,7 @@ async fn newest(visitor: &Visitor, after: Option<Uuid>, tag: Option<String>) -> 
 
 async fn results(visitor: &Visitor, question: String) -> Result<Response> {
     let question: String = question.chars().take(search::LONGEST).collect();
-    visitor.tenant.require("search")?;
+    visitor.tenant.require(&SEARCH)?;
     let mut work = visitor.begin().await?;
     let found = search::find(&mut work.tx, &question, 30, 0).await?;
     work.tx.commit().await?;

@@ -3,6 +3,7 @@
 
 use insula_core::{Isolation, MoveState, Placement, Plan, TenantNo, TenantState};
 use sqlx::FromRow;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::Error;
@@ -38,6 +39,7 @@ impl PlanRecord {
                 isolation: Isolation::from_name(&self.isolation).ok_or("unknown isolation")?,
                 limits: serde_json::from_str(&self.limits).map_err(text)?,
                 features: serde_json::from_str(&self.features).map_err(text)?,
+                temporary: BTreeMap::new(),
             })
         };
         report(|| format!("plan {}", self.name), read())

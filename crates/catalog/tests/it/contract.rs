@@ -61,7 +61,8 @@ async fn a_load_holds_everything_at_one_revision(mut backend: impl Backend) {
     }
     let mut odd = tenant("odd", 1000);
     odd.name = "Ünïcode & 'quotes' \u{1F980}".into();
-    odd.features = [("search".into(), FeatureValue::Switch(false)), ("exports".into(), FeatureValue::Number(3))].into();
+    odd.features =
+        [("search".into(), FeatureValue::Switch(false).into()), ("exports".into(), FeatureValue::Number(3).into())].into();
     odd.limits = serde_json::from_str(r#"{"max_users": 9}"#).unwrap();
     odd.settings =
         serde_json::from_str(r##"{"brand_name":"Odd","color":"#ff0000","locale":"de","time_zone":"Europe/Vienna"}"##).unwrap();

@@ -60,7 +60,7 @@ fn steps(event: Event, rows: &mut BTreeMap<usize, TenantRow>, ids: &[TenantRow])
             row.domains = host.map(|h| format!("host-{h}.example")).into_iter().collect();
             row.plan = format!("plan-{plan}").parse().unwrap();
             row.limits = users.map(|u| ("max_users".to_owned(), u.into())).into_iter().collect();
-            row.features = users.map(|u| ("x".to_owned(), FeatureValue::Number(u.into()))).into_iter().collect();
+            row.features = users.map(|u| ("x".to_owned(), FeatureValue::Number(u.into()).into())).into_iter().collect();
             row.state = if suspended { TenantState::Suspended } else { TenantState::Active };
             row.placement.epoch += 1;
             // Who loses its slug takes the one left behind, or a free one.

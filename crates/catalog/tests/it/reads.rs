@@ -67,7 +67,7 @@ async fn plans_are_shared_merged_and_followed() {
     source.commit(floor()).await;
     let (a, b, mut c) = (tenant("aa", 1), tenant("bb", 2), tenant("cc", 3));
     c.limits = serde_json::from_str(r#"{"max_users": 9}"#).unwrap();
-    c.features = [("exports".to_owned(), FeatureValue::Number(2))].into();
+    c.features = [("exports".to_owned(), FeatureValue::Number(2).into())].into();
     source.commit(vec![put(&a), put(&b), put(&c)]).await;
     let catalog = ready(source.clone(), no_polling()).await;
     let plan_of = |slug: &str| Arc::clone(&catalog.by_slug(slug).unwrap().plan);

@@ -18,7 +18,7 @@ mod seed;
 mod validate;
 
 use chrono::{DateTime, Utc};
-use insula_core::feature::Features;
+use insula_core::feature::Overrides;
 use insula_core::placement::role_of;
 use insula_core::{CellName, Isolation, PlanName, Slug, TenantId, TenantNo};
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ pub(crate) struct Input {
     pub(crate) plan: PlanName,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) settings: Settings,
-    pub(crate) features: Features,
+    pub(crate) features: Overrides,
     pub(crate) limits: LimitOverrides,
     pub(crate) admin_email: String,
     pub(crate) admin_hash: String,

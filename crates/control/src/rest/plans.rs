@@ -64,7 +64,7 @@ pub(super) async fn update_plan(
 ) -> Answer {
     let now = control.plan(&plan).await?;
     let expected = expected.or(Some(now.version));
-    let insula_core::Plan { name, tier, isolation, limits, mut features } = now.plan;
+    let insula_core::Plan { name, tier, isolation, limits, mut features, .. } = now.plan;
     for (feature, change) in change.features {
         match change {
             FeatureChange::Set(value) => features.insert(feature, value),

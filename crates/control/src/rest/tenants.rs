@@ -6,10 +6,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use insula_api::Page;
 use insula_api::operation::Operation;
-use insula_api::plan::FeatureChange;
 use insula_api::problem::kind_of_name;
 use insula_api::tenant::{
-    AdminLogin, CreateGrant, CreateTenant, GrantText, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery,
+    AdminLogin, CreateGrant, CreateTenant, GrantText, OverrideChange, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery,
 };
 use insula_core::{Kind, OperationId};
 
@@ -126,8 +125,8 @@ fn merged(now: model::Tenant, change: UpdateTenant) -> model::UpdateTenant {
         let mut features = now.features;
         for (name, change) in change.features {
             match change {
-                FeatureChange::Set(value) => features.insert(name, value),
-                FeatureChange::Reset => features.remove(&name),
+                OverrideChange::Set(value) => features.insert(name, value),
+                OverrideChange::Reset => features.remove(&name),
             };
         }
         features

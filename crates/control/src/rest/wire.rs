@@ -68,7 +68,7 @@ pub(super) fn domain(found: model::Domain) -> domain::Domain {
 }
 
 pub(super) fn plan(found: model::PlanRecord) -> plan::Plan {
-    let insula_core::Plan { name, tier, isolation, limits, features } = found.plan;
+    let insula_core::Plan { name, tier, isolation, limits, features, .. } = found.plan;
     plan::Plan {
         name,
         tier,

@@ -32,6 +32,7 @@ fn read(row: &PgRow) -> Result<PlanRecord, Error> {
             isolation: parse("isolation", Isolation::from_name(&isolation).ok_or(isolation))?,
             limits: json("plan's limits", row.try_get("limits")?)?,
             features: json("plan's features", row.try_get("features")?)?,
+            temporary: Default::default(),
         },
         version: row.try_get("version")?,
         created_at: row.try_get("created_at")?,

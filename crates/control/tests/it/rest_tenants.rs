@@ -62,6 +62,10 @@ async fn a_tenant_is_made_found_changed_paused_and_deleted() {
     let reset = patch("*".into(), reset).await;
     assert_eq!((&reset.is(200).body["features"], &reset.body["limits"]), (&json!({}), &json!({})));
     assert!(reset.body["settings"].get("color").is_none_or(Value::is_null));
+    let trial = json!({"exports": {"value": 3, "until": "2030-01-01T00:00:00Z"}});
+    assert_eq!(patch("*".into(), json!({"features": trial})).await.is(200).body["features"], trial);
+    patch("*".into(), json!({"features": {"exports": {"value": 3, "until": "soon"}}})).await.is_problem(422, "invalid");
+    patch("*".into(), json!({"features": {"exports": null}})).await.is(200);
     patch("*".into(), json!({"limits": {"max_unicorns": 1}})).await.is_problem(422, "invalid").names("limits");
     patch("*".into(), json!({"plan": "adamantium"})).await.is_problem(422, "invalid").names("plan");
 

@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::routing::{get, post};
-use insula::{Error, Insula, Json, Kind, Result, Tenant};
+use insula::feature::RequireLayer;
+use insula::{Error, Feature, Insula, Json, Kind, Result, Tenant};
 use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options};
 use insula_core::{FeatureValue, KeyRing};
@@ -21,12 +22,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
+const SEARCH: Feature<bool> = Feature::new("search", false);
+const EXPORT: Feature<bool> = Feature::new("export", true);
+const SEATS: Feature<i64> = Feature::new("seats", 0);
+
 /// Tenant `acme`, whose database is nowhere.
 async fn insula() -> Insula {
     let source = FakeSource::new();
     source.change(|content| {
         let mut plan = fake::plan("bronze").unwrap();
         plan.features.insert("export".to_owned(), FeatureValue::Switch(false));
+        plan.features.insert("seats".to_owned(), FeatureValue::Number(3));
         content.put_plan(plan);
         content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
         content.put_database(fake::database("main", "insula_pool", 0).unwrap());
@@ -51,13 +57,20 @@ async fn query(tenant: Tenant) -> Result<()> {
 }
 
 async fn plan(tenant: Tenant) -> Result<Json<Value>> {
-    tenant.require("search")?;
-    assert!(!tenant.has("export") && !tenant.has("nothing-of-the-sort"));
+    tenant.require(&SEARCH)?;
+    assert!(!tenant.has(&EXPORT) && !tenant.has(&Feature::new("nothing-of-the-sort", false)));
+    assert_eq!((tenant.feature(&SEATS), tenant.feature(&Feature::new("seats", ""))), (3, ""));
     Ok(Json(json!({"name": tenant.display_name(), "plan": tenant.plan().name})))
 }
 
-async fn export(tenant: Tenant) -> Result<()> {
-    tenant.require("export")
+#[insula::requires(SEARCH, EXPORT)]
+async fn export(_: Tenant) -> &'static str {
+    "exported"
+}
+
+#[insula::requires(SEARCH, SEATS)]
+async fn found(body: String) -> String {
+    body
 }
 
 async fn spawned(tenant: Tenant) -> Result<String> {
@@ -68,11 +81,15 @@ async fn spawned(tenant: Tenant) -> Result<String> {
 
 #[tokio::test]
 async fn a_handler_has_a_tenant_or_a_problem() {
+    let meters = insula_telemetry::meters::install().unwrap();
     let insula = insula().await;
     let app = Router::new()
         .route("/query", get(query))
         .route("/plan", get(plan))
         .route("/export", get(export))
+        .route("/found", get(found))
+        .route("/layered", get(async || "in").route_layer(RequireLayer::of(&SEATS)))
+        .route("/barred", get(async || "in").route_layer(RequireLayer::of(&EXPORT)))
         .route("/spawned", get(spawned))
         .route("/secret", get(async || Err::<(), _>(Error::internal("the password is hunter2"))))
         .route("/told", get(async || Err::<(), _>(Error::public(Kind::Conflict, "two of them"))))
@@ -82,8 +99,14 @@ async fn a_handler_has_a_tenant_or_a_problem() {
     assert_eq!(ask(app.clone(), "/spawned").await, (200, json!("acme")));
     assert_eq!(ask(app.clone(), "/healthz").await, (200, json!("ok")));
     assert_eq!(ask(app.clone(), "/readyz").await, (200, json!("ready")));
-    let (status, body) = ask(app.clone(), "/export").await;
-    assert_eq!((status, &body["detail"]), (403, &json!("Your plan, bronze, does not have export.")));
+    assert_eq!(ask(app.clone(), "/found").await, (200, json!("")));
+    assert_eq!(ask(app.clone(), "/layered").await, (200, json!("in")));
+    for barred in ["/export", "/barred"] {
+        let (status, body) = ask(app.clone(), barred).await;
+        assert_eq!((status, &body["detail"]), (403, &json!("Your plan, bronze, does not have export.")), "{barred}");
+    }
+    let metrics = meters.render("test");
+    assert!(metrics.contains("insula_feature_checks_total{feature=\"export\",outcome=\"denied\"} 3"), "{metrics}");
     let (status, body) = ask(app.clone(), "/told").await;
     assert_eq!((status, &body["detail"]), (409, &json!("two of them")));
     // The cell is away and there is no key for it: that is our trouble, and its story stays here.
