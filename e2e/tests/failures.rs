@@ -108,7 +108,11 @@ async fn acknowledged_writes_survive_kills() -> Result<()> {
         until("every tenant writes again after a database crash", || writers.count_of(tenant) > from + 5).await?;
     }
 
-    // The application behind the gateway address.
+    // The gateway, and what is behind it.
+    let gateway = up.pid_of("gateway")?;
+    kill_9(gateway)?;
+    until("gateway restarted", || up.pid_of("gateway").is_ok_and(|pid| pid != gateway)).await?;
+    writers.progress("writes after the gateway's restart", 50).await?;
     let app = up.pid_of("app")?;
     kill_9(app)?;
     until("application restarted", || up.pid_of("app").is_ok_and(|pid| pid != app)).await?;

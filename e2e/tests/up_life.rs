@@ -62,7 +62,7 @@ async fn what_the_ready_file_says_is_so() -> Result<()> {
     }
     assert_eq!(one(&ready.catalog_dsn, "SELECT current_database()::text").await?, "insula_catalog");
     let roles: Vec<String> = pids(&up)?.into_keys().collect();
-    assert_eq!(roles, ["app:main", "app:second", "control", "postgres:main", "postgres:second"]);
+    assert_eq!(roles, ["app:main", "app:second", "control", "gateway", "postgres:main", "postgres:second"]);
     for process in &ready.processes {
         ensure!(is_alive(process.pid), "{} does not run", process.role);
         if let Some(url) = &process.admin_url {
@@ -118,7 +118,7 @@ fn whatever_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
     up.tenant("kept-row", "bronze", "row")?;
     up.tenant("kept-cell", "platinum", "cell")?;
     let before = pids(&up)?;
-    ensure!(before.len() == 7, "the tenant's own cell is not in the ready file: {before:?}");
+    ensure!(before.len() == 8, "the tenant's own cell is not in the ready file: {before:?}");
 
     for (role, pid) in &before {
         kill_9(*pid)?;
@@ -138,7 +138,7 @@ fn whatever_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
     let mut there = slugs(&up)?;
     there.sort();
     assert_eq!(there, ["kept-cell", "kept-row", "made-after"]);
-    assert_eq!(pids(&up)?.len(), 7, "the tenant's own cell is started again");
+    assert_eq!(pids(&up)?.len(), 8, "the tenant's own cell is started again");
     up.stop()
 }
 
@@ -199,7 +199,7 @@ async fn a_server_that_the_user_names_will_do() -> Result<()> {
     };
     let up = Up::start_as(&data, command()?, &["--no-demo"])?;
     let roles: Vec<String> = pids(&up)?.into_keys().collect();
-    assert_eq!(roles, ["app:main", "control"], "no server of our own");
+    assert_eq!(roles, ["app:main", "control", "gateway"], "no server of our own");
     up.tenant("named-row", "bronze", "row")?;
     up.tenant("named-db", "gold", "database")?;
     up.stop()?;

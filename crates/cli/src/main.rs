@@ -9,6 +9,7 @@ mod control;
 mod db;
 mod error;
 mod follow;
+mod gateway;
 mod key;
 mod load;
 mod operation;
@@ -38,6 +39,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Control(control::ControlArgs),
+    Gateway(gateway::GatewayArgs),
     #[command(name = "__launch", hide = true)]
     Launch(up::child::LaunchArgs),
     Tenant(tenant::TenantArgs),
@@ -85,6 +87,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
     match command {
         Command::Up(args) => up::run(args).await,
         Command::Control(args) => control::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
         Command::Launch(_) => Ok(()),
         Command::Tenant(args) => tenant::run(args).await,
         Command::Plan(args) => plan::run(args).await,
@@ -125,8 +128,9 @@ mod tests {
     fn help(command: &mut clap::Command, path: &str, text: &mut String) {
         let path = format!("{path} {}", command.get_name()).trim().to_owned();
         text.push_str(&format!("$ {path} --help\n{}\n", command.render_long_help()));
-        for sub in
-            command.get_subcommands_mut().filter(|sub| !sub.is_hide_set() && !["help", "up", "control"].contains(&sub.get_name()))
+        for sub in command
+            .get_subcommands_mut()
+            .filter(|sub| !sub.is_hide_set() && !["help", "up", "control", "gateway"].contains(&sub.get_name()))
         {
             help(sub, &path, text);
         }

@@ -1,7 +1,7 @@
 //! Starts the private cells that the catalog asks for, and takes away those that it gives up.
 //!
 //! A reconciler: a signal (the change feed) or the time wakes it, and it looks for itself. Always: a cell's key is with the
-//! gateway before the catalog says where the cell is; a cell that holds tenants is never taken away.
+//! application before the catalog says where the cell is; a cell that holds tenants is never taken away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,10 @@ pub(crate) async fn start(
     let port = house.start_server(name, settings).await?;
     house.add_key(name).await?;
     let app_url = house.start_app(name, catalog).await?;
+    if home.is_some() || !settings.is_empty() {
+        // A tenant is waiting for it: the gateway sends requests as soon as the catalog says where to.
+        house.app_ready(name.as_str()).await?;
+    }
     let place = CellPlace {
         name: name.clone(),
         provider: "embedded",

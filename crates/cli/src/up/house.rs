@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use insula_cluster::{Binaries, ClusterConfig};
@@ -19,7 +19,7 @@ use crate::up::folder::{DataFolder, write_secret};
 use crate::up::postgres::{ADMIN_ROLE, Server};
 use crate::up::roster::{ReadyCell, Roster};
 
-/// The cell that the gateway's application belongs to.
+/// The cell that every machine has. Its application also serves the tenants of cells that have none of their own.
 pub(crate) const MAIN: &str = "main";
 
 /// How long a process may take to become ready: a catalog of a million tenants takes a while to read.
@@ -36,11 +36,12 @@ pub(crate) struct House {
     pub(crate) gateway: SocketAddr,
     pub(crate) control: SocketAddr,
     binaries: Option<Binaries>,
-    /// Cells that there are keys for in the gateway's ring.
+    /// Cells that there are keys for in the ring of [`MAIN`]'s application.
     keys: Mutex<Vec<CellName>>,
     servers: Mutex<BTreeMap<String, Server>>,
     apps: Mutex<BTreeMap<String, Child>>,
     control_child: Mutex<Option<Child>>,
+    gateway_child: Mutex<Option<Child>>,
 }
 
 impl House {
@@ -64,6 +65,7 @@ impl House {
             servers: Mutex::default(),
             apps: Mutex::default(),
             control_child: Mutex::default(),
+            gateway_child: Mutex::default(),
         }
     }
 
@@ -105,7 +107,7 @@ impl House {
         });
     }
 
-    /// Gives the gateway's application a cell's key, before anybody learns that there is the cell.
+    /// Gives [`MAIN`]'s application a cell's key, before anybody learns that there is the cell.
     pub(crate) async fn add_key(&self, cell: &CellName) -> Result<(), Error> {
         let mut keys = self.keys.lock().await;
         if keys.contains(cell) {
@@ -116,7 +118,7 @@ impl House {
         Ok(())
     }
 
-    /// Takes the key of a cell that is gone from the gateway's application.
+    /// Takes the key of a cell that is gone from [`MAIN`]'s application.
     pub(crate) async fn drop_key(&self, cell: &CellName) -> Result<(), Error> {
         let mut keys = self.keys.lock().await;
         keys.retain(|c| c != cell);
@@ -127,21 +129,20 @@ impl House {
         self.folder.run(&format!("app-{cell}.keys.json"))
     }
 
-    fn write_ring<'a>(&self, path: &std::path::Path, cells: impl Iterator<Item = &'a CellName>) -> Result<(), Error> {
+    fn write_ring<'a>(&self, path: &Path, cells: impl Iterator<Item = &'a CellName>) -> Result<(), Error> {
         let ring = KeyRing::new(cells.map(|c| (c.clone(), self.root_key.cell(c))));
         write_secret(path, &ring.to_json())
     }
 
-    /// Starts a cell's application unless it runs; returns its base URL. That of [`MAIN`] is the gateway, for all tenants.
+    /// Starts a cell's application unless it runs; returns its base URL, which only the gateway is to know.
     pub(crate) async fn start_app(&self, cell: &CellName, catalog: &HostCatalog) -> Result<String, Error> {
-        let is_gateway = cell.as_str() == MAIN;
-        let listen = if is_gateway { self.gateway } else { free_address()? };
+        let listen = free_address()?;
         let mut apps = self.apps.lock().await;
         if let Some(app) = apps.get(cell.as_str()) {
             return Ok(app.base_url().to_owned());
         }
         let ring = self.ring_path(cell.as_str());
-        if !is_gateway {
+        if cell.as_str() != MAIN {
             self.write_ring(&ring, std::iter::once(cell))?;
         }
         let admin = free_address()?;
@@ -178,22 +179,40 @@ impl House {
     }
 
     /// Starts the control plane and waits until it is ready.
-    pub(crate) async fn start_control(&self, config: &std::path::Path, admin: SocketAddr) -> Result<(), Error> {
-        let program = std::env::current_exe()
-            .map_err(|e| Error::new(Kind::Internal, format!("cannot find the insula program: {e}"), ""))?;
-        let spec = ChildSpec {
-            role: "control".into(),
-            program,
-            args: vec!["control".into(), "--config".into(), config.into()],
-            env: Vec::new(),
-            log: self.folder.log("control"),
-            admin_url: format!("http://{admin}"),
-            base_url: format!("http://{}", self.control),
-        };
-        let child = Child::start(spec, self.roster.clone());
+    pub(crate) async fn start_control(&self, config: &Path, admin: SocketAddr) -> Result<(), Error> {
+        let child = self.start_role("control", config, admin, self.control)?;
         let readiness = child.readiness();
         *self.control_child.lock().await = Some(child);
         readiness.wait(&self.client, READY_WITHIN).await
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    pub(crate) async fn start_gateway(&self, config: &Path, admin: SocketAddr) -> Result<(), Error> {
+        let child = self.start_role("gateway", config, admin, self.gateway)?;
+        let readiness = child.readiness();
+        *self.gateway_child.lock().await = Some(child);
+        readiness.wait(&self.client, READY_WITHIN).await
+    }
+
+    /// Starts a role of this program.
+    fn start_role(&self, role: &str, config: &Path, admin: SocketAddr, serves: SocketAddr) -> Result<Child, Error> {
+        let program = std::env::current_exe()
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot find the insula program: {e}"), ""))?;
+        let spec = ChildSpec {
+            role: role.into(),
+            program,
+            args: vec![role.into(), "--config".into(), config.into()],
+            env: Vec::new(),
+            log: self.folder.log(role),
+            admin_url: format!("http://{admin}"),
+            base_url: format!("http://{serves}"),
+        };
+        Ok(Child::start(spec, self.roster.clone()))
+    }
+
+    /// Where a cell's application is served, if it runs.
+    pub(crate) async fn app_url(&self, cell: &str) -> Option<String> {
+        self.apps.lock().await.get(cell).map(|app| app.base_url().to_owned())
     }
 
     /// Waits until the control plane says that all of it is ready.
@@ -216,9 +235,12 @@ impl House {
         let _ = std::fs::remove_file(self.ring_path(cell));
     }
 
-    /// Stops everything: applications finish what they have begun, then the control plane, then the servers.
+    /// Stops everything: the gateway and then the applications finish what they have begun, then the control plane, then the servers.
     pub(crate) async fn stop(&self) {
         self.roster.withdraw();
+        if let Some(gateway) = self.gateway_child.lock().await.take() {
+            gateway.stop().await;
+        }
         let apps = std::mem::take(&mut *self.apps.lock().await);
         futures_util::future::join_all(apps.into_values().map(Child::stop)).await;
         if let Some(control) = self.control_child.lock().await.take() {

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::up::folder::DataFolder;
 use crate::up::screen::Screen;
 
-/// Runs everything on this machine: private Postgres servers, the control plane, an application per cell.
+/// Runs everything on this machine: private Postgres servers, the control plane, an application per cell, the gateway in front.
 #[derive(clap::Args, Debug)]
 pub(crate) struct UpArgs {
     /// Folder that holds everything; a second `up` on it is refused.

@@ -80,6 +80,11 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
         screen.done("applications");
         Ok(())
     };
+    let gateway = async {
+        start_gateway(house, &catalog).await?;
+        screen.done("gateway");
+        Ok(())
+    };
     let control = async {
         start_control(args, house, &catalog, &named).await?;
         apply(&client, &bundle).await?;
@@ -89,7 +94,7 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
         Ok(())
     };
     // Beside them, the cells of single tenants that earlier runs had.
-    tokio::try_join!(apps, control, cells::reconcile(house, &catalog))?;
+    tokio::try_join!(apps, gateway, control, cells::reconcile(house, &catalog))?;
     // From here on the catalog is followed: the demo's own cell is started by that.
     let follower = tokio::spawn(cells::follow(Arc::clone(house), catalog.clone()));
     let outcome = finish(args, house, &catalog, &client, admin_key, screen).await;
@@ -158,7 +163,7 @@ async fn catalog(
 
 /// Starts the applications of the cells that every start has, and notes in the catalog where these cells are.
 async fn place_cells(house: &House, catalog: &HostCatalog, named: &[NamedCell]) -> Result<(), Error> {
-    // The gateway's application starts with every key, rather than learning of them.
+    // The application of `main` starts with every key, rather than learning of them.
     let known = catalog.cells().await?;
     for cell in known.iter().filter_map(|c| c.name.parse().ok()).chain(cells_here(named)) {
         house.add_key(&cell).await?;
@@ -195,6 +200,23 @@ async fn start_control(args: &UpArgs, house: &House, catalog: &HostCatalog, name
     let path = house.folder.run("control.json");
     write_secret(&path, &serde_json::to_string_pretty(&file).unwrap_or_default())?;
     house.start_control(&path, admin).await
+}
+
+/// Writes the gateway's settings and starts it.
+async fn start_gateway(house: &House, catalog: &HostCatalog) -> Result<(), Error> {
+    let admin = free_address()?;
+    let url = house.folder.run("gateway.catalog");
+    write_secret(&url, catalog.reader_url())?;
+    let mut config = insula_gateway::Config::default();
+    config.listen.http = vec![house.gateway];
+    config.listen.admin = admin;
+    config.catalog.postgres_url_file = Some(url);
+    // Cells that an operator registers have a server and no application.
+    config.upstream.default_url = house.app_url(MAIN).await;
+    let text = toml::to_string(&config).map_err(|e| Error::new(Kind::Internal, e.to_string(), ""))?;
+    let path = house.folder.run("gateway.toml");
+    write_secret(&path, &text)?;
+    house.start_gateway(&path, admin).await
 }
 
 /// Hands the bundle in, and waits until pools, templates and tenants have it. Databases are pre-made for later tenants after

@@ -1,0 +1,158 @@
+//! Bodies on their way: a request's to upstream, an answer's to the client.
+//!
+//! Always: a piece is passed on as it comes; nothing is collected. Whatever moves extends the time of the connection's watch.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::upstream::Streaming;
+use crate::watch::{Phase, Watch};
+
+/// What hyper is told when a body breaks off; it closes the connection.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An answer's body.
+pub(crate) enum Body {
+    /// None, or made here.
+    Full(Option<Bytes>),
+    /// From upstream.
+    Stream(Streaming),
+}
+
+impl Body {
+    pub(crate) const fn full(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes))
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => stream.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Stream(stream) => stream.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// Why a request's body did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It is longer than allowed.
+    TooLarge,
+    /// The client broke off, or broke the rules of the encoding.
+    Broken,
+}
+
+/// How far a request's body has come; who waits for the answer reads it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// A piece has been passed on: the request cannot be sent again.
+    pub(crate) begun: Cell<bool>,
+    pub(crate) fault: Cell<Option<Fault>>,
+}
+
+/// A request's body, counted.
+pub(crate) enum RequestBody {
+    /// None.
+    Empty,
+    /// From the client.
+    Client(ClientBody),
+}
+
+pub(crate) struct ClientBody {
+    inner: Incoming,
+    left: u64,
+    progress: Rc<Progress>,
+    watch: Arc<Watch>,
+}
+
+impl RequestBody {
+    /// `most` bytes may come.
+    pub(crate) fn of(inner: Incoming, most: u64, progress: &Rc<Progress>, watch: &Arc<Watch>) -> Self {
+        if inner.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Client(ClientBody { inner, left: most, progress: Rc::clone(progress), watch: Arc::clone(watch) })
+    }
+}
+
+impl ClientBody {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let fault = match &polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                self.progress.begun.set(true);
+                let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.left.checked_sub(len) {
+                    Some(left) => {
+                        self.left = left;
+                        None
+                    }
+                    None => Some(Fault::TooLarge),
+                }
+            }
+            Poll::Ready(Some(Err(_))) => Some(Fault::Broken),
+            Poll::Ready(None) => None,
+        };
+        if let Some(fault) = fault {
+            self.progress.fault.set(Some(fault));
+            return Poll::Ready(Some(Err(format!("{fault:?}").into())));
+        }
+        if self.inner.is_end_stream() {
+            // From here on it is upstream's time.
+            self.watch.enter(Phase::Answer, self.watch.timeouts().response_ms);
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Client(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(body) => body.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client(body) => body.inner.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The settings of a gateway: a TOML file, every field with a default that works but where to listen and where the catalog is.
+//!
+//! Always: a key that is not known is refused with its line; a secret is named by its file, never written here.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// All of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where knowledge of tenants comes from.
+    pub catalog: CatalogConfig,
+    /// The way to the applications.
+    pub upstream: UpstreamConfig,
+    /// How long anything may take.
+    pub timeouts: Timeouts,
+    /// How much of anything there may be.
+    pub limits: Limits,
+    /// Whom to believe.
+    pub trust: Trust,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Clear HTTP/1.1 and HTTP/2 with prior knowledge.
+    pub http: Vec<SocketAddr>,
+    /// Health and metrics, for operators alone.
+    pub admin: SocketAddr,
+    /// Threads, each with a runtime, listeners and upstream connections of its own; 0 is one a core.
+    pub workers: usize,
+    /// Connections that the kernel keeps until they are accepted, a listener.
+    pub backlog: u32,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { http: Vec::new(), admin: SocketAddr::from(([127, 0, 0, 1], 0)), workers: 0, backlog: 4096 }
+    }
+}
+
+impl Listen {
+    /// How many threads.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+}
+
+/// Where knowledge of tenants comes from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CatalogConfig {
+    /// A file that holds the URL of the catalog's database, for its reader.
+    pub postgres_url_file: Option<PathBuf>,
+    /// Tenants answer at `SLUG.` before it.
+    pub base_domain: String,
+    /// How long a request for an unknown host waits for the catalog to catch up, milliseconds.
+    pub catch_up_ms: u64,
+}
+
+impl Default for CatalogConfig {
+    fn default() -> Self {
+        Self { postgres_url_file: None, base_domain: "localhost".into(), catch_up_ms: 1_000 }
+    }
+}
+
+/// The way to the applications.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// Serves the tenants of cells that have no application of their own: `http://HOST:PORT`.
+    pub default_url: Option<String>,
+    /// Idle connections kept, an upstream and worker.
+    pub idle_connections: usize,
+    /// Protocols that a connection may be upgraded to. Whatever passes through such a tunnel is not looked at.
+    pub upgrades: Vec<String>,
+}
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self { default_url: None, idle_connections: 512, upgrades: vec!["websocket".into()] }
+    }
+}
+
+/// How long anything may take, in milliseconds; each is kept to a tenth of a second.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// From the first byte of a request to the end of its head.
+    pub header_ms: u64,
+    /// From a request's head to the end of its body.
+    pub request_ms: u64,
+    /// Connecting to an upstream.
+    pub connect_ms: u64,
+    /// From the end of a request to the head of its answer.
+    pub response_ms: u64,
+    /// Between two pieces of an answer's body from upstream.
+    pub stream_ms: u64,
+    /// Between two pieces that the client takes.
+    pub send_ms: u64,
+    /// A client's connection without a request.
+    pub idle_ms: u64,
+    /// An upstream connection without a request. Shorter than the application's own: who closes first loses nothing.
+    pub upstream_idle_ms: u64,
+    /// A tunnel (WebSocket) in which nothing moves.
+    pub tunnel_ms: u64,
+    /// Requests in flight may end within this once the gateway is asked to stop.
+    pub drain_ms: u64,
+    /// While draining, how long an idle connection is given to send one more request, which is answered with `Connection: close`.
+    pub linger_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            header_ms: 10_000,
+            request_ms: 300_000,
+            connect_ms: 1_000,
+            response_ms: 30_000,
+            stream_ms: 300_000,
+            send_ms: 30_000,
+            idle_ms: 75_000,
+            upstream_idle_ms: 30_000,
+            tunnel_ms: 600_000,
+            drain_ms: 10_000,
+            linger_ms: 2_000,
+        }
+    }
+}
+
+/// How much of anything there may be.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// Clients' connections, a worker.
+    pub connections: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header_bytes: 32 << 10, headers: 100, connections: 20_000, streams: 128 }
+    }
+}
+
+/// Whom to believe.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trust {
+    /// Networks of proxies in front, whose `Forwarded`, `X-Forwarded-*` and `X-Request-Id` are believed.
+    pub proxies: Vec<IpNet>,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// With the line and what is known there, when it cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let bad = |what: String| Error::Config { path: path.to_owned(), what };
+        let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if config.listen.http.is_empty() {
+            return Err(bad("[listen] http names no address".into()));
+        }
+        Ok(config)
+    }
+}
+
+/// A number of milliseconds.
+pub(crate) const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, Error> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::read(file.path())
+    }
+
+    #[test]
+    fn a_short_file_will_do() {
+        let config = read("[listen]\nhttp = ['127.0.0.1:8080']\n[trust]\nproxies = ['10.0.0.0/8']").unwrap();
+        assert_eq!((config.timeouts.header_ms, config.trust.proxies.len()), (10_000, 1));
+        assert!(config.listen.worker_count() > 0);
+    }
+
+    #[test]
+    fn a_fault_is_shown_with_its_line() {
+        let says = read("[listen]\nhttp = ['127.0.0.1:8080']\nworker = 3").unwrap_err().to_string();
+        assert!(says.contains("line 3") && says.contains("`workers`"), "{says}");
+        assert!(read("").unwrap_err().to_string().contains("[listen] http"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut config = Config::default();
+        config.listen.http.push(SocketAddr::from(([127, 0, 0, 1], 80)));
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::to_string(&read(&text).unwrap()).unwrap(), text);
+    }
+}

@@ -1,0 +1,155 @@
+//! A client's connection, from its first byte to its end.
+//!
+//! Always: it is closed when its watch says that its time is over. Draining, an HTTP/1 client is told `Connection: close` on the next
+//! answer and given a moment to ask for it: closing an idle connection at once would cross with a request on its way.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::config::ms;
+use crate::pipeline;
+use crate::watch::{Watch, Watched};
+use crate::worker::Worker;
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// Its address, as `X-Forwarded-For` has it.
+    pub(crate) address: HeaderValue,
+    /// `http` or `https`.
+    pub(crate) scheme: HeaderValue,
+    /// A proxy whose word on its clients is believed.
+    pub(crate) is_trusted: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(from: SocketAddr, is_trusted: bool, is_secure: bool) -> Self {
+        let address = from.ip().to_canonical().to_string();
+        // An address is made of digits, letters, dots and colons.
+        let address = HeaderValue::from_str(&address).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { address, scheme: HeaderValue::from_static(if is_secure { "https" } else { "http" }), is_trusted }
+    }
+}
+
+/// What an HTTP/2 client says first when it knows that the server speaks it (RFC 9113, section 3.4).
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves a clear connection: HTTP/1.1, or HTTP/2 with prior knowledge.
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: Rc<Peer>) {
+    let watch = worker.watches.watch(worker.shared.config.timeouts);
+    let first = tokio::time::timeout(ms(worker.shared.config.timeouts.idle_ms), speaks_h2(&stream));
+    match first.await {
+        Ok(Ok(true)) => h2(worker, stream, peer, watch).await,
+        Ok(Ok(false)) => h1(worker, stream, peer, watch).await,
+        // Gone, or never there.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Looks at the first bytes without taking them. `PRI` is no method of HTTP/1, so four bytes decide.
+async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0; 4];
+    loop {
+        let n = stream.peek(&mut first).await?;
+        if n == 0 || first[..n] != H2_PREFACE[..n] {
+            return Ok(false);
+        }
+        if n == first.len() {
+            return Ok(true);
+        }
+        // A client that sends byte by byte: the peek above would answer the same until more is there.
+        tokio::time::sleep(ms(5)).await;
+    }
+}
+
+async fn h1<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, watch: Arc<Watch>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = worker.shared.config.limits;
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
+    let service = service_fn(|request| pipeline::handle(Rc::clone(worker), Rc::clone(&peer), Arc::clone(&watch), request));
+    let mut http = http1::Builder::new();
+    // Not `pipeline_flush`: with it, hyper 1.12 loses the last answer of a connection that has more bytes waiting.
+    http.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 << 10));
+    let mut conn = std::pin::pin!(http.serve_connection(io, service).with_upgrades());
+    let mut drain = std::pin::pin!(async {
+        worker.shared.shutdown.requested().await;
+        tokio::time::sleep(worker.linger()).await;
+    });
+    let mut is_ending = false;
+    std::future::poll_fn(|cx| {
+        watch.register(cx);
+        if !is_ending && drain.as_mut().poll(cx).is_ready() {
+            is_ending = true;
+            conn.as_mut().graceful_shutdown();
+        }
+        let outcome = conn.as_mut().poll(cx);
+        // Dropped with what it holds: an error has been told to whom it concerns by then.
+        if outcome.is_ready() || watch.is_lost() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+async fn h2<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, watch: Arc<Watch>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let config = &worker.shared.config;
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
+    // Each request has a deadline of its own; the connection's is only about bytes that nobody takes, and about silence.
+    let service = service_fn(|request| {
+        watch.extend(config.timeouts.request_ms);
+        let of_stream = worker.watches.watch(config.timeouts);
+        pipeline::handle_stream(Rc::clone(worker), Rc::clone(&peer), of_stream, request)
+    });
+    let mut http = http2::Builder::new(Local);
+    http.timer(TokioTimer::new())
+        .max_concurrent_streams(config.limits.streams)
+        .max_header_list_size(u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(ms(config.timeouts.idle_ms / 2))
+        .keep_alive_timeout(ms(config.timeouts.send_ms));
+    let mut conn = std::pin::pin!(http.serve_connection(io, service));
+    let mut drain = std::pin::pin!(worker.shared.shutdown.requested());
+    let mut is_ending = false;
+    std::future::poll_fn(|cx| {
+        watch.register(cx);
+        if !is_ending && drain.as_mut().poll(cx).is_ready() {
+            is_ending = true;
+            // Tells the client which requests will still be answered (RFC 9113, section 6.8).
+            conn.as_mut().graceful_shutdown();
+        }
+        let outcome = conn.as_mut().poll(cx);
+        if outcome.is_ready() || watch.is_lost() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+/// Runs a connection's streams on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A future that is polled together with a watch's waker: for streams, whose task is not the connection's.
+pub(crate) async fn watched<F: Future>(watch: &Watch, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        watch.register(cx);
+        Pin::as_mut(&mut future).poll(cx)
+    })
+    .await
+}

@@ -1,0 +1,53 @@
+//! Why a gateway does not start, or stops.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use insula_core::Kind;
+
+/// Why a gateway does not start, or stops. A request's misfortune is not here: that is an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings cannot be read.
+    #[error("{}: {what}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        what: String,
+    },
+    /// An address is taken or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The catalog cannot be followed.
+    #[error("the catalog cannot be followed: {0}")]
+    Catalog(#[from] insula_catalog::Error),
+    /// The admin port, or signals.
+    #[error(transparent)]
+    Telemetry(#[from] insula_telemetry::Error),
+    /// A thread could not start, or died.
+    #[error("worker {worker}: {what}")]
+    Worker {
+        /// Which one.
+        worker: usize,
+        /// What happened.
+        what: String,
+    },
+}
+
+impl Error {
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Config { .. } => Kind::Invalid,
+            Self::Listen { .. } | Self::Catalog(_) => Kind::Unavailable,
+            Self::Telemetry(_) | Self::Worker { .. } => Kind::Internal,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Header fields on their way through: what is meant for one hop ends here, what upstream trusts is written here.
+//!
+//! Always: no `Insula-*` field of a client passes; `Forwarded` and `X-Forwarded-*` are the client's word only when the client is a proxy
+//! that the settings trust (RFC 7239, section 8.1); hop-by-hop fields and those that `Connection` names stop (RFC 9110, section 7.6.1).
+
+use http::header::{
+    CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::connection::Peer;
+
+/// Follows a request through every log line and answer.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields that are the gateway's own to write.
+const OURS: &str = "insula-";
+
+/// Makes a client's request one of ours.
+pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue) {
+    drop_named_by_connection(headers);
+    let foreign: Foreign = headers.keys().filter(|name| is_foreign(name, peer.is_trusted)).cloned().collect();
+    for name in foreign {
+        headers.remove(name);
+    }
+    if peer.is_trusted {
+        append_forwarded_for(headers, peer);
+        headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme.clone());
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+    } else {
+        headers.insert(X_FORWARDED_FOR, peer.address.clone());
+        headers.insert(X_FORWARDED_PROTO, peer.scheme.clone());
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+    if !headers.contains_key(HOST) {
+        headers.insert(HOST, host.clone());
+    }
+}
+
+/// Hardly ever more than none.
+type Foreign = Vec<HeaderName>;
+
+/// What of a client's fields is not to reach upstream.
+fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
+    // Few names begin so: the rest is decided by one letter.
+    match name.as_str().as_bytes()[0] {
+        b'c' => *name == CONNECTION,
+        b'e' => *name == EXPECT,
+        b'f' => *name == FORWARDED && !trusted,
+        b'i' => name.as_str().starts_with(OURS),
+        b'k' => *name == KEEP_ALIVE,
+        b'p' => *name == PROXY_CONNECTION || *name == PROXY_AUTHORIZATION,
+        b't' => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
+        b'u' => *name == UPGRADE,
+        b'x' => !trusted && (name.as_str().starts_with("x-forwarded-") || name.as_str() == "x-real-ip"),
+        _ => false,
+    }
+}
+
+/// Makes upstream's answer one for the client. That of an upgrade keeps what it is about.
+pub(crate) fn of_response(headers: &mut HeaderMap, is_upgrade: bool) {
+    if is_upgrade {
+        return;
+    }
+    headers.remove(UPGRADE);
+    if headers.contains_key(CONNECTION) {
+        drop_named_by_connection(headers);
+        headers.remove(CONNECTION);
+    }
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(PROXY_AUTHENTICATE);
+}
+
+fn drop_named_by_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // Whom the request is for is not the client's to take away.
+        .filter(|name| *name != HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Every proxy adds whom it has the request from.
+fn append_forwarded_for(headers: &mut HeaderMap, peer: &Peer) {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(peer.address.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&list) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(is_trusted: bool) -> Peer {
+        Peer::new("192.0.2.7:4711".parse().unwrap(), is_trusted, false)
+    }
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn get<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_a_stranger_says_of_himself_is_dropped() {
+        let mut headers = map(&[
+            ("host", "acme.localhost"),
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-port", "1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("insula-tenant-context", "forged"),
+            ("insula-anything", "forged"),
+            ("accept", "*/*"),
+        ]);
+        of_request(&mut headers, &peer(false), &"acme.localhost".parse().unwrap());
+        let mut left: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        left.sort();
+        let wanted = [
+            "accept: */*",
+            "host: acme.localhost",
+            "x-forwarded-for: 192.0.2.7",
+            "x-forwarded-host: acme.localhost",
+            "x-forwarded-proto: http",
+        ];
+        assert_eq!(left, wanted);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_added_to() {
+        let mut headers = map(&[
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "https"),
+            ("insula-x", "no"),
+        ]);
+        of_request(&mut headers, &peer(true), &"acme.localhost".parse().unwrap());
+        assert_eq!(get(&headers, "x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 192.0.2.7"]);
+        assert_eq!(get(&headers, "x-forwarded-proto"), ["https"]);
+        assert!(!headers.contains_key("insula-x"));
+    }
+
+    #[test]
+    fn hop_by_hop_fields_stop_here() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, x-secret-hop"),
+            ("connection", "host"),
+            ("x-secret-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("proxy-authorization", "x"),
+            ("host", "acme.localhost"),
+        ]);
+        of_request(&mut headers, &peer(false), &"acme.localhost".parse().unwrap());
+        assert!(
+            ["connection", "x-secret-hop", "keep-alive", "te", "proxy-authorization"].iter().all(|n| !headers.contains_key(*n))
+        );
+        assert!(headers.contains_key("host"));
+        let mut answer = map(&[("connection", "close, x-hop"), ("x-hop", "1"), ("transfer-encoding", "chunked"), ("etag", "1")]);
+        of_response(&mut answer, false);
+        assert_eq!(answer.len(), 1);
+    }
+}

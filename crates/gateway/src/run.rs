@@ -1,0 +1,97 @@
+//! From settings to a running gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_catalog::{Catalog, Freshness, Options, PgSource};
+use insula_telemetry::{Gate, Readiness, Shutdown, admin};
+use tokio::runtime::{Builder, LocalOptions};
+
+use crate::worker::{Shared, Worker};
+use crate::{Config, Error, Listeners};
+
+/// Runs a gateway by its settings until `shutdown`, with its admin port.
+///
+/// # Errors
+/// When it cannot start, or a worker dies.
+pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
+    let readiness = Readiness::new();
+    let _admin = admin::serve("gateway", config.listen.admin, readiness.clone())?;
+    let catalog = follow(&config)?;
+    serve(config, catalog, listeners, shutdown, readiness).await
+}
+
+fn follow(config: &Config) -> Result<Catalog, Error> {
+    let bad = |what: String| Error::Config { path: "[catalog]".into(), what };
+    let file = config.catalog.postgres_url_file.as_ref().ok_or_else(|| bad("names no source".into()))?;
+    let url = std::fs::read_to_string(file).map_err(|e| bad(format!("{}: {e}", file.display())))?;
+    let source = PgSource::connect(url.trim())?;
+    Ok(Catalog::start(source, Options { base_domain: config.catalog.base_domain.clone(), ..Options::default() }))
+}
+
+/// Serves with a catalog that is followed already, until `shutdown`; then lets what runs come to its end.
+///
+/// # Errors
+/// When a worker cannot start, or dies.
+pub async fn serve(
+    config: Config,
+    catalog: Catalog,
+    listeners: Listeners,
+    shutdown: Shutdown,
+    readiness: Readiness,
+) -> Result<(), Error> {
+    let (serving, fresh) = (readiness.gate("serving"), readiness.gate("catalog"));
+    for addr in listeners.http_addrs() {
+        tracing::info!(%addr, "serving");
+    }
+    let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
+    let shared = Arc::new(Shared { config, catalog, shutdown: shutdown.clone() });
+    let mut workers = tokio::task::JoinSet::new();
+    for (number, http) in listeners.http.into_iter().enumerate() {
+        let shared = Arc::clone(&shared);
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let work = move || {
+            let outcome = work(number, shared, http);
+            let _ = ended.send(outcome);
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(work);
+        thread.map_err(|e| Error::Worker { worker: number, what: e.to_string() })?;
+        workers.spawn(async move {
+            // A thread that panicked has sent nothing.
+            let died = || Err(Error::Worker { worker: number, what: "it panicked".into() });
+            end.await.unwrap_or_else(|_| died())
+        });
+    }
+    serving.open();
+    let mut outcome = Ok(());
+    while let Some(ended) = workers.join_next().await {
+        let ended = ended.unwrap_or_else(|e| Err(Error::Worker { worker: 0, what: e.to_string() }));
+        if ended.is_err() {
+            // The others' listeners would keep their share of the connections, and this one's would wait for ever.
+            shutdown.trigger();
+        }
+        outcome = outcome.and(ended);
+    }
+    watch.abort();
+    outcome
+}
+
+fn work(number: usize, shared: Arc<Shared>, http: Vec<std::net::TcpListener>) -> Result<(), Error> {
+    let failed = |what: std::io::Error| Error::Worker { worker: number, what: what.to_string() };
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(failed)?;
+    runtime.block_on(Worker::new(number, shared).run(http)).map_err(failed)
+}
+
+/// Keeps the gate as the catalog is.
+async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
+    loop {
+        match catalog.freshness() {
+            Freshness::Fresh | Freshness::Stale => gate.open(),
+            Freshness::Expired => gate.close("the catalog is out of date"),
+        }
+        let wait = if catalog.is_ready() { Duration::from_secs(1) } else { Duration::from_millis(10) };
+        if tokio::time::timeout(wait, shutdown.requested()).await.is_ok() {
+            return gate.close("stopping");
+        }
+    }
+}

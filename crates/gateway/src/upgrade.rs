@@ -1,0 +1,116 @@
+//! Connections that become something else: WebSocket, and what the settings allow beside it (RFC 9110, section 7.8).
+//!
+//! Always: only a protocol that the settings name is offered to upstream: through any other tunnel (`h2c` above all) requests would
+//! pass by whatever the pipeline checks. A tunnel has a connection to upstream of its own, and ends when nothing has moved for a while.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::Builder;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+
+use crate::body::{Body, RequestBody};
+use crate::connection::watched;
+use crate::upstream::{Endpoint, Streaming};
+use crate::watch::Watch;
+use crate::worker::Worker;
+
+/// A client's wish, and the way to its bytes.
+pub(crate) struct Wish {
+    protocol: HeaderValue,
+    client: OnUpgrade,
+}
+
+impl Wish {
+    /// The wish of a request, if it has one that is allowed.
+    pub(crate) fn of(request: &mut Request<Incoming>, allowed: &[String]) -> Option<Self> {
+        let protocol = asked_for(request.headers())?.clone();
+        let is_allowed = allowed.iter().any(|name| protocol.as_bytes().eq_ignore_ascii_case(name.as_bytes()));
+        is_allowed.then(|| Self { protocol, client: hyper::upgrade::on(request) })
+    }
+
+    /// Writes it into a request for upstream.
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+    }
+}
+
+fn asked_for(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    let named = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| text.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
+    };
+    headers.get_all(CONNECTION).iter().any(named).then_some(protocol)
+}
+
+/// Asks upstream. When it agrees, the two connections are one tunnel from the answer on.
+pub(crate) async fn forward(
+    worker: &Rc<Worker>,
+    endpoint: &Rc<Endpoint>,
+    wish: Wish,
+    request: Request<RequestBody>,
+    watch: &Arc<Watch>,
+) -> std::io::Result<Response<Body>> {
+    let stream = endpoint.dial().await?;
+    let (mut sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    // It has a task of its own: it lives on when this request is answered.
+    tokio::task::spawn_local(conn.with_upgrades());
+    let mut response = sender.send_request(request).await.map_err(std::io::Error::other)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response.map(|body| Body::Stream(Streaming::detached(body, Rc::clone(endpoint), Arc::clone(watch)))));
+    }
+    let upstream = hyper::upgrade::on(&mut response);
+    let (worker, watch) = (Rc::clone(worker), Arc::clone(watch));
+    tokio::task::spawn_local(async move {
+        let _held = worker.hold();
+        let ends = futures_util::future::try_join(wish.client, upstream);
+        tokio::select! {
+            tunnelled = watched(&watch, ends) => match tunnelled {
+                Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch).await,
+                Err(error) => tracing::debug!(%error, "an upgrade was not carried out"),
+            },
+            () = worker.shared.shutdown.now() => {}
+        }
+    });
+    let mut answer = Response::new(Body::Full(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    *answer.headers_mut() = std::mem::take(response.headers_mut());
+    Ok(answer)
+}
+
+/// Carries bytes both ways until one side ends, nothing moves for too long, or the gateway ends.
+async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &Watch) {
+    watch.hand_over();
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    let mut copy = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
+    let idle = std::future::poll_fn(|cx| {
+        watch.register(cx);
+        if watch.is_over() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    });
+    tokio::select! {
+        _ = &mut copy => {}
+        () = idle => {}
+        () = worker.shared.shutdown.now() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_wish_needs_both_fields() {
+        assert!(asked_for(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some());
+        assert!(asked_for(&map(&[("upgrade", "websocket")])).is_none());
+        assert!(asked_for(&map(&[("connection", "upgrade")])).is_none());
+    }
+}

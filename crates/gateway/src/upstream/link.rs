@@ -1,0 +1,168 @@
+//! One connection to an application, driven by the request that uses it.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::body::{BoxError, RequestBody};
+use crate::upstream::Endpoint;
+use crate::watch::{Phase, Watch};
+
+/// A connection that serves one request at a time.
+pub(crate) struct Link {
+    sender: SendRequest<RequestBody>,
+    conn: Connection<TokioIo<TcpStream>, RequestBody>,
+    is_over: bool,
+    /// Whether it has carried an answer before: then the application may have closed it meanwhile.
+    pub(crate) is_used: bool,
+    /// When it was last given back, by the worker's clock.
+    pub(crate) idle_since: u64,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The connection was gone before a byte of the request was on it; the request is whole.
+    Unsent(Box<Request<RequestBody>>),
+    /// It broke after that; nobody knows what the application has done.
+    Broken(hyper::Error),
+    /// The time is over.
+    Timeout,
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RequestBody")
+    }
+}
+
+impl Link {
+    /// Speaks HTTP/1.1 on a new connection.
+    pub(crate) async fn new(stream: TcpStream) -> Result<Box<Self>, hyper::Error> {
+        let (sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await?;
+        Ok(Box::new(Self { sender, conn, is_over: false, is_used: false, idle_since: 0 }))
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.is_over && Pin::new(&mut self.conn).poll(cx).is_ready() {
+            self.is_over = true;
+        }
+    }
+
+    /// Whether it can carry a request now. Looks at the socket, as far as the runtime knows of it.
+    pub(crate) fn is_usable(&mut self) -> bool {
+        // Nobody is to be woken: whoever uses it drives it himself.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.is_over && self.sender.is_ready()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(&mut self, request: Request<RequestBody>, watch: &Watch) -> Result<Response<Incoming>, Failure> {
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let outcome = std::future::poll_fn(|cx| {
+            if !self.is_over && Pin::new(&mut self.conn).poll(cx).is_ready() {
+                self.is_over = true;
+            }
+            // Only what was driven just now can have brought it: there is nobody to wake.
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending if watch.is_over() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
+        match outcome.await {
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut error)) => match error.take_message() {
+                Some(request) => Err(Failure::Unsent(Box::new(request))),
+                None => Err(Failure::Broken(error.into_error())),
+            },
+            None => Err(Failure::Timeout),
+        }
+    }
+}
+
+/// An answer's body, with the connection that brings it.
+pub(crate) struct Streaming {
+    body: Incoming,
+    /// `None` once it is given back, or given up.
+    link: Option<Box<Link>>,
+    endpoint: Rc<Endpoint>,
+    watch: Arc<Watch>,
+}
+
+impl Streaming {
+    pub(crate) fn new(body: Incoming, link: Box<Link>, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
+        let mut this = Self { body, link: Some(link), endpoint, watch };
+        this.give_back_at_end();
+        this
+    }
+
+    /// A body whose connection has a task of its own.
+    pub(crate) const fn detached(body: Incoming, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
+        Self { body, link: None, endpoint, watch }
+    }
+
+    fn give_back_at_end(&mut self) {
+        if self.body.is_end_stream() {
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.endpoint.give_back(link);
+            // What comes next is the client's next request.
+            self.watch.enter(Phase::Idle, self.watch.timeouts().idle_ms);
+        }
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = match &mut self.link {
+            Some(link) => {
+                // Driven just below, it has nobody to wake.
+                let mut quiet = Context::from_waker(Waker::noop());
+                match Pin::new(&mut self.body).poll_frame(&mut quiet) {
+                    Poll::Pending => {
+                        link.drive(cx);
+                        Pin::new(&mut self.body).poll_frame(&mut quiet)
+                    }
+                    ready => ready,
+                }
+            }
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                self.watch.extend(self.watch.timeouts().stream_ms);
+                self.give_back_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.link = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.give_back();
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    pub(crate) fn is_end(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

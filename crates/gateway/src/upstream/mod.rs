@@ -1,0 +1,12 @@
+//! The applications behind the gateway, as one worker reaches them: cells, their endpoints, connections kept open.
+//!
+//! A connection to upstream has no task of its own: whoever waits for its answer drives it, and so a request wakes one task, once for
+//! each time that bytes come. Always: a connection is used by one request at a time and goes back only after a whole answer.
+
+mod cell;
+mod endpoint;
+mod link;
+
+pub(crate) use cell::Cells;
+pub(crate) use endpoint::Endpoint;
+pub(crate) use link::{Failure, Link, Streaming};

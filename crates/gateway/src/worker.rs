@@ -1,0 +1,154 @@
+//! One core's share of the gateway: a runtime, listeners, connections. Nothing in it is shared with another.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use insula_catalog::Catalog;
+use insula_telemetry::Shutdown;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::config::{Config, ms};
+use crate::connection::{self, Peer};
+use crate::request_id::{RequestIds, unix_ms};
+use crate::upstream::Cells;
+use crate::watch::{TICK, Watches};
+
+/// What all workers have in common.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) catalog: Catalog,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// One worker.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) watches: Rc<Watches>,
+    pub(crate) cells: Cells,
+    pub(crate) ids: RequestIds,
+    /// Milliseconds since 1970, as of the last tick.
+    pub(crate) unix_ms: Cell<u64>,
+    connections: Cell<usize>,
+    closed: Notify,
+}
+
+/// What the kernel says when it cannot give a connection now: it may in a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+impl Worker {
+    pub(crate) fn new(number: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let watches = Rc::new(Watches::new());
+        let clock = Rc::clone(&watches);
+        let cells = Cells::new(shared.config.upstream.clone(), shared.config.timeouts, Rc::new(move || clock.clock().now()));
+        let ids = RequestIds::new(number);
+        let unix_ms = Cell::new(unix_ms());
+        Rc::new(Self { shared, watches, cells, ids, unix_ms, connections: Cell::new(0), closed: Notify::new() })
+    }
+
+    /// Serves until asked to stop, then lets what runs come to its end.
+    pub(crate) async fn run(self: Rc<Self>, http: Vec<TcpListener>) -> std::io::Result<()> {
+        tokio::task::spawn_local(Rc::clone(&self).tick());
+        tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
+        let mut accepting = tokio::task::JoinSet::new();
+        for listener in http {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            accepting.spawn_local(Rc::clone(&self).accept(listener));
+        }
+        while accepting.join_next().await.is_some() {}
+        let drained = async {
+            while self.connections.get() > 0 {
+                self.closed.notified().await;
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.shared.shutdown.now() => {
+                tracing::warn!(connections = self.connections.get(), "cut off: these were still open");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.shutdown.is_requested()
+    }
+
+    async fn accept(self: Rc<Self>, listener: tokio::net::TcpListener) {
+        let stop = self.shared.shutdown.requested();
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => return,
+                accepted = listener.accept(), if self.connections.get() < self.shared.config.limits.connections => accepted,
+                // As many as there may be: the kernel keeps the rest until one closes.
+                () = self.closed.notified() => continue,
+            };
+            match accepted {
+                Ok((stream, from)) => self.take(stream, from),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, stream: TcpStream, from: SocketAddr) {
+        // Fails only on a connection that is gone already.
+        let _ = stream.set_nodelay(true);
+        let trusted = self.shared.config.trust.proxies.iter().any(|net| net.contains(&from.ip()));
+        let peer = Rc::new(Peer::new(from, trusted, false));
+        let held = self.hold();
+        tokio::task::spawn_local(async move {
+            connection::serve(&held.0, stream, peer).await;
+            drop(held);
+        });
+    }
+
+    /// Counts a connection for as long as the answer is kept.
+    pub(crate) fn hold(self: &Rc<Self>) -> Held {
+        self.connections.set(self.connections.get() + 1);
+        Held(Rc::clone(self))
+    }
+
+    async fn tick(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for n in 0_u64.. {
+            ticks.tick().await;
+            self.unix_ms.set(unix_ms());
+            self.watches.tick();
+            if n.is_multiple_of(10) {
+                self.cells.sweep();
+            }
+        }
+    }
+
+    async fn follow_catalog(self: Rc<Self>) {
+        let mut changed = self.shared.catalog.changed();
+        while changed.changed().await.is_ok() {
+            self.cells.catch_up(&self.shared.catalog);
+        }
+    }
+
+    /// How long an idle connection may still bring a request once the gateway drains.
+    pub(crate) fn linger(&self) -> Duration {
+        ms(self.shared.config.timeouts.linger_ms)
+    }
+}
+
+/// A connection, counted while it is open.
+pub(crate) struct Held(Rc<Worker>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.closed.notify_waiters();
+        self.0.closed.notify_one();
+    }
+}

@@ -1,0 +1,6 @@
+//! A gateway in this process, before real sockets on both sides.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod attacks;
+mod proxy;
+mod stage;
