@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use insula_api::FieldError;
 use insula_core::{Kind, scope};
 
@@ -19,6 +19,7 @@ pub const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(insula_api::problem
 pub struct Problem {
     body: insula_api::Problem,
     retry_after: Option<Duration>,
+    headers: HeaderMap,
 }
 
 impl Problem {
@@ -26,7 +27,7 @@ impl Problem {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let retry_after = matches!(kind, Kind::Limited | Kind::Unavailable | Kind::Moved).then_some(Duration::from_secs(1));
-        Self { body: insula_api::Problem::new(kind, ""), retry_after }
+        Self { body: insula_api::Problem::new(kind, ""), retry_after, headers: HeaderMap::new() }
     }
 
     /// A request that is no sentence at all: 400.
@@ -81,6 +82,13 @@ impl Problem {
         self
     }
 
+    /// A header that goes with it.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// The body.
     #[must_use]
     pub const fn body(&self) -> &insula_api::Problem {
@@ -88,22 +96,36 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(mut self) -> Response {
+impl Problem {
+    /// The answer, its body as bytes: for whoever has bodies of another sort.
+    #[must_use]
+    pub fn into_bytes(mut self) -> http::Response<Bytes> {
         if self.body.request_id.is_empty()
             && let Ok(context) = scope::current()
         {
             context.request_id.as_ref().clone_into(&mut self.body.request_id);
         }
-        let status = StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, MEDIA_TYPE);
-        if let Some(after) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
-        }
         // A struct of strings and numbers always serialises.
-        (status, headers, serde_json::to_vec(&self.body).unwrap_or_default()).into_response()
+        let mut response = http::Response::new(Bytes::from(serde_json::to_vec(&self.body).unwrap_or_default()));
+        *response.status_mut() = StatusCode::from_u16(self.body.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.headers_mut() = self.headers;
+        response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        }
+        response
     }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        self.into_bytes().map(Body::from)
+    }
+}
+
+/// Rounded up: who comes back then is not refused again for having been a moment early. At least 1.
+pub(crate) fn whole_seconds(after: Duration) -> u64 {
+    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
 }
 
 const LONGEST_TEXT: usize = 500;

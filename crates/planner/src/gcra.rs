@@ -83,6 +83,18 @@ impl Quota {
         self.burst
     }
 
+    /// Units a second, to the nearest whole one.
+    #[must_use]
+    pub const fn per_second(self) -> u64 {
+        (SECOND + self.interval / 2) / self.interval
+    }
+
+    /// Nanoseconds that one unit takes to come back.
+    #[must_use]
+    pub const fn interval(self) -> Nanos {
+        self.interval
+    }
+
     /// Nanoseconds in which a whole burst comes back: the window in which `burst` is the quota.
     #[must_use]
     pub const fn window(self) -> Nanos {

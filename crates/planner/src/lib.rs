@@ -7,5 +7,6 @@ pub mod breaker;
 pub mod gcra;
 pub mod gradient;
 pub mod placement;
+pub mod pot;
 pub mod queue;
 pub mod share;

@@ -1,6 +1,7 @@
 //! The layer from outside: which request reaches a handler, for whom, and how the others are answered.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod admit;
 mod identity;
 mod resolve;
 mod unknown;

@@ -1,0 +1,317 @@
+//! The gate of one cell: how much may be at work there at once, who goes next when it is full, and whether it is worth asking.
+//!
+//! Always: no more requests are at work than the limit that the cell's own times have taught us (`planner::gradient`); while
+//! somebody waits, nobody passes by; who waits is served by weight (`planner::queue`), in bounded number and time; who cannot be
+//! served in time is told so at once.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use insula_core::{CellName, TenantNo};
+use insula_planner::breaker::{Probed, Verdict};
+use insula_planner::gcra::Nanos;
+use insula_planner::gradient::{Gradient, Span};
+use insula_planner::queue::{Bounds, FairQueue, Joined, Place};
+use tokio::sync::oneshot;
+
+use super::circuit::Circuit;
+use super::class::MOST;
+use super::config::AdmissionConfig;
+use super::tenant::Tenants;
+use super::ticks::Ticks;
+
+/// Length of a span that teaches the limit, and how many requests it has at least.
+const SPAN: Nanos = 100_000_000;
+const SPAN_REQUESTS: u64 = 20;
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) name: CellName,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) ticks: Ticks,
+    pub(crate) circuit: Circuit,
+    /// Requests of each class at work, for bulkheads.
+    pub(crate) classes: [AtomicU32; MOST + 1],
+    in_flight: AtomicU32,
+    limit: AtomicU32,
+    waiting: AtomicU32,
+    /// Requests finished well (20 bits) and the microseconds they took (44 bits), round and round.
+    finished: AtomicU64,
+    peak: AtomicU32,
+    lost: AtomicBool,
+    /// Mean microseconds of a request in the last span.
+    usual: AtomicU64,
+    span_ends: AtomicU64,
+    learning: Mutex<Learning>,
+    queue: Mutex<FairQueue<oneshot::Sender<Seat>>>,
+}
+
+#[derive(Debug)]
+struct Learning {
+    gradient: Gradient,
+    /// `finished` at the beginning of the span.
+    finished: u64,
+}
+
+/// A place at work in a cell; gives itself back.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    gate: Option<Arc<Gate>>,
+}
+
+/// Too many wait, or it would take too long: come back after this time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoSeat(pub(crate) Duration);
+
+impl Gate {
+    pub(crate) fn new(name: CellName, config: &AdmissionConfig, tenants: Arc<Tenants>, ticks: Ticks) -> Self {
+        let gradient = Gradient::new(config.limit.policy());
+        Self {
+            name,
+            tenants,
+            circuit: Circuit::new(config.breaker.policy()),
+            classes: Default::default(),
+            in_flight: AtomicU32::new(0),
+            limit: AtomicU32::new(gradient.limit()),
+            waiting: AtomicU32::new(0),
+            finished: AtomicU64::new(0),
+            peak: AtomicU32::new(0),
+            lost: AtomicBool::new(false),
+            usual: AtomicU64::new(0),
+            span_ends: AtomicU64::new(ticks.now() + SPAN),
+            learning: Mutex::new(Learning { gradient, finished: 0 }),
+            queue: Mutex::new(FairQueue::new(Bounds { all: config.queue, each: config.queue_per_tenant })),
+            ticks,
+        }
+    }
+
+    /// Takes a seat, if there is one and nobody waits for it; to be given back by [`Gate::leave_seat`].
+    #[inline]
+    pub(crate) fn try_sit(self: &Arc<Self>) -> bool {
+        // With `leave_seat`, all in one order: either the leaver sees who waits, or who waits sees the seat.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        let before = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        if before >= self.limit.load(Ordering::Relaxed) {
+            self.leave_seat();
+            return false;
+        }
+        if before >= self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(before + 1, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Waits for a seat, at most for `patience`.
+    pub(crate) async fn sit(self: &Arc<Self>, tenant: TenantNo, weight: u32, patience: Duration) -> Result<Seat, NoSeat> {
+        let (sender, receiver) = oneshot::channel();
+        let place = {
+            let mut queue = self.queue();
+            let expected = self.time_for(queue.turns(tenant, weight));
+            if expected > patience {
+                return Err(NoSeat(expected));
+            }
+            let joined = queue.join(tenant, weight, 1, sender);
+            self.count(&queue);
+            match joined {
+                Joined::Waiting(place) => place,
+                // Dropping its sender tells the one that had to leave.
+                Joined::Instead(place, _pushed_out) => place,
+                Joined::Refused(_) => return Err(NoSeat(expected)),
+            }
+        };
+        self.serve();
+        let mut line = InLine { gate: self, place, receiver };
+        match tokio::time::timeout(patience, &mut line.receiver).await {
+            Ok(Ok(seat)) => Ok(seat),
+            _ => Err(NoSeat(self.time_for(u64::from(self.waiting()) + 1))),
+        }
+    }
+
+    /// Seats whoever may be seated. The queue is not locked while a seat is handed over, because a refused seat comes back here.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let next = {
+                let mut queue = self.queue();
+                if queue.waiting() == 0 || !self.take_seat() {
+                    return;
+                }
+                let next = queue.serve();
+                self.count(&queue);
+                next
+            };
+            let Some((_, waiter)) = next else {
+                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                return;
+            };
+            if let Err(mut unwanted) = waiter.send(Seat { gate: Some(Arc::clone(self)) }) {
+                unwanted.gate = None;
+                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn take_seat(&self) -> bool {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
+        taken.is_ok_and(|before| {
+            self.peak.fetch_max(before + 1, Ordering::Relaxed);
+            true
+        })
+    }
+
+    #[inline]
+    pub(crate) fn leave_seat(self: &Arc<Self>) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve();
+        }
+    }
+
+    /// What became of a request: teaches the limit and the circuit.
+    #[inline]
+    pub(crate) fn learn(self: &Arc<Self>, outcome: Outcome, took: Nanos, now: Nanos) {
+        match outcome {
+            Outcome::Sound => {
+                self.finished.fetch_add(1 << 44 | (took / 1_000).min(1 << 40), Ordering::Relaxed);
+            }
+            Outcome::Overloaded => self.lost.store(true, Ordering::Relaxed),
+            Outcome::Failed => {
+                if self.circuit.failed(now) {
+                    tracing::warn!(cell = %self.name, "the circuit of a cell is open: it keeps failing");
+                    metrics::counter!("insula_circuit_opened_total", "dependency" => "cell").increment(1);
+                }
+            }
+            Outcome::Unknown => {}
+        }
+        if now >= self.span_ends.load(Ordering::Relaxed) {
+            self.end_span(now);
+        }
+    }
+
+    #[cold]
+    fn end_span(self: &Arc<Self>, now: Nanos) {
+        // One thread learns; the others go on.
+        let Ok(mut learning) = self.learning.try_lock() else { return };
+        let finished = self.finished.load(Ordering::Relaxed);
+        let passed = finished.wrapping_sub(learning.finished);
+        let (requests, micros) = (passed >> 44, passed & ((1 << 44) - 1));
+        let ends = self.span_ends.load(Ordering::Relaxed);
+        let lost = self.lost.load(Ordering::Relaxed);
+        if now < ends || (requests < SPAN_REQUESTS && !lost && now < ends + 10 * SPAN) {
+            return;
+        }
+        self.span_ends.store(now + SPAN, Ordering::Relaxed);
+        learning.finished = finished;
+        self.circuit.sound(requests);
+        let peak = self.peak.swap(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mean = micros.checked_div(requests).unwrap_or(0);
+        if requests > 0 {
+            self.usual.store(mean.max(1), Ordering::Relaxed);
+        }
+        #[allow(clippy::cast_precision_loss, reason = "microseconds of a request")]
+        let span = Span { time: mean as f64, peak, overloaded: self.lost.swap(false, Ordering::Relaxed) };
+        let limit = learning.gradient.update(span);
+        drop(learning);
+        let before = self.limit.swap(limit, Ordering::Relaxed);
+        metrics::gauge!("insula_cell_limit", "cell" => self.name.to_string()).set(limit);
+        metrics::gauge!("insula_cell_in_flight", "cell" => self.name.to_string()).set(self.in_flight());
+        metrics::gauge!("insula_cell_waiting", "cell" => self.name.to_string()).set(self.waiting());
+        if limit > before {
+            self.serve();
+        }
+    }
+
+    /// May somebody ask this cell?
+    #[inline]
+    pub(crate) fn ask(&self, now: Nanos) -> Verdict {
+        self.circuit.ask(now)
+    }
+
+    pub(crate) fn probed(&self, outcome: Outcome, now: Nanos) {
+        let outcome = match outcome {
+            Outcome::Sound => Probed::Sound,
+            Outcome::Failed => Probed::Failed,
+            Outcome::Overloaded | Outcome::Unknown => Probed::Unknown,
+        };
+        if self.circuit.probed(now, outcome) {
+            tracing::info!(cell = %self.name, "the circuit of a cell is closed again");
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// About how long `turns` requests take.
+    pub(crate) fn time_for(&self, turns: u64) -> Duration {
+        let micros = self.usual.load(Ordering::Relaxed).saturating_mul(turns) / u64::from(self.limit().max(1));
+        Duration::from_micros(micros)
+    }
+
+    fn count(&self, queue: &FairQueue<oneshot::Sender<Seat>>) {
+        self.waiting.store(u32::try_from(queue.waiting()).unwrap_or(u32::MAX), Ordering::SeqCst);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<Seat>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Whoever calls this gives the seat back by [`Gate::leave_seat`].
+    pub(crate) fn keep(mut self) {
+        self.gate = None;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.leave_seat();
+        }
+    }
+}
+
+/// A place in the line; leaves it when dropped.
+struct InLine<'a> {
+    gate: &'a Arc<Gate>,
+    place: Place,
+    receiver: oneshot::Receiver<Seat>,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        // A seat that was sent and not received is dropped with the receiver, and so given back.
+        let withdrawn = {
+            let mut queue = self.gate.queue();
+            let withdrawn = queue.withdraw(self.place);
+            self.gate.count(&queue);
+            withdrawn
+        };
+        drop(withdrawn);
+    }
+}
+
+/// What became of a request, as far as its cell is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The cell answered, whatever it said: a 404 or a 500 of the application is an answer.
+    Sound,
+    /// The cell could not be asked: no connection, broken off, 502, 504.
+    Failed,
+    /// The cell said that it is too busy (503), or took longer than it may.
+    Overloaded,
+    /// Nobody knows: the client went away, or we refused for reasons of our own.
+    Unknown,
+}

@@ -1,0 +1,254 @@
+//! May this request go on now? A tenant's plan, its cell's health and everybody's fair share, decided in a fraction of a microsecond.
+//!
+//! For: gateway and SDK alike ([`Admission`] needs no body and no framework; [`AdmitLayer`] is a tower layer for any body). Not for: whose
+//! request it is ([`crate::resolve`]), or database connections (`insula-data` shares those).
+//!
+//! In this order: the cell's circuit; the tenant's requests at work; the class's, and its bulkhead in the cell; the tenant's rate
+//! and the class's; a seat in the cell, for which a request waits in a fair line when all are taken.
+//! Always: limits are those of the route at hand, so a changed plan is in force with the next request that sees it; deciding takes no lock and
+//! allocates nothing while the cell has room; what a permit holds comes back when it is dropped.
+
+mod cell;
+mod circuit;
+mod class;
+mod config;
+mod layer;
+pub mod lease;
+mod permit;
+mod refused;
+mod slab;
+mod tenant;
+mod ticks;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use insula_catalog::Route;
+use insula_core::{CellName, ClassLimits};
+use insula_planner::breaker::Verdict;
+use insula_planner::gcra::{Nanos, Quota, Wait};
+
+pub use cell::Outcome;
+pub use circuit::Circuit;
+pub use class::{ClassConfig, ClassError, ClassNo, Classes, MOST as MOST_CLASSES};
+pub use config::{AdmissionConfig, BreakerConfig, LimitConfig};
+pub use layer::{Admit, AdmitLayer, Held};
+pub use lease::Sharing;
+pub use permit::Permit;
+pub use refused::{LIMIT, POLICY, Refused, Why};
+pub use ticks::Ticks;
+
+use cell::Gate;
+use permit::held;
+use tenant::{Meter, Tenants, enter};
+
+/// Decides what goes on. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    house: Arc<House>,
+}
+
+#[derive(Debug)]
+struct House {
+    config: AdmissionConfig,
+    classes: Classes,
+    tenants: Arc<Tenants>,
+    ticks: Ticks,
+    gates: ArcSwap<Gates>,
+    new_gate: Mutex<()>,
+}
+
+type Gates = HashMap<CellName, Arc<Gate>, foldhash::fast::RandomState>;
+
+/// How things stand in one cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CellLoad {
+    /// Which.
+    pub cell: CellName,
+    /// Requests at work.
+    pub in_flight: u32,
+    /// How many may be.
+    pub limit: u32,
+    /// Requests in line.
+    pub waiting: u32,
+    /// Whether its circuit is closed.
+    pub closed: bool,
+}
+
+impl Admission {
+    /// By the machine's clock.
+    ///
+    /// # Errors
+    /// When the configured classes cannot be.
+    pub fn new(config: AdmissionConfig) -> Result<Self, ClassError> {
+        Self::with_ticks(config, Ticks::machine())
+    }
+
+    /// By another clock.
+    ///
+    /// # Errors
+    /// As [`Admission::new`].
+    pub fn with_ticks(config: AdmissionConfig, ticks: Ticks) -> Result<Self, ClassError> {
+        let classes = Classes::new(&config.classes)?;
+        let tenants = Arc::new(Tenants::new());
+        let gates = ArcSwap::from_pointee(Gates::default());
+        Ok(Self { house: Arc::new(House { config, classes, tenants, ticks, gates, new_gate: Mutex::new(()) }) })
+    }
+
+    /// The classes of this process.
+    #[must_use]
+    pub fn classes(&self) -> &Classes {
+        &self.house.classes
+    }
+
+    /// Decides at once: a full cell refuses.
+    ///
+    /// # Errors
+    /// [`Refused`], with what to answer.
+    #[inline]
+    pub fn try_admit(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
+        let mut permit = self.enter(route, class)?;
+        if !permit.gate.try_sit() {
+            let after = permit.gate.time_for(u64::from(permit.gate.waiting()) + 1);
+            return Err(self.refused(route, class, Why::Full, after));
+        }
+        permit.held |= held::SEAT;
+        Ok(permit)
+    }
+
+    /// Decides, and waits in line for a full cell when it is worth it.
+    ///
+    /// # Errors
+    /// [`Refused`], with what to answer.
+    pub async fn admit(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
+        let mut permit = self.enter(route, class)?;
+        if !permit.gate.try_sit() {
+            let patience = self.house.config.max_wait_ms.min(route.plan.limits.request_timeout_ms);
+            let patience = Duration::from_millis(patience.into());
+            match permit.gate.sit(route.no, route.plan.tier.weight, patience).await {
+                Ok(seat) => seat.keep(),
+                Err(no) => return Err(self.refused(route, class, Why::Full, no.0)),
+            }
+            permit.started = self.house.ticks.now();
+        }
+        permit.held |= held::SEAT;
+        Ok(permit)
+    }
+
+    /// How things stand, cell by cell.
+    #[must_use]
+    pub fn cells(&self) -> Vec<CellLoad> {
+        let load = |gate: &Arc<Gate>| CellLoad {
+            cell: gate.name.clone(),
+            in_flight: gate.in_flight(),
+            limit: gate.limit(),
+            waiting: gate.waiting(),
+            closed: gate.circuit.is_closed(),
+        };
+        self.house.gates.load().values().map(load).collect()
+    }
+
+    /// Bytes that tenants' states take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.house.tenants.bytes()
+    }
+
+    /// Everything but a seat.
+    #[inline]
+    fn enter(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
+        let house = &*self.house;
+        let now = house.ticks.now();
+        let gate = self.gate(&route.placement.cell);
+        let mut permit = Permit { gate, tenant: route.no, class, held: 0, started: now, told: false };
+        match permit.gate.ask(now) {
+            Verdict::Pass => {}
+            Verdict::Probe => permit.held |= held::PROBE,
+            Verdict::Refuse(after) => return Err(self.refused(route, class, Why::Open, Duration::from_nanos(after))),
+        }
+        let limits = &route.plan.limits;
+        let slot = house.tenants.slot(route.no);
+        if !enter(&slot.in_flight, limits.max_concurrent_requests) {
+            return Err(self.refused(route, class, Why::Concurrency(limits.max_concurrent_requests), SOON));
+        }
+        permit.held |= held::TENANT;
+        let quota = Quota::new(limits.requests_per_second, limits.request_burst);
+        let meter = Meter { tenant: route.no, class: ClassNo::DEFAULT };
+        if class == ClassNo::DEFAULT {
+            let taken = house.tenants.take(slot, meter, quota, now, 1);
+            return taken.map(|()| permit).map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait));
+        }
+        let by_class = limits.route_classes.get(house.classes.name(class)).copied().unwrap_or_default();
+        self.enter_class(&mut permit, route, by_class)?;
+        let taken = house.tenants.take(slot, meter, quota, now, by_class.cost);
+        taken.map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait))?;
+        if let Err((own, wait)) = self.take_class(route, class, by_class, now) {
+            slot.bucket.refund(quota, by_class.cost);
+            return Err(self.refused_by(route, class, Why::ClassRate(own), wait));
+        }
+        Ok(permit)
+    }
+
+    /// The class's places: the tenant's own, and those of the cell.
+    fn enter_class(&self, permit: &mut Permit, route: &Route, limits: ClassLimits) -> Result<(), Refused> {
+        let class = permit.class;
+        if let Some(most) = limits.max_concurrent_requests {
+            if !enter(&self.house.tenants.class(route.no, class).in_flight, most) {
+                return Err(self.refused(route, class, Why::ClassConcurrency(most), SOON));
+            }
+            permit.held |= held::CLASS;
+        }
+        if !enter(&permit.gate.classes[class.index()], self.house.classes.bulkhead(class)) {
+            return Err(self.refused(route, class, Why::Bulkhead, SOON));
+        }
+        permit.held |= held::BULKHEAD;
+        Ok(())
+    }
+
+    fn take_class(&self, route: &Route, class: ClassNo, limits: ClassLimits, now: Nanos) -> Result<(), (Quota, Wait)> {
+        let Some(rate) = limits.requests_per_second else { return Ok(()) };
+        let quota = Quota::new(rate, limits.request_burst.unwrap_or(rate));
+        let (tenants, meter) = (&self.house.tenants, Meter { tenant: route.no, class });
+        tenants.take(tenants.of(meter), meter, quota, now, 1).map_err(|wait| (quota, wait))
+    }
+
+    #[inline]
+    fn gate(&self, cell: &CellName) -> Arc<Gate> {
+        match self.house.gates.load().get(cell) {
+            Some(gate) => Arc::clone(gate),
+            None => self.make_gate(cell),
+        }
+    }
+
+    #[cold]
+    fn make_gate(&self, cell: &CellName) -> Arc<Gate> {
+        let house = &self.house;
+        let _one_at_a_time = house.new_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gates = Gates::clone(&house.gates.load());
+        let gate = gates
+            .entry(cell.clone())
+            .or_insert_with(|| Arc::new(Gate::new(cell.clone(), &house.config, Arc::clone(&house.tenants), house.ticks.clone())));
+        let gate = Arc::clone(gate);
+        house.gates.store(Arc::new(gates));
+        gate
+    }
+
+    #[cold]
+    fn refused_by(&self, route: &Route, class: ClassNo, why: Why, wait: Wait) -> Refused {
+        self.refused(route, class, why, Duration::from_nanos(wait.after))
+    }
+
+    #[cold]
+    fn refused(&self, route: &Route, class: ClassNo, why: Why, retry_after: Duration) -> Refused {
+        let class = self.house.classes.name(class).to_owned();
+        metrics::counter!("insula_admission_refused_total",
+            "reason" => why.name(), "tier" => route.plan.tier.name.clone(), "class" => class.clone())
+        .increment(1);
+        Refused { why, class, retry_after }
+    }
+}
+
+/// When somebody will have finished: nobody knows, and the header has whole seconds.
+const SOON: Duration = Duration::from_secs(1);

@@ -1,0 +1,111 @@
+//! State by number, found without a lock, a hash or an allocation: a directory of blocks of chunks, each made when one of its
+//! numbers is first asked for.
+//!
+//! Always: a number's value is made once (its default) and stays where it is for the life of the slab; so the memory is bounded by the
+//! highest numbers seen, in chunks of [`CHUNK`], and not by how many were active when. Tenants' numbers are handed out one after the other,
+//! so a million tenants of 32 bytes are 32 MB, and nothing is ever to be reclaimed under somebody's feet. Numbers beyond
+//! [`REACH`] share the values of smaller ones, which is unfair to both and harmless otherwise.
+
+use std::sync::OnceLock;
+
+/// Values in a chunk.
+const CHUNK: usize = 256;
+/// Chunks in a block: a block is about a million values.
+const BLOCK: usize = 4_096;
+const BLOCKS: usize = 4_096;
+/// Numbers that have a value of their own.
+pub(crate) const REACH: u64 = (CHUNK * BLOCK * BLOCKS) as u64;
+
+type Chunk<T> = Box<[T]>;
+type Block<T> = Box<[OnceLock<Chunk<T>>]>;
+
+pub(crate) struct Slab<T> {
+    blocks: Box<[OnceLock<Block<T>>]>,
+}
+
+impl<T: Default> Slab<T> {
+    pub(crate) fn new() -> Self {
+        Self { blocks: empty(BLOCKS) }
+    }
+
+    /// The value of a number. Allocates only when it is the first of its chunk.
+    #[inline]
+    pub(crate) fn at(&self, number: u64) -> &T {
+        // The remainder fits, and each index is below its bound.
+        let at = (number % REACH) as usize;
+        let block = self.blocks[at / (CHUNK * BLOCK)].get_or_init(|| empty(BLOCK));
+        let chunk = block[at / CHUNK % BLOCK].get_or_init(|| (0..CHUNK).map(|_| T::default()).collect());
+        &chunk[at % CHUNK]
+    }
+
+    /// Bytes that values and directories take.
+    pub(crate) fn bytes(&self) -> usize {
+        let blocks = self.blocks.iter().filter_map(OnceLock::get);
+        let chunks: usize = blocks.clone().map(|block| block.iter().filter(|chunk| chunk.get().is_some()).count()).sum();
+        BLOCKS * size_of::<OnceLock<Block<T>>>()
+            + blocks.count() * BLOCK * size_of::<OnceLock<Chunk<T>>>()
+            + chunks * CHUNK * size_of::<T>()
+    }
+}
+
+fn empty<T>(n: usize) -> Box<[OnceLock<T>]> {
+    (0..n).map(|_| OnceLock::new()).collect()
+}
+
+impl<T> std::fmt::Debug for Slab<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slab").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    /// Threads that meet at a barrier and race for the same fresh chunks, again and again: every increment arrives at one value.
+    #[test]
+    fn one_value_each_however_many_race_for_it() {
+        const THREADS: u64 = 8;
+        const ROUNDS: u64 = 300;
+        let slab: Arc<Slab<AtomicU64>> = Arc::new(Slab::new());
+        let barrier = Barrier::new(THREADS as usize);
+        std::thread::scope(|scope| {
+            for t in 0..THREADS {
+                let (slab, barrier) = (&slab, &barrier);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        // Another chunk each round, now and then another block.
+                        let base = round * (CHUNK as u64) * 13_701 % REACH;
+                        barrier.wait();
+                        for n in 0..64 {
+                            slab.at(base + (n * 37 + t) % 64).fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        for round in 0..ROUNDS {
+            let base = round * (CHUNK as u64) * 13_701 % REACH;
+            for n in 0..64 {
+                assert_eq!(slab.at(base + n).load(Ordering::Relaxed), THREADS, "round {round}, value {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_have_values_of_their_own_and_memory_follows_what_was_asked_for() {
+        let slab: Slab<AtomicU64> = Slab::new();
+        let empty = slab.bytes();
+        for n in [0, 1, 255, 256, 1 << 20, REACH - 1] {
+            assert_eq!(slab.at(n).fetch_add(n + 1, Ordering::Relaxed), 0, "{n}");
+        }
+        assert_eq!(slab.at(256).load(Ordering::Relaxed), 257);
+        assert!(slab.bytes() - empty < 3 * BLOCK * 24 + 5 * CHUNK * 8 + 1, "{}", slab.bytes() - empty);
+        // Beyond the reach: no panic, a shared value.
+        assert_eq!(slab.at(REACH).load(Ordering::Relaxed), 1);
+        slab.at(u64::MAX);
+    }
+}

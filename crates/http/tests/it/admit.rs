@@ -1,0 +1,328 @@
+//! Admission from outside: who goes on, who is refused and with what words, and that everything comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::routing::get;
+use futures_util::FutureExt as _;
+use insula_catalog::fake::{self, FakeSource};
+use insula_catalog::{Catalog, Options, Route};
+use insula_core::{ClassLimits, Limits};
+use insula_http::admit::{Admission, AdmissionConfig, AdmitLayer, ClassConfig, ClassNo, LimitConfig, Outcome, Ticks, Why};
+use insula_http::{Problem, ResolveLayer};
+use tower::ServiceExt as _;
+
+pub(crate) struct Town {
+    pub(crate) source: FakeSource,
+    pub(crate) catalog: Catalog,
+}
+
+impl Town {
+    /// Tenants t1 to t9 of the plan `bronze`, with these limits.
+    pub(crate) async fn new(limits: Limits) -> Self {
+        let source = FakeSource::new();
+        source.change(|content| {
+            let mut plan = fake::plan("bronze").unwrap();
+            plan.limits = limits;
+            content.put_plan(plan);
+            content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
+            content.put_database(fake::database("main", "insula_pool", 0).unwrap());
+            for no in 1..10 {
+                content.put_tenant(fake::tenant(&format!("t{no}"), no, "bronze", "main").unwrap());
+            }
+        });
+        let catalog = Catalog::start(source.clone(), Options::default());
+        catalog.ready().await;
+        Self { source, catalog }
+    }
+
+    pub(crate) fn route(&self, no: u8) -> Arc<Route> {
+        self.catalog.by_slug(&format!("t{no}")).unwrap().arc()
+    }
+}
+
+fn limits(rate: u32, burst: u32, at_once: u32) -> Limits {
+    Limits { requests_per_second: rate, request_burst: burst, max_concurrent_requests: at_once, ..Limits::default() }
+}
+
+fn by_hand(config: AdmissionConfig) -> (Admission, Ticks) {
+    let ticks = Ticks::by_hand();
+    (Admission::with_ticks(config, ticks.clone()).unwrap(), ticks)
+}
+
+fn small_cell(seats: u32) -> AdmissionConfig {
+    AdmissionConfig { limit: LimitConfig { initial: seats, min: seats, max: seats, tolerance: 1.5 }, ..Default::default() }
+}
+
+fn why(admission: &Admission, route: &Route, class: ClassNo) -> Option<Why> {
+    admission.try_admit(route, class).err().map(|refused| refused.why)
+}
+
+#[tokio::test]
+async fn a_tenant_has_its_rate_and_no_other_feels_it() {
+    let town = Town::new(limits(10, 5, 100)).await;
+    let (admission, ticks) = by_hand(AdmissionConfig::default());
+    let passed = |no| (0..50).filter(|_| admission.try_admit(&town.route(no), ClassNo::DEFAULT).is_ok()).count();
+    assert_eq!((passed(1), passed(2), passed(1)), (5, 5, 0));
+    ticks.advance(Duration::from_millis(300));
+    assert_eq!((passed(1), passed(2)), (3, 3));
+    let refused = admission.try_admit(&town.route(1), ClassNo::DEFAULT).unwrap_err();
+    assert!(matches!(refused.why, Why::Rate(_)) && refused.retry_after == Duration::from_millis(100), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_changed_limit_is_in_force_with_the_next_request_that_sees_it() {
+    let town = Town::new(limits(1, 1, 100)).await;
+    let admission = Admission::new(AdmissionConfig::default()).unwrap();
+    assert!(why(&admission, &town.route(1), ClassNo::DEFAULT).is_none());
+    assert!(why(&admission, &town.route(1), ClassNo::DEFAULT).is_some());
+    let mut took = Vec::new();
+    for rate in 1_000..1_100 {
+        town.source.change(|content| {
+            let mut plan = fake::plan("bronze").unwrap();
+            plan.limits = limits(rate, rate, 100);
+            content.put_plan(plan);
+        });
+        let began = std::time::Instant::now();
+        let in_force = || {
+            let refused = (0..3_000).find_map(|_| admission.try_admit(&town.route(1), ClassNo::DEFAULT).err());
+            matches!(refused, Some(refused) if matches!(refused.why, Why::Rate(quota) if quota.burst() == u64::from(rate)))
+        };
+        while !in_force() {
+            assert!(began.elapsed() < Duration::from_secs(5), "never in force");
+            tokio::task::yield_now().await;
+        }
+        took.push(began.elapsed());
+    }
+    took.sort();
+    assert!(took[98] < Duration::from_millis(100), "{took:?}");
+}
+
+#[tokio::test]
+async fn requests_at_work_are_counted_and_come_back() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 3)).await;
+    let (admission, _) = by_hand(AdmissionConfig::default());
+    let route = town.route(1);
+    for _ in 0..100 {
+        let permits: Vec<_> = (0..3).map(|_| admission.try_admit(&route, ClassNo::DEFAULT).unwrap()).collect();
+        assert_eq!(why(&admission, &route, ClassNo::DEFAULT), Some(Why::Concurrency(3)));
+        assert!(why(&admission, &town.route(2), ClassNo::DEFAULT).is_none());
+        drop(permits);
+    }
+    assert_eq!(admission.cells()[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_class_has_limits_of_its_own_a_price_and_a_bulkhead() {
+    let class = ClassLimits { requests_per_second: Some(2), request_burst: Some(4), max_concurrent_requests: Some(2), cost: 10 };
+    let town = Town::new(Limits { route_classes: [("export".parse().unwrap(), class)].into(), ..limits(100, 100, 50) }).await;
+    let export = ClassConfig {
+        name: "export".parse().unwrap(),
+        paths: vec!["/exports/**".into()],
+        methods: vec![],
+        max_in_flight: Some(3),
+    };
+    let (admission, ticks) = by_hand(AdmissionConfig { classes: vec![export], ..Default::default() });
+    let no = admission.classes().of(&http::Method::GET, "/exports/7");
+    let (one, two) = (town.route(1), town.route(2));
+    let held = [admission.try_admit(&one, no).unwrap(), admission.try_admit(&one, no).unwrap()];
+    assert_eq!(why(&admission, &one, no), Some(Why::ClassConcurrency(2)));
+    let third = admission.try_admit(&two, no).unwrap();
+    assert_eq!(why(&admission, &two, no), Some(Why::Bulkhead));
+    drop((held, third));
+    // Two of four are left of the class, 80 of 100 of the tenant.
+    assert!(why(&admission, &one, no).is_none() && why(&admission, &one, no).is_none());
+    assert!(matches!(why(&admission, &one, no), Some(Why::ClassRate(_))));
+    // What the class refused cost nothing: 60 are left.
+    let left = (0..100).filter(|_| admission.try_admit(&one, ClassNo::DEFAULT).is_ok()).count();
+    assert_eq!(left, 60);
+    ticks.advance(Duration::from_secs(60));
+    assert!(why(&admission, &one, no).is_none());
+}
+
+#[tokio::test]
+async fn a_full_cell_is_waited_for_in_fair_order_or_refused_at_once() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
+    let (admission, _) = by_hand(small_cell(1));
+    let (one, two) = (town.route(1), town.route(2));
+    let held = admission.try_admit(&one, ClassNo::DEFAULT).unwrap();
+    assert_eq!(why(&admission, &two, ClassNo::DEFAULT), Some(Why::Full));
+    // Many of one tenant, then one of another.
+    let mut line: Vec<_> = (0..5).map(|_| Box::pin(admission.admit(&one, ClassNo::DEFAULT))).collect();
+    line.push(Box::pin(admission.admit(&two, ClassNo::DEFAULT)));
+    assert!(line.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+    assert_eq!(admission.cells()[0].waiting, 6);
+    // Nobody passes by those who wait.
+    drop(held);
+    assert_eq!(why(&admission, &two, ClassNo::DEFAULT), Some(Why::Full));
+    let first = line.remove(0).now_or_never().unwrap().unwrap();
+    drop(first);
+    let other = line.pop().unwrap().now_or_never().expect("the other tenant's turn").unwrap();
+    // Who gives up leaves the line, and a seat that nobody came for goes on.
+    drop(line.remove(0));
+    drop(other);
+    drop(line);
+    let load = &admission.cells()[0];
+    assert_eq!((load.in_flight, load.waiting), (0, 0));
+    assert!(why(&admission, &two, ClassNo::DEFAULT).is_none());
+}
+
+#[tokio::test]
+async fn who_cannot_be_served_in_time_is_told_at_once() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
+    let (admission, ticks) = by_hand(AdmissionConfig { max_wait_ms: 1_000, ..small_cell(2) });
+    let one = town.route(1);
+    // The cell learns that a request takes 600 ms.
+    for _ in 0..30 {
+        let mut permit = admission.try_admit(&one, ClassNo::DEFAULT).unwrap();
+        ticks.advance(Duration::from_millis(600));
+        permit.finish(Outcome::Sound);
+    }
+    let _held = [admission.try_admit(&one, ClassNo::DEFAULT).unwrap(), admission.try_admit(&one, ClassNo::DEFAULT).unwrap()];
+    let mut line: Vec<_> = (0..3).map(|_| Box::pin(admission.admit(&one, ClassNo::DEFAULT))).collect();
+    assert!(line.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+    // Three wait before it, two at a time: 1.2 s.
+    let refused = Box::pin(admission.admit(&one, ClassNo::DEFAULT)).now_or_never().expect("at once").unwrap_err();
+    assert_eq!(refused.why, Why::Full);
+    assert_eq!(refused.retry_after, Duration::from_millis(1_200));
+    // Another tenant's first is expected sooner than this one's fourth.
+    assert!(Box::pin(admission.admit(&town.route(2), ClassNo::DEFAULT)).now_or_never().is_none());
+}
+
+#[tokio::test]
+async fn a_cell_that_fails_is_left_alone_and_probed() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
+    let (admission, ticks) = by_hand(AdmissionConfig::default());
+    let route = town.route(1);
+    for _ in 0..5 {
+        admission.try_admit(&route, ClassNo::DEFAULT).unwrap().finish(Outcome::Failed);
+    }
+    assert!(!admission.cells()[0].closed);
+    let refused = admission.try_admit(&route, ClassNo::DEFAULT).unwrap_err();
+    assert!(refused.why == Why::Open && refused.retry_after <= Duration::from_millis(250), "{refused:?}");
+    ticks.advance(Duration::from_millis(250));
+    // One probe; another when the first was given up; closed when one is sound.
+    let probe = admission.try_admit(&route, ClassNo::DEFAULT).unwrap();
+    assert_eq!(why(&admission, &route, ClassNo::DEFAULT), Some(Why::Open));
+    drop(probe);
+    admission.try_admit(&route, ClassNo::DEFAULT).unwrap().finish(Outcome::Sound);
+    assert!(admission.cells()[0].closed && why(&admission, &route, ClassNo::DEFAULT).is_none());
+}
+
+#[tokio::test]
+async fn deciding_allocates_nothing() {
+    let class = ClassLimits { requests_per_second: Some(1_000_000), cost: 2, ..ClassLimits::default() };
+    let classes = [("export".parse().unwrap(), class)].into();
+    let town = Town::new(Limits { route_classes: classes, ..limits(1_000_000, 1_000_000, 1_000) }).await;
+    let export =
+        ClassConfig { name: "export".parse().unwrap(), paths: vec!["/exports".into()], methods: vec![], max_in_flight: Some(9) };
+    let admission = Admission::new(AdmissionConfig { classes: vec![export], ..Default::default() }).unwrap();
+    let route = town.route(1);
+    let decide = || {
+        for path in ["/", "/exports"] {
+            let class = admission.classes().of(&http::Method::GET, path);
+            let mut permit = admission.try_admit(&route, class).unwrap();
+            permit.finish(Outcome::Sound);
+        }
+    };
+    decide();
+    assert_eq!(allocation_counter::measure(decide).count_total, 0);
+}
+
+/// Threads that admit, finish and drop for all they are worth: every count comes back to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_leaks_under_threads() {
+    let town = Arc::new(Town::new(limits(1_000_000, 1_000_000, 6)).await);
+    let admission = Admission::new(small_cell(4)).unwrap();
+    let tasks: Vec<_> = (0..32u8)
+        .map(|n| {
+            let (town, admission) = (town.clone(), admission.clone());
+            tokio::spawn(async move {
+                let route = town.route(1 + n % 9);
+                for round in 0..300u32 {
+                    let waiting = admission.admit(&route, ClassNo::DEFAULT);
+                    let patience = Duration::from_micros(u64::from(round % 7) * 50);
+                    if let Ok(Ok(mut permit)) = tokio::time::timeout(patience, waiting).await {
+                        tokio::task::yield_now().await;
+                        permit.finish(if round % 11 == 0 { Outcome::Overloaded } else { Outcome::Sound });
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let load = &admission.cells()[0];
+    assert_eq!((load.in_flight, load.waiting), (0, 0));
+    // Each tenant has all of its places.
+    for no in 1..10 {
+        let permits: Vec<_> = (0..4).map(|_| admission.try_admit(&town.route(no), ClassNo::DEFAULT).unwrap()).collect();
+        drop(permits);
+    }
+}
+
+async fn app(town: &Town, admission: Admission) -> Router {
+    let slow = async || {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        "late"
+    };
+    Router::new()
+        .route("/", get(async || "here"))
+        .route("/slow", get(slow))
+        .route("/healthz", get(async || "well"))
+        .layer(AdmitLayer::new(admission))
+        .layer(ResolveLayer::new(town.catalog.clone()))
+}
+
+fn request(path: &str) -> Request {
+    Request::get(path).header("host", "t1.localhost").body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn the_layer_holds_a_permit_until_the_last_byte_and_refuses_with_headers() {
+    let town = Town::new(limits(1, 3, 1)).await;
+    let (admission, _) = by_hand(AdmissionConfig::default());
+    let app = app(&town, admission).await;
+    let first = app.clone().oneshot(request("/")).await.unwrap();
+    let second = app.clone().oneshot(request("/")).await.unwrap();
+    assert_eq!(second.status(), 429);
+    assert_eq!(second.headers()["ratelimit-policy"], "\"tenant-concurrency\";q=1;qu=\"concurrent-requests\"");
+    assert_eq!(to_bytes(first.into_body(), 100).await.unwrap(), "here");
+    for _ in 0..2 {
+        assert_eq!(app.clone().oneshot(request("/")).await.unwrap().status(), 200);
+    }
+    let refused = app.clone().oneshot(request("/")).await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["ratelimit-policy"], "\"tenant\";q=3;w=3");
+    assert_eq!(refused.headers()["ratelimit"], "\"tenant\";r=0;t=1");
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let problem: serde_json::Value = serde_json::from_slice(&to_bytes(refused.into_body(), 2_000).await.unwrap()).unwrap();
+    assert!(problem["type"].as_str().unwrap().ends_with("/limited") && problem["request_id"].is_string(), "{problem}");
+    assert_eq!(app.oneshot(request("/healthz")).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_504_in_the_plan_s_time() {
+    let town = Town::new(Limits { request_timeout_ms: 50, ..limits(1, 3, 1) }).await;
+    let (admission, _) = by_hand(AdmissionConfig::default());
+    let app = app(&town, admission.clone()).await;
+    let began = tokio::time::Instant::now();
+    let response = app.oneshot(request("/slow")).await.unwrap();
+    assert_eq!(response.status(), 504);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    drop(response);
+    assert_eq!(admission.cells()[0].in_flight, 0);
+}
+
+#[test]
+fn a_problem_is_bytes_for_whoever_has_other_bodies() {
+    let seen = AtomicBool::new(false);
+    let response =
+        Problem::new(insula_core::Kind::Limited).into_bytes().map(|body| seen.store(!body.is_empty(), Ordering::Relaxed));
+    assert!(response.status() == 429 && seen.load(Ordering::Relaxed));
+}
