@@ -4,6 +4,7 @@
 //! here has) are, a few times, when the control plane is away or asks to come back; the key is never printed.
 
 mod calls;
+mod stream;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 use uuid::Uuid;
 
+pub use self::stream::OperationStream;
 use crate::error::Error;
 use crate::problem::{Problem, kind_of_status};
 

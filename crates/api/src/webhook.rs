@@ -23,7 +23,8 @@ pub struct Webhook {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateWebhook {
-    /// Where events are posted.
+    /// Where events are posted: `https://` or `http://`, without a user or password. Redirects are not followed; addresses inside
+    /// the network are refused unless the control plane is told to allow them.
     #[schema(max_length = 2000)]
     pub url: String,
     /// Which: exact topics (`tenant.provisioned`), prefixes (`tenant.*`) or `*`.

@@ -1,11 +1,10 @@
 //! `insula operation`.
 
-use insula_api::Client;
 use insula_api::operation::{EventQuery, Operation, OperationEvent, OperationQuery, OperationState};
 use insula_core::OperationId;
 
 use crate::error::Error;
-use crate::follow::{ended_well, watch};
+use crate::follow::follow_events;
 use crate::screen::{Screen, Tone, or_hyphen, time};
 use crate::target::Target;
 
@@ -60,16 +59,11 @@ pub(crate) async fn run(args: OperationArgs) -> Result<(), Error> {
                 format!("{}\n\n{lines}", facts(screen, &news.operation)).trim_end().to_owned()
             })
         }
-        OperationCommand::Watch { operation } => follow_events(&client, screen, operation).await,
+        OperationCommand::Watch { operation } => {
+            let say = |e: &OperationEvent| if screen.json() { screen.line(e) } else { screen.text(&event(e)) };
+            follow_events(&client, screen, operation, say).await.map(drop)
+        }
     }
-}
-
-async fn follow_events(client: &Client, screen: Screen, id: OperationId) -> Result<(), Error> {
-    let operation = watch(client, id, |_, events| {
-        events.iter().try_for_each(|e| if screen.json() { screen.line(e) } else { screen.text(&event(e)) })
-    })
-    .await?;
-    ended_well(operation).map(drop)
 }
 
 fn tone(state: OperationState) -> Tone {

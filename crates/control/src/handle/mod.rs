@@ -15,6 +15,7 @@ use insula_core::KeyRing;
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::cells::Cells;
 use crate::config::Config;
@@ -42,7 +43,14 @@ struct Inner {
     bundle: tokio::sync::Mutex<Option<(Instant, Stored)>>,
     /// Wakes the sender of webhooks.
     events: Notify,
+    /// The process is to end: what only waits for news ends too.
+    closing: CancellationToken,
+    /// Streams of news that may yet be opened: each looks into the catalog several times a second.
+    watchers: Arc<Semaphore>,
 }
+
+/// Most streams of news at once.
+const WATCHERS: usize = 200;
 
 /// How long a bundle that was read is taken for the present one. A tenant made from an older one is brought up to date.
 const BUNDLE_AGE: Duration = Duration::from_secs(1);
@@ -84,6 +92,8 @@ impl Control {
             ready: watch::Sender::new(false),
             bundle: tokio::sync::Mutex::new(None),
             events: Notify::new(),
+            closing: CancellationToken::new(),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
         })))
     }
 
@@ -158,6 +168,14 @@ impl Control {
 
     pub(crate) fn set_ready(&self) {
         self.0.ready.send_replace(true);
+    }
+
+    pub(crate) fn closing(&self) -> CancellationToken {
+        self.0.closing.clone()
+    }
+
+    pub(crate) fn watchers(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.watchers)
     }
 
     /// An operation has ended: reconcilers may have something to do.

@@ -14,6 +14,7 @@ mod failure;
 mod idempotency;
 mod input;
 mod keys;
+mod operation_stream;
 mod operations;
 mod plans;
 mod status;
@@ -71,10 +72,12 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let asked = CancellationToken::new();
-    let ask = asked.clone();
+    let (ask, closing) = (asked.clone(), control.closing());
     let shutdown = async move {
         shutdown.await;
         ask.cancel();
+        // Streams end at once: their readers come again, to whoever serves then.
+        closing.cancel();
     };
     let overdue = async {
         asked.cancelled().await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use insula_api::Page;
 use insula_api::operation::{EventQuery, Operation, OperationEvents, OperationQuery};
 use insula_core::OperationId;
@@ -12,7 +13,7 @@ use super::answer::{Answer, ok};
 use super::failure::Failure;
 use super::input::{Path, Query};
 use super::tenants::page_request;
-use super::{Refused, wire};
+use super::{Refused, operation_stream, wire};
 use crate::handle::Control;
 use crate::model::OperationFilter;
 
@@ -46,21 +47,36 @@ pub(super) async fn show_operation(State(control): State<Control>, Path(id): Pat
 }
 
 /// What happened in an operation since, and where it stands. With `wait`, a call that would answer with nothing new waits.
+///
+/// With `Accept: text/event-stream` the same is pushed as server-sent events, until the operation ends: each message is a
+/// `news` whose data is the body of the other answer on one line, and whose id is the `seq` of the last event so far. A
+/// reader that was cut off sends that id as `Last-Event-ID` and goes on; once it has everything, it is answered 204.
 #[utoipa::path(
     get, path = "/v1/operations/{operation}/events", tag = "operations",
-    params(("operation" = String, Path, description = "Its id"), EventQuery),
-    responses((status = 200, body = OperationEvents), Refused), security(("key" = ["read"]))
+    params(
+        ("operation" = String, Path, description = "Its id"), EventQuery,
+        ("Last-Event-ID" = Option<i64>, Header, description = "Streams only: the id of the last message that you have"),
+    ),
+    responses(
+        (status = 200, content((OperationEvents = "application/json"), (String = "text/event-stream"))),
+        (status = 204, description = "Streams only: the operation has ended, and `Last-Event-ID` is its last event"), Refused
+    ),
+    security(("key" = ["read"]))
 )]
 pub(super) async fn list_operation_events(
     State(control): State<Control>,
     Path(id): Path<OperationId>,
     Query(query): Query<EventQuery>,
+    headers: HeaderMap,
 ) -> Answer {
     if query.wait > LONGEST_WAIT {
         return Err(Failure::field("wait", format!("at most {LONGEST_WAIT} seconds")));
     }
     if query.after < 0 {
         return Err(Failure::field("after", "0, or the `seq` of the last event that you have"));
+    }
+    if operation_stream::asked_for(&headers) {
+        return operation_stream::open(control, id, &headers, query.after).await;
     }
     let deadline = Instant::now() + Duration::from_secs(query.wait.into());
     loop {

@@ -67,7 +67,10 @@ pub(crate) async fn list(
     Ok(page.page(items, |o| time_cursor(o.created_at, o.id.uuid())))
 }
 
-/// Events after `seq`, oldest first. Index: the primary key.
+/// Events that are read at once.
+pub(crate) const MOST_EVENTS: usize = 1000;
+
+/// Events after `seq`, oldest first, [`MOST_EVENTS`] of them at most. Index: the primary key.
 pub(crate) async fn events(conn: &mut PgConnection, id: OperationId, seq: i64) -> Result<Vec<OperationEvent>, Error> {
     let rows = sqlx::query(
         "SELECT seq, at, step, what, detail FROM catalog.operation_event WHERE operation = $1 AND seq > $2 ORDER BY seq LIMIT 1000",

@@ -14,5 +14,6 @@ mod rest_house;
 mod rest_idempotency;
 mod rest_input;
 mod rest_plans;
+mod rest_stream;
 mod rest_tenants;
 mod webhooks;
