@@ -70,7 +70,11 @@ impl Visitor {
     }
 }
 
-async fn begin(tenant: &Tenant, token: &Token) -> Result<Work> {
+/// Opens the transaction of whoever has this token.
+///
+/// # Errors
+/// `Unauthenticated` when it opens nothing here.
+pub async fn begin(tenant: &Tenant, token: &Token) -> Result<Work> {
     let mut tx = tenant.begin().await?;
     let user = sessions::holder(&mut tx, token).await?;
     Ok(Work { tx, user })

@@ -18,6 +18,7 @@ pub mod password;
 pub mod search;
 pub mod sessions;
 pub mod tags;
+pub mod users;
 pub mod versions;
 
 use axum::Router;

@@ -33,6 +33,23 @@ pub struct Opened {
     pub user: User,
 }
 
+/// An address that a new user may have, in lower case. Stricter than the log-in: domains of other scripts come as punycode.
+///
+/// # Errors
+/// `Invalid` when it is none.
+pub fn address(text: &str) -> Result<String> {
+    let email = text.trim().to_ascii_lowercase();
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !b"@<>()[],;:\\\"".contains(&b));
+    match email.split_once('@') {
+        Some((name, domain)) if email.len() <= 254 && plain(name) && plain(domain) => Ok(email),
+        _ => Err(no_address()),
+    }
+}
+
+fn no_address() -> Error {
+    Error::field("email", "is no email address")
+}
+
 /// Attempts that may fail before the address has to wait.
 const ATTEMPTS: i32 = 10;
 const WINDOW_SECONDS: i64 = 15 * 60;
@@ -53,7 +70,7 @@ struct Account {
 pub async fn log_in(tenant: &Tenant, passwords: &Passwords, typed: Credentials) -> Result<Opened> {
     let email = typed.email.trim().to_lowercase();
     if !(3..=254).contains(&email.len()) || !email.contains('@') {
-        return Err(Error::field("email", "is no email address"));
+        return Err(no_address());
     }
     if typed.password.is_empty() || typed.password.len() > LONGEST {
         return Err(Error::field("password", format!("has 1 to {LONGEST} bytes")));

@@ -7,10 +7,13 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use insula::{Error, Kind, Result};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The longest password that is hashed; longer ones would buy an attacker time of ours.
 pub const LONGEST: usize = 1_000;
+
+/// The shortest password that is taken for a new user.
+pub const SHORTEST: usize = 8;
 
 /// How long a log-in waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,10 +41,7 @@ impl Passwords {
     /// # Errors
     /// `Limited` when too many others wait.
     pub async fn check(&self, password: String, hash: Option<String>) -> Result<bool> {
-        let turn = tokio::time::timeout(PATIENCE, self.turns.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else {
-            return Err(Error::public(Kind::Limited, "Too many people log in at this moment; try again."));
-        };
+        let turn = self.turn().await?;
         let decoy = self.decoy.clone();
         let work = insula::spawn_blocking(move || {
             let known = hash.is_some();
@@ -50,6 +50,28 @@ impl Passwords {
             known && right
         })?;
         Ok(work.await?)
+    }
+
+    /// The PHC string of a password.
+    ///
+    /// # Errors
+    /// `Limited` when too many others wait.
+    pub async fn hash(&self, password: String) -> Result<String> {
+        let turn = self.turn().await?;
+        let work = insula::spawn_blocking(move || {
+            let hashed = hash(&password);
+            drop(turn);
+            hashed
+        })?;
+        work.await?
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = tokio::time::timeout(PATIENCE, self.turns.clone().acquire_owned()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::public(Kind::Limited, "Too many people log in at this moment; try again.")),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use insula::{Error, Kind, Result, TenantTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// A session's secret, as its holder has it.
@@ -55,7 +55,7 @@ impl fmt::Debug for Token {
 }
 
 /// What a user may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything.
@@ -64,6 +64,18 @@ pub enum Role {
     Editor,
     /// Read documents.
     Reader,
+}
+
+impl Role {
+    /// As the database has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Editor => "editor",
+            Self::Reader => "reader",
+        }
+    }
 }
 
 impl TryFrom<String> for Role {
@@ -97,6 +109,15 @@ impl User {
         match self.role {
             Role::Admin | Role::Editor => Ok(()),
             Role::Reader => Err(Error::public(Kind::Denied, "Your role may read, and not change, documents.")),
+        }
+    }
+
+    /// # Errors
+    /// `Denied` for all but admins.
+    pub fn must_administer(&self) -> Result<()> {
+        match self.role {
+            Role::Admin => Ok(()),
+            Role::Editor | Role::Reader => Err(Error::public(Kind::Denied, "Only an admin may see and change users.")),
         }
     }
 }

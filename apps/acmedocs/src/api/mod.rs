@@ -3,13 +3,14 @@
 mod documents;
 mod overview;
 mod session;
+mod users;
 mod versions;
 
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use insula::{Error, Json, Kind, Result};
 use uuid::Uuid;
 
@@ -27,6 +28,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/api/tags", &["GET"]),
     ("/api/search", &["GET"]),
     ("/api/dashboard", &["GET"]),
+    ("/api/users", &["GET", "POST"]),
+    ("/api/users/{id}", &["PATCH", "DELETE"]),
 ];
 
 /// The API's routes.
@@ -41,6 +44,8 @@ pub fn routes() -> Router<App> {
         .route("/api/tags", get(overview::tags))
         .route("/api/search", get(overview::search))
         .route("/api/dashboard", get(overview::dashboard))
+        .route("/api/users", get(users::list).post(users::add))
+        .route("/api/users/{id}", patch(users::change).delete(users::remove))
 }
 
 /// What is no id is the id of nothing.

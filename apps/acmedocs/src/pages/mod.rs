@@ -10,6 +10,7 @@ mod fault;
 mod guard;
 mod session;
 mod shell;
+mod users;
 
 use axum::Router;
 use axum::extract::Request;
@@ -34,6 +35,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/documents/{id}/versions", &["GET"]),
     ("/documents/{id}/versions/{version}/restore", &["POST"]),
     ("/dashboard", &["GET"]),
+    ("/users", &["GET", "POST"]),
+    ("/users/{id}/remove", &["POST"]),
     ("/assets/style.css", &["GET"]),
     ("/assets/brand.css", &["GET"]),
     ("/assets/icon.svg", &["GET"]),
@@ -57,6 +60,8 @@ pub fn routes() -> Router<App> {
         .route("/documents/{id}/versions", get(documents::versions))
         .route("/documents/{id}/versions/{version}/restore", post(edit::restore))
         .route("/dashboard", get(documents::dashboard))
+        .route("/users", get(users::list).post(users::add))
+        .route("/users/{id}/remove", post(users::remove))
         .layer(from_fn(private));
     pages.merge(assets::routes()).layer(from_fn(protected))
 }

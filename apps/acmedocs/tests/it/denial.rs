@@ -25,6 +25,10 @@ const API: &[(&str, &str, Denial)] = &[
     ("GET", "/api/tags", Denial::Unseen),
     ("GET", "/api/search", Denial::Unseen),
     ("GET", "/api/dashboard", Denial::Unseen),
+    ("GET", "/api/users", Denial::UnseenAndRole),
+    ("POST", "/api/users", Denial::Role),
+    ("PATCH", "/api/users/{id}", Denial::IdAndRole),
+    ("DELETE", "/api/users/{id}", Denial::IdAndRole),
 ];
 
 /// What a route must refuse, besides a missing and a foreign token.
@@ -40,7 +44,9 @@ enum Denial {
     Role,
     /// Another tenant's id: 404.
     Id,
-    /// Both.
+    /// Shows nothing of another tenant's, and to this role nothing at all.
+    UnseenAndRole,
+    /// Both a role and an id.
     IdAndRole,
 }
 
@@ -106,10 +112,16 @@ async fn another_tenant_reaches_nothing_by_the_api() {
         let victim = house.admin(&format!("victim-{i}"), victims).await;
         let reader = house.person(&format!("victim-{i}"), "reader").await;
         let id = victim.write("victims-secret title", "victims-secret body", &["victims-secret"]).await;
+        let secret = json!({"email": "victims-secret@victim.example", "role": "editor"});
+        assert_eq!(victim.post("/api/users", secret).await.status, 201);
+        let users = victim.get("/api/users").await;
+        let user = users.json["items"][0]["id"].as_str().unwrap();
         for (method, path, denial) in API {
-            every_refusal(&Case { method, path, denial: *denial, mallory: &mallory, victim: &victim, reader: &reader, id: &id })
-                .await;
+            let id = if path.starts_with("/api/users") { user } else { id.as_str() };
+            every_refusal(&Case { method, path, denial: *denial, mallory: &mallory, victim: &victim, reader: &reader, id }).await;
         }
+        let now = victim.get("/api/users").await;
+        assert_eq!(now.text, users.text, "somebody else changed the victim's users");
         let kept = victim.get(&format!("/api/documents/{id}")).await;
         assert_eq!((kept.status.as_u16(), &kept.json["version"]), (200, &json!(1)), "{}", kept.text);
     }
@@ -135,7 +147,12 @@ async fn every_refusal(case: &Case<'_>) {
         _ => "",
     };
     let path = path.replace("{id}", id).replace("{version}", "1") + query;
-    let body = (method != Method::GET && method != Method::DELETE).then(|| json!({"title": "taken over", "body": "taken over"}));
+    let body = match (&method, path.starts_with("/api/users")) {
+        (&Method::GET | &Method::DELETE, _) => None,
+        (&Method::POST, true) => Some(json!({"email": "taken@over.example", "role": "admin"})),
+        (_, true) => Some(json!({"role": "reader"})),
+        (_, false) => Some(json!({"title": "taken over", "body": "taken over"})),
+    };
     let send = async |who: &Person| who.send(method.clone(), &path, body.clone()).await;
 
     if *denial == Denial::Password {
@@ -153,14 +170,14 @@ async fn every_refusal(case: &Case<'_>) {
     // At the attacker's own host, with the victim's ids.
     match denial {
         Denial::Id | Denial::IdAndRole => send(mallory).await.must_be_problem(404),
-        Denial::Unseen => {
+        Denial::Unseen | Denial::UnseenAndRole => {
             let own = send(mallory).await;
             assert_eq!(own.status, 200, "{name}: {}", own.text);
             assert!(!leaks(&own), "{name}: {}", own.text);
         }
         _ => {}
     }
-    if matches!(denial, Denial::Role | Denial::IdAndRole) {
+    if matches!(denial, Denial::Role | Denial::IdAndRole | Denial::UnseenAndRole) {
         send(reader).await.must_be_problem(403);
     }
 }
@@ -179,7 +196,7 @@ async fn pages_send_strangers_to_the_log_in() {
         let path = path.replace("{id}", &id).replace("{version}", "1");
         let method: Method = method.parse().unwrap();
         let cookie = format!("session={token}");
-        let body = format!("form={form}&title=taken+over&body=x");
+        let body = format!("form={form}&title=taken+over&body=x&email=taken%40over.example&role=admin");
         let kind = ("content-type", "application/x-www-form-urlencoded");
         for cookie in ["", "session=", "session=x", cookie.as_str()] {
             let answer = victim.raw(method.clone(), &path, &[("cookie", cookie), kind], body.clone()).await;

@@ -9,4 +9,5 @@ mod import;
 mod input;
 mod login;
 mod pages;
+mod users;
 mod words;
