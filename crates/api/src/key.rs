@@ -11,6 +11,8 @@ pub const PREFIX: &str = "ik_";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
+    /// Follow the catalog and hand in usage, as data planes do.
+    Edge,
     /// Read all but secrets and the audit log's keys.
     Read,
     /// Create, suspend and resume tenants besides.
@@ -21,12 +23,13 @@ pub enum Scope {
 
 impl Scope {
     /// All, from the least.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Provisioner, Self::Admin];
+    pub const ALL: [Self; 4] = [Self::Edge, Self::Read, Self::Provisioner, Self::Admin];
 
     /// As the catalog writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Edge => "edge",
             Self::Read => "read",
             Self::Provisioner => "provisioner",
             Self::Admin => "admin",

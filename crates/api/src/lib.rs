@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod bundle;
+pub mod catalog;
 pub mod cell;
 pub mod client;
 pub mod domain;

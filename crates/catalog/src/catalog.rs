@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::document::{Document, DocumentVersion};
 use crate::follower::Follower;
 use crate::route::{Route, RouteRef};
 use crate::row::{Cell, DatabaseId};
@@ -172,6 +173,18 @@ impl Catalog {
     #[must_use]
     pub fn cell(&self, name: &CellName) -> Option<Arc<Cell>> {
         self.look(|view| view.cell(name).cloned())
+    }
+
+    /// A configuration document; [`crate::Document::of`] says which version a tenant has.
+    #[must_use]
+    pub fn document(&self, name: &str) -> Option<Arc<Document>> {
+        self.look(|view| view.document(name).cloned())
+    }
+
+    /// What a configuration document says to a tenant; `None` when there is none of that name, or nothing in force.
+    #[must_use]
+    pub fn config(&self, name: &str, tenant: TenantId) -> Option<DocumentVersion> {
+        self.look(|view| view.document(name)?.of(tenant).cloned())
     }
 
     /// All cells.

@@ -14,6 +14,23 @@ pub enum Error {
     /// The catalog does not answer.
     #[error("the catalog cannot be reached: {0}")]
     Unreachable(#[source] sqlx::Error),
+    /// The control plane does not answer.
+    #[error("the control plane cannot be reached: {0}")]
+    Control(#[source] reqwest::Error),
+    /// The control plane says no.
+    #[error("the control plane refuses: {detail} (HTTP status {status})")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says, or what that status means here.
+        detail: String,
+    },
+    /// What answers is no control plane, or the answer was cut off.
+    #[error("the control plane's answer cannot be read: {0}")]
+    Answer(String),
+    /// The address or the key of a control plane cannot be used as given.
+    #[error("{0}")]
+    Setting(String),
     /// It did not answer in time.
     #[error("the catalog did not answer in time")]
     Timeout,
@@ -69,12 +86,21 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Url => Kind::Invalid,
+            Self::Url | Self::Setting(_) => Kind::Invalid,
+            Self::Refused { status: 401 | 403, .. } => Kind::Denied,
+            Self::Control(_) | Self::Refused { .. } => Kind::Unavailable,
             Self::Absent | Self::Unreachable(_) | Self::Trimmed { .. } | Self::Stopped => Kind::Unavailable,
             Self::Timeout => Kind::Timeout,
             Self::MigrationChanged { .. } | Self::MigrationNewer { .. } => Kind::Conflict,
-            Self::Migration { .. } | Self::Row { .. } => Kind::Internal,
+            Self::Migration { .. } | Self::Row { .. } | Self::Answer(_) => Kind::Internal,
         }
+    }
+}
+
+impl From<reqwest::Error> for Error {
+    fn from(error: reqwest::Error) -> Self {
+        // The address is known to whoever reads this.
+        if error.is_timeout() { Self::Timeout } else { Self::Control(error.without_url()) }
     }
 }
 

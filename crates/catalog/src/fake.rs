@@ -13,6 +13,7 @@ use insula_core::{
 use tokio::sync::{mpsc, watch};
 
 use crate::Error;
+use crate::document::Document;
 use crate::identity::{ApiKey, Provider};
 use crate::row::{Cell, CellState, Change, Changes, DatabaseId, DatabaseRow, Page, TenantRow, Tls};
 use crate::source::Source;
@@ -34,6 +35,7 @@ pub struct Content {
     plans: BTreeMap<PlanName, Plan>,
     cells: BTreeMap<CellName, Cell>,
     databases: BTreeMap<DatabaseId, DatabaseRow>,
+    documents: BTreeMap<Arc<str>, Document>,
     tenants: BTreeMap<TenantId, TenantRow>,
     providers: BTreeMap<ProviderId, Provider>,
     keys: BTreeMap<KeyId, ApiKey>,
@@ -44,6 +46,7 @@ enum Name {
     Plan(PlanName),
     Cell(CellName),
     Database(DatabaseId),
+    Document(Arc<str>),
     Tenant(TenantId),
     Provider(ProviderId),
     Key(KeyId),
@@ -83,6 +86,12 @@ impl Content {
     pub fn remove_database(&mut self, id: &DatabaseId) {
         self.feed(Name::Database(id.clone()));
         self.databases.remove(id);
+    }
+
+    /// Adds or replaces a configuration document.
+    pub fn put_document(&mut self, document: Document) {
+        self.feed(Name::Document(Arc::clone(&document.name)));
+        self.documents.insert(Arc::clone(&document.name), document);
     }
 
     /// Adds or replaces a tenant. As in the catalog, a host or slug that another tenant has is the caller's mistake.
@@ -179,6 +188,7 @@ impl Source for FakeSource {
                 Page::Databases(content.databases.values().cloned().collect()),
                 Page::Providers(content.providers.values().cloned().collect()),
                 Page::Keys(content.keys.values().cloned().collect()),
+                Page::Documents(content.documents.values().cloned().collect()),
             ];
             all.extend(tenants.chunks(100).map(|page| Page::Tenants(page.to_vec())));
             (content.rev, all)
@@ -201,6 +211,7 @@ impl Source for FakeSource {
             Name::Database(id) => Change::Database(id.clone(), content.databases.get(&id).cloned()),
             Name::Provider(id) => Change::Provider(id, content.providers.get(&id).cloned()),
             Name::Key(id) => Change::Key(id, content.keys.get(&id).cloned()),
+            Name::Document(name) => Change::Document(Arc::clone(&name), content.documents.get(&name).cloned()),
             Name::Tenant(id) => Change::Tenant(id, content.tenants.get(&id).cloned().map(Box::new)),
         });
         Ok(Changes { revision: content.rev, changes: changes.collect() })
@@ -232,7 +243,8 @@ pub fn plan(name: &str) -> Result<Plan, NameError> {
 /// When the name is not one.
 pub fn cell(name: &str, host: &str, port: u16) -> Result<Cell, NameError> {
     let name = name.parse()?;
-    Ok(Cell { name, host: Some(host.into()), port: Some(port), tls: Tls::Prefer, state: CellState::Ready, app_url: None })
+    let (host, port) = (Some(host.into()), Some(port));
+    Ok(Cell { name, host, port, tls: Tls::Prefer, state: CellState::Ready, app_url: None, app_versions: Arc::new([]) })
 }
 
 /// A database of a cell.
@@ -272,6 +284,7 @@ pub fn tenant(slug: &str, no: i64, plan: &str, cell: &str) -> Result<TenantRow, 
             epoch: 1,
             state: MoveState::Active,
         },
+        schema_version: 0,
         domains: Vec::new(),
     })
 }

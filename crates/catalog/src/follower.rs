@@ -27,6 +27,8 @@ pub(crate) struct Follower<S> {
     /// The revision that the snapshot shows; `None` before the first load.
     at: Option<i64>,
     outage: Option<Outage>,
+    /// Refreshes that were answered.
+    answered: u64,
 }
 
 struct Outage {
@@ -36,7 +38,7 @@ struct Outage {
 
 impl<S: Source> Follower<S> {
     pub(crate) fn new(source: S, shared: Arc<Shared>, writer: Writer, options: &Options) -> Self {
-        Self { source: Arc::new(source), shared, writer, poll: options.poll, at: None, outage: None }
+        Self { source: Arc::new(source), shared, writer, poll: options.poll, at: None, outage: None, answered: 0 }
     }
 
     /// Follows until every handle is gone.
@@ -51,7 +53,7 @@ impl<S: Source> Follower<S> {
             let passed = tokio::select! {
                 // An error means that the last handle is gone; nothing is ever sent.
                 _ = stop.changed() => return,
-                passed = self.pass() => passed,
+                passed = self.pass(asked) => passed,
             };
             let next = self.note(passed, asked);
             let failing = self.outage.is_some();
@@ -68,9 +70,23 @@ impl<S: Source> Follower<S> {
         }
     }
 
-    /// Brings the snapshot to the present.
-    async fn pass(&mut self) -> Result<(), Error> {
-        let Some(at) = self.at else { return self.load().await };
+    /// Brings the snapshot to the present; when nobody asks for that, to what was pushed.
+    async fn pass(&mut self, asked: u64) -> Result<(), Error> {
+        let Some(mut at) = self.at else { return self.load().await };
+        if asked == self.answered {
+            let mut heard = false;
+            while let Some(changes) = self.source.pushed(at) {
+                if !changes.changes.is_empty() && !self.writer.apply(changes.changes) {
+                    return self.load().await;
+                }
+                at = changes.revision;
+                self.reached(at);
+                heard = true;
+            }
+            if heard {
+                return Ok(());
+            }
+        }
         match self.source.changes(at).await {
             Ok(changes) => {
                 // Only a load knows what a plan that could not be read before is for.
@@ -113,6 +129,7 @@ impl<S: Source> Follower<S> {
 
     /// Keeps account of a pass; answers when the next one is due.
     fn note(&mut self, passed: Result<(), Error>, asked: u64) -> Instant {
+        self.answered = asked;
         match passed {
             Ok(()) => {
                 self.shared.contacted();

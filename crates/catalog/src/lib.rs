@@ -10,10 +10,12 @@
 
 mod backoff;
 mod catalog;
+pub mod document;
 mod error;
 pub mod fake;
 mod follower;
 pub mod host;
+mod http;
 mod identity;
 mod plans;
 mod postgres;
@@ -23,14 +25,17 @@ pub mod schema;
 mod snapshot;
 mod source;
 mod table;
+pub mod wire;
 mod writer;
 
 pub use catalog::{Catalog, Freshness, Options, RefreshError};
+pub use document::{Document, DocumentVersion};
 pub use error::Error;
 pub use fake::FakeSource;
+pub use http::HttpSource;
 pub use identity::{ApiKey, Provider};
 pub use postgres::PgSource;
 pub use route::{Route, RouteRef};
-pub use row::{Cell, CellState, Tls};
+pub use row::{AppVersion, Cell, CellState, Tls};
 pub use snapshot::{FENCE_UNKNOWN, View};
 pub use source::Source;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use insula_core::{KeyId, ProviderId, TenantId};
@@ -18,10 +19,12 @@ use crate::{Error, backoff::Backoff};
 mod identity;
 mod record;
 use identity::{KeyRecord, ProviderRecord};
-use record::{CellRecord, DatabaseRecord, PlanRecord, TenantRecord};
+use record::{CellRecord, DatabaseRecord, DocumentRecord, PlanRecord, TenantRecord};
 
 /// Tenants read at once.
 const PAGE: i64 = 5_000;
+/// More changes than these are not looked up one by one: loading everything, page by page, needs less memory on both sides.
+const MOST_CHANGES: i64 = 50_000;
 /// The longest single answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CHANNEL: &str = "insula_change";
@@ -31,6 +34,9 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The catalog's database as a [`Source`].
 pub struct PgSource {
     pool: PgPool,
+    /// The catalog that an earlier process knew, until it is seen that this is the same.
+    expected: Mutex<Option<Uuid>>,
+    identity: OnceLock<Uuid>,
 }
 
 impl PgSource {
@@ -39,15 +45,46 @@ impl PgSource {
     /// # Errors
     /// When the URL does not parse.
     pub fn connect(url: &str) -> Result<Self, Error> {
+        // One connection listens, one reads.
+        Self::with_connections(url, 2)
+    }
+
+    /// [`PgSource::connect`] for several readers at once.
+    ///
+    /// # Errors
+    /// When the URL does not parse.
+    pub fn with_connections(url: &str, most: u32) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url).map_err(|_| Error::Url)?;
         let options = options.application_name("insula catalog").options([("statement_timeout", "30s")]);
-        // One connection listens, one reads.
         let pool = PgPoolOptions::new()
-            .max_connections(2)
+            .max_connections(most)
             .acquire_timeout(Duration::from_secs(5))
             .idle_timeout(Duration::from_secs(60))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, expected: Mutex::default(), identity: OnceLock::new() })
+    }
+
+    /// The revision now.
+    ///
+    /// # Errors
+    /// When the catalog does not answer.
+    pub async fn revision(&self) -> Result<i64, Error> {
+        patiently(async { Ok(revision(&mut *self.pool.acquire().await?).await?.0) }).await
+    }
+
+    /// Which catalog this is.
+    ///
+    /// # Errors
+    /// When the catalog does not answer.
+    pub async fn catalog(&self) -> Result<Uuid, Error> {
+        if let Some(known) = self.identity.get() {
+            return Ok(*known);
+        }
+        let found: Uuid = patiently(async {
+            Ok(sqlx::query_scalar("SELECT id FROM catalog.identity").fetch_one(&mut *self.pool.acquire().await?).await?)
+        })
+        .await?;
+        Ok(*self.identity.get_or_init(|| found))
     }
 
     #[allow(
@@ -69,6 +106,8 @@ async fn patiently<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T,
 
 impl Source for PgSource {
     async fn load(&self, pages: mpsc::Sender<Page>) -> Result<i64, Error> {
+        self.catalog().await?;
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let send = async |page| pages.send(page).await.map_err(|_| Error::Stopped);
         let mut tx = patiently(self.begin()).await?;
         let (rev, _) = patiently(revision(&mut tx)).await?;
@@ -88,6 +127,8 @@ impl Source for PgSource {
             after = last.id;
             send(Page::Keys(records.into_iter().filter_map(KeyRecord::read).collect())).await?;
         }
+        let documents = patiently(fetch::<DocumentRecord>(&mut tx, DocumentRecord::ALL)).await?;
+        send(Page::Documents(documents.into_iter().filter_map(DocumentRecord::read).collect())).await?;
         let mut after = 0;
         loop {
             let page = sqlx::query_as::<_, TenantRecord>(TenantRecord::PAGE).bind(after).bind(PAGE).fetch_all(&mut *tx);
@@ -101,6 +142,13 @@ impl Source for PgSource {
     }
 
     async fn changes(&self, since: i64) -> Result<Changes, Error> {
+        let expected = *self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(expected) = expected {
+            if self.catalog().await? != expected {
+                return Err(Error::Trimmed { since });
+            }
+            *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         patiently(async {
             // Mostly there is nothing new, and one statement says so.
             if revision(&mut *self.pool.acquire().await?).await?.0 == since {
@@ -111,15 +159,25 @@ impl Source for PgSource {
             if since < oldest || since > rev {
                 return Err(Error::Trimmed { since });
             }
-            let names: Vec<(String, String)> = sqlx::query_as("SELECT DISTINCT kind, id FROM catalog.change WHERE rev > $1")
-                .bind(since)
-                .fetch_all(&mut *tx)
-                .await?;
+            let names = "SELECT DISTINCT kind, id FROM catalog.change WHERE rev > $1 LIMIT $2";
+            let names: Vec<(String, String)> =
+                sqlx::query_as(names).bind(since).bind(MOST_CHANGES + 1).fetch_all(&mut *tx).await?;
+            if names.len() > MOST_CHANGES as usize {
+                return Err(Error::Trimmed { since });
+            }
             let changes = look_up(&mut tx, names).await?;
             tx.rollback().await.ok();
             Ok(Changes { revision: rev, changes })
         })
         .await
+    }
+
+    fn identity(&self) -> Option<Uuid> {
+        self.identity.get().copied()
+    }
+
+    fn resume(&self, _: i64, identity: Option<Uuid>) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
 
     fn wake_ups(&self) -> watch::Receiver<()> {
@@ -138,13 +196,14 @@ where
 
 /// What the names of the feed stand for now.
 async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Result<Vec<Change>, Error> {
-    let (mut plans, mut cells) = (Vec::new(), Vec::new());
+    let (mut plans, mut cells, mut documents) = (Vec::new(), Vec::new(), Vec::new());
     let (mut database_cells, mut database_names) = (Vec::new(), Vec::new());
     let (mut tenants, mut providers, mut keys) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (kind, id) in names {
         match kind.as_str() {
             "plan" => plans.push(id),
             "cell" => cells.push(id),
+            "document" => documents.push(id),
             "database" => {
                 if let Some((cell, name)) = id.split_once('/') {
                     database_cells.push(cell.to_owned());
@@ -172,6 +231,14 @@ async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Resul
         changes.extend(records.into_iter().filter_map(CellRecord::read).map(|cell| Change::Cell(cell.name.clone(), Some(cell))));
         let gone = cells.into_iter().filter(|name| !there.contains(name));
         changes.extend(gone.filter_map(|name| Some(Change::Cell(name.parse().ok()?, None))));
+    }
+    if !documents.is_empty() {
+        let records: Vec<DocumentRecord> = sqlx::query_as(DocumentRecord::SOME).bind(&documents).fetch_all(&mut *conn).await?;
+        let there: HashSet<_> = records.iter().map(|record| record.name.clone()).collect();
+        let read = records.into_iter().filter_map(DocumentRecord::read);
+        changes.extend(read.map(|document| Change::Document(Arc::clone(&document.name), Some(document))));
+        changes
+            .extend(documents.into_iter().filter(|name| !there.contains(name)).map(|name| Change::Document(name.into(), None)));
     }
     if !database_names.is_empty() {
         let query = sqlx::query_as(DatabaseRecord::SOME).bind(&database_cells).bind(&database_names);

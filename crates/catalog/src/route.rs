@@ -23,8 +23,10 @@ pub struct Route {
     pub plan: Arc<Plan>,
     /// How it wants to appear.
     pub settings: Arc<TenantSettings>,
-    /// Where it lives.
+    /// Where it lives, and where a move stands.
     pub placement: Placement,
+    /// The last application migration that its tables have: an application that does not serve it is not to be asked.
+    pub schema_version: i64,
     /// Display name.
     pub name: Box<str>,
     pub(crate) home: Arc<Database>,
@@ -54,6 +56,7 @@ impl PartialEq for Route {
             && self.plan == other.plan
             && self.settings == other.settings
             && self.placement == other.placement
+            && self.schema_version == other.schema_version
             && self.same_standing(other)
     }
 }

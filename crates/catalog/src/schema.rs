@@ -13,6 +13,7 @@ use crate::Error;
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "catalog", include_str!("../sql/0001_catalog.sql")),
     (2, "identity", include_str!("../sql/0002_identity.sql")),
+    (3, "edge", include_str!("../sql/0003_edge.sql")),
     (5, "admission", include_str!("../sql/0005_admission.sql")),
 ];
 

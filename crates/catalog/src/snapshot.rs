@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use insula_core::{CellName, KeyId, ProviderId, TenantId};
 
+use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Issuer, Provider};
 use crate::route::{Database, Route};
@@ -52,6 +53,7 @@ pub(crate) struct Snapshot {
     /// By hash of their text, and by id.
     pub(crate) keys: Table<ApiKey>,
     pub(crate) key_ids: Table<ApiKey>,
+    pub(crate) documents: Arc<BTreeMap<Arc<str>, Arc<Document>>>,
 }
 
 /// What all versions share.
@@ -77,6 +79,7 @@ impl Snapshot {
             issuers: Table::new(SMALL_BITS),
             keys: Table::new(SMALL_BITS),
             key_ids: Table::new(SMALL_BITS),
+            documents: Arc::default(),
         }
     }
 
@@ -268,6 +271,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn api_key(self, hash: &[u8; 32]) -> Option<&'a Arc<ApiKey>> {
         self.snapshot.key(hash)
+    }
+
+    /// A configuration document. [`Document::of`] says which version a tenant has.
+    #[must_use]
+    pub fn document(self, name: &str) -> Option<&'a Arc<Document>> {
+        self.snapshot.documents.get(name)
     }
 
     /// The fence to put in a grant for `route`, however long ago it was read: the database's fence if the tenant still stands

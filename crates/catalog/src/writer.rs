@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use insula_core::placement::APP_SCHEMA;
 use insula_core::{CellName, KeyId, Placement, Plan, PlanName, ProviderId, TenantId, TenantSettings};
 
+use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Provider};
 use crate::plans::Plans;
@@ -37,6 +38,8 @@ struct Batch {
     became: Vec<(Arc<Plan>, Arc<Plan>)>,
     cells: Vec<Arc<Cell>>,
     cells_gone: Vec<CellName>,
+    documents: Vec<Arc<Document>>,
+    documents_gone: Vec<Arc<str>>,
     databases_gone: Vec<Arc<Database>>,
     fences: Vec<(Arc<Database>, DatabaseRow)>,
     routes: Vec<Arc<Route>>,
@@ -55,6 +58,7 @@ pub(crate) struct Load {
     plans: HashSet<PlanName>,
     cells: HashSet<CellName>,
     databases: HashSet<DatabaseId>,
+    documents: HashSet<Arc<str>>,
     tenants: HashSet<TenantId>,
     providers: HashSet<ProviderId>,
     keys: HashSet<KeyId>,
@@ -102,6 +106,10 @@ impl Writer {
                 load.keys.extend(rows.iter().map(|row| row.id));
                 load.batch.keys.extend(rows);
             }
+            Page::Documents(documents) => {
+                load.documents.extend(documents.iter().map(|document| Arc::clone(&document.name)));
+                load.batch.documents.extend(documents.into_iter().map(Arc::new));
+            }
             Page::Tenants(rows) => {
                 for row in rows {
                     load.tenants.insert(row.id);
@@ -123,6 +131,7 @@ impl Writer {
         batch.providers_gone = providers.filter(|id| !load.providers.contains(id)).collect();
         let keys = self.snapshot.key_ids.iter().map(|key| key.id);
         batch.keys_gone = keys.filter(|id| !load.keys.contains(id)).collect();
+        batch.documents_gone = self.snapshot.documents.keys().filter(|name| !load.documents.contains(*name)).cloned().collect();
         self.publish(load.batch);
         self.plans.retain(|name| load.plans.contains(name));
         self.missing.clear();
@@ -148,6 +157,8 @@ impl Writer {
                 Change::Provider(id, None) => batch.providers_gone.push(id),
                 Change::Key(_, Some(row)) => batch.keys.push(row),
                 Change::Key(id, None) => batch.keys_gone.push(id),
+                Change::Document(_, Some(document)) => batch.documents.push(Arc::new(document)),
+                Change::Document(name, None) => batch.documents_gone.push(name),
                 Change::Tenant(id, row) => tenants.push((id, row)),
             }
         }
@@ -217,6 +228,7 @@ impl Writer {
             plan,
             settings: self.settings(row.settings),
             placement: Placement { cell, database, schema, isolation, epoch, state },
+            schema_version: row.schema_version,
             name: row.name.into(),
             home,
         })
@@ -246,6 +258,11 @@ impl Writer {
         }
         self.snapshot.edit_providers(batch.providers, &batch.providers_gone);
         self.snapshot.edit_keys(batch.keys, &batch.keys_gone);
+        if !batch.documents.is_empty() || !batch.documents_gone.is_empty() {
+            let documents = Arc::make_mut(&mut self.snapshot.documents);
+            documents.extend(batch.documents.into_iter().map(|document| (Arc::clone(&document.name), document)));
+            documents.retain(|name, _| !batch.documents_gone.contains(name));
+        }
         let gone = batch.databases_gone.into_iter();
         let gone = gone.map(|database| (self.snapshot.hash_database(&database.id), Edit::Remove(database))).collect();
         self.snapshot.databases.edit(gone, |a, b| a.id == b.id);

@@ -23,8 +23,8 @@ enum KeyCommand {
     Create {
         /// Whose it is: the actor in the audit log
         name: String,
-        /// What it may do: look; besides, create, suspend and resume tenants; everything
-        #[arg(long, value_parser = ["read", "provisioner", "admin"])]
+        /// What it may do: follow the catalog, as a gateway does; look; besides, create, suspend and resume tenants; everything
+        #[arg(long, value_parser = ["edge", "read", "provisioner", "admin"])]
         scope: String,
     },
     /// List keys

@@ -30,6 +30,7 @@ mod tenant_delete;
 mod tenant_resume;
 mod tenant_suspend;
 mod warm_pool;
+mod watch;
 mod webhook;
 
 pub use config::{CellSpec, Config};

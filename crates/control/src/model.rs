@@ -201,6 +201,17 @@ pub struct Tenant {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
+/// What holds for a tenant.
+#[derive(Clone, Debug)]
+pub struct TenantConfig {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its plan, with its own limits and features merged in.
+    pub plan: insula_core::Plan,
+    /// The configuration documents in force for it, by name.
+    pub documents: std::collections::BTreeMap<String, insula_catalog::DocumentVersion>,
+}
+
 /// Which tenants.
 #[derive(Clone, Debug, Default)]
 pub struct TenantFilter {
@@ -355,6 +366,8 @@ pub enum Scope {
     Provisioner,
     /// Look, change nothing.
     Read,
+    /// Follow the catalog, as data planes do.
+    Edge,
 }
 
 /// An API key, without the key.

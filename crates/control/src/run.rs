@@ -70,6 +70,7 @@ impl Control {
 impl Background {
     /// Begins nothing more, and leaves what is in hand where any engine can go on with it.
     pub async fn stop(self) {
+        self.control.hub().close();
         Engine::stop(&self.control).await;
         for task in self.tasks {
             task.abort();

@@ -21,6 +21,8 @@ pub enum Wire {
     /// Carries what the client sends, and breaks the connection when the server answers: the client cannot know whether what
     /// it asked for was done.
     CutBack,
+    /// Carries so many bytes of the server's answers on each connection, and breaks it then: in the midst of whatever that is.
+    CutAfter(usize),
 }
 
 /// A TCP relay to one server; ends with its value.
@@ -90,9 +92,16 @@ async fn carry(client: TcpStream, target: SocketAddr, wire: watch::Receiver<Wire
 
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wire: watch::Receiver<Wire>, is_answer: bool) {
     let mut buffer = vec![0; 16 << 10];
-    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+    let mut carried = 0;
+    while let Ok(mut n @ 1..) = from.read(&mut buffer).await {
         let Ok(now) = wire.wait_for(|w| *w != Wire::Stalled).await.map(|w| *w) else { return };
-        if (now == Wire::CutBack && is_answer) || to.write_all(&buffer[..n]).await.is_err() {
+        let mut over = false;
+        if let (Wire::CutAfter(most), true) = (now, is_answer) {
+            over = carried + n > most;
+            n = n.min(most.saturating_sub(carried));
+        }
+        carried += n;
+        if (now == Wire::CutBack && is_answer) || to.write_all(&buffer[..n]).await.is_err() || over {
             return;
         }
     }

@@ -1,12 +1,13 @@
 //! Rows as Postgres hands them over, and how they are read. A row that cannot be read is reported and left out: one bad row
 //! must not take the others' service away, and a tenant about whom something is unclear is not served.
 
-use insula_core::{Isolation, MoveState, Placement, Plan, TenantNo, TenantState};
+use insula_core::{Isolation, MoveState, Placement, Plan, TenantId, TenantNo, TenantState};
 use sqlx::FromRow;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::Error;
+use crate::document::{Canary, Document, DocumentVersion};
 use crate::row::{Cell, CellState, DatabaseId, DatabaseRow, TenantRow, Tls};
 
 fn report<T>(what: impl FnOnce() -> String, read: Result<T, String>) -> Option<T> {
@@ -46,6 +47,12 @@ impl PlanRecord {
     }
 }
 
+macro_rules! cells {
+    ($rest:literal) => {
+        concat!("SELECT name, host, port, tls, state, app_url, app_versions::text FROM catalog.cell ", $rest)
+    };
+}
+
 #[derive(FromRow)]
 pub(super) struct CellRecord {
     pub(super) name: String,
@@ -54,11 +61,12 @@ pub(super) struct CellRecord {
     tls: String,
     state: String,
     app_url: Option<String>,
+    app_versions: String,
 }
 
 impl CellRecord {
-    pub(super) const ALL: &'static str = "SELECT name, host, port, tls, state, app_url FROM catalog.cell";
-    pub(super) const SOME: &'static str = "SELECT name, host, port, tls, state, app_url FROM catalog.cell WHERE name = ANY ($1)";
+    pub(super) const ALL: &'static str = cells!("");
+    pub(super) const SOME: &'static str = cells!("WHERE name = ANY ($1)");
 
     pub(super) fn read(self) -> Option<Cell> {
         let read = || {
@@ -69,6 +77,7 @@ impl CellRecord {
                 tls: Tls::from_name(&self.tls).ok_or("unknown tls mode")?,
                 state: CellState::from_name(&self.state).ok_or("unknown state")?,
                 app_url: self.app_url.as_deref().map(Into::into),
+                app_versions: serde_json::from_str(&self.app_versions).map_err(text)?,
             })
         };
         report(|| format!("cell {}", self.name), read())
@@ -94,6 +103,54 @@ impl DatabaseRecord {
     }
 }
 
+macro_rules! documents {
+    ($rest:literal) => {
+        concat!(
+            "SELECT d.name, d.stable, s.body::text AS stable_body, d.canary, c.body::text AS canary_body, \
+             d.canary_percent, d.canary_tenants FROM catalog.document d \
+             LEFT JOIN catalog.document_version s ON s.name = d.name AND s.version = d.stable \
+             LEFT JOIN catalog.document_version c ON c.name = d.name AND c.version = d.canary ",
+            $rest
+        )
+    };
+}
+
+#[derive(FromRow)]
+pub(super) struct DocumentRecord {
+    pub(super) name: String,
+    stable: Option<i64>,
+    stable_body: Option<String>,
+    canary: Option<i64>,
+    canary_body: Option<String>,
+    canary_percent: i32,
+    canary_tenants: Vec<Uuid>,
+}
+
+impl DocumentRecord {
+    pub(super) const ALL: &'static str = documents!("");
+    pub(super) const SOME: &'static str = documents!("WHERE d.name = ANY ($1)");
+
+    pub(super) fn read(self) -> Option<Document> {
+        let version = |number: Option<i64>, body: Option<&str>| match (number, body) {
+            (Some(version), Some(body)) => {
+                Ok(Some(DocumentVersion { version, value: serde_json::from_str(body).map_err(text)? }))
+            }
+            _ => Ok::<_, String>(None),
+        };
+        let read = || {
+            let canary = version(self.canary, self.canary_body.as_deref())?.map(|version| Canary {
+                version,
+                // The table holds 0 to 100.
+                percent: u8::try_from(self.canary_percent).unwrap_or(0),
+                tenants: self.canary_tenants.iter().map(|id| TenantId::from(*id)).collect(),
+            });
+            let stable = version(self.stable, self.stable_body.as_deref())?;
+            Ok(Document { name: self.name.as_str().into(), stable, canary })
+        };
+        report(|| format!("document {}", self.name), read())
+    }
+}
+
 #[derive(FromRow)]
 pub(super) struct TenantRecord {
     id: Uuid,
@@ -111,6 +168,7 @@ pub(super) struct TenantRecord {
     isolation: String,
     epoch: i64,
     move_state: String,
+    schema_version: i64,
     domains: Option<Vec<String>>,
 }
 
@@ -118,7 +176,7 @@ macro_rules! tenants {
     ($rest:literal) => {
         concat!(
             "SELECT t.id, t.no, t.slug, t.name, t.state, t.plan, t.features::text, t.limits::text, t.settings::text, \
-             p.cell, p.database, p.schema, p.isolation, p.epoch, p.state AS move_state, \
+             p.cell, p.database, p.schema, p.isolation, p.epoch, p.state AS move_state, t.schema_version, \
              (SELECT array_agg(d.host) FROM catalog.domain d WHERE d.tenant = t.id AND d.verified_at IS NOT NULL) AS domains \
              FROM catalog.tenant t JOIN catalog.placement p ON p.tenant = t.id \
              WHERE t.state IN ('active', 'suspended') ",
@@ -161,6 +219,7 @@ impl TenantRecord {
                 epoch: self.epoch,
                 state: MoveState::from_name(&self.move_state).ok_or("unknown move state")?,
             },
+            schema_version: self.schema_version,
             domains: self.domains.unwrap_or_default(),
         })
     }

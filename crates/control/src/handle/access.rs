@@ -55,6 +55,14 @@ impl Control {
         store::keys::list(&mut *self.catalog_pool().acquire().await?, page).await
     }
 
+    /// Whether a key is there and was not taken back.
+    ///
+    /// # Errors
+    /// When the catalog does not answer.
+    pub async fn api_key_in_force(&self, id: Uuid) -> Result<bool, Error> {
+        store::keys::in_force(&mut *self.catalog_pool().acquire().await?, id).await
+    }
+
     /// Takes a key back, at once.
     ///
     /// # Errors
@@ -64,6 +72,7 @@ impl Control {
         let key = store::keys::revoke(&mut tx, id).await?.ok_or_else(|| Error::not_found("key", id))?;
         store::audit::append(&mut tx, actor, "key.revoke", None, &id.to_string(), &json!({"name": key.name})).await?;
         tx.commit().await?;
+        self.hub().revoked(id);
         Ok(key)
     }
 

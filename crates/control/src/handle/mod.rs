@@ -4,6 +4,7 @@
 //! audit line, and leaves long work to an operation. Not for: who may ask (REST's authentication decides that).
 
 mod access;
+mod edge;
 mod records;
 mod registry;
 mod tenants;
@@ -22,6 +23,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::operation::engine::Engine;
 use crate::store::bundle::Stored;
+use crate::watch::Hub;
 
 /// The control plane of one catalog.
 #[derive(Clone)]
@@ -47,6 +49,8 @@ struct Inner {
     closing: CancellationToken,
     /// Streams of news that may yet be opened: each looks into the catalog several times a second.
     watchers: Arc<Semaphore>,
+    /// The change feed, for data planes.
+    hub: Hub,
 }
 
 /// Most streams of news at once.
@@ -82,6 +86,7 @@ impl Control {
         let soft = pool(4).connect_lazy_with(soft);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self(Arc::new(Inner {
+            hub: Hub::new(&config.catalog_url)?,
             cells: Cells::new(config.root_key.clone(), config.cell_secrets.clone()),
             engine: Engine::new(config.workers),
             config,
@@ -124,6 +129,10 @@ impl Control {
     /// Resolves when the engine begins nothing more: it was stopped, or has crashed on purpose ([`crate::fault`]).
     pub async fn crashed(&self) {
         self.engine().stopped().cancelled().await;
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     pub(crate) fn soft_pool(&self) -> &PgPool {

@@ -8,6 +8,7 @@ mod answer;
 mod audit;
 mod authorize;
 mod bundle;
+mod catalog;
 mod cells;
 mod domains;
 mod failure;
@@ -72,12 +73,13 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let asked = CancellationToken::new();
-    let (ask, closing) = (asked.clone(), control.closing());
+    let (ask, closing, watched) = (asked.clone(), control.closing(), control.clone());
     let shutdown = async move {
         shutdown.await;
         ask.cancel();
         // Streams end at once: their readers come again, to whoever serves then.
         closing.cancel();
+        watched.hub().close();
     };
     let overdue = async {
         asked.cancelled().await;
@@ -102,7 +104,7 @@ pub fn document() -> OpenApi {
         title = "Insula control plane",
         description = "Tenants, plans, cells, operations, audit.\n\nTimes are RFC 3339 in UTC; ids are UUIDs. Send a key as \
             `Authorization: Bearer ik_...`; each call names the scope that it needs, and `admin` may all that `provisioner` \
-            may, which may all that `read` may. Every refusal is a problem body (RFC 9457). Lists come in pages: hand `next` \
+            may, which may all that `read` may, which may all that `edge` may. Every refusal is a problem body (RFC 9457). Lists come in pages: hand `next` \
             back as `cursor`. Changes name the version that they are made from (`If-Match` with the `ETag`). Any POST may \
             carry an `Idempotency-Key`: the same request under the same key is done once, and answered alike, without its \
             secrets; another request under that key is refused.",
@@ -133,6 +135,9 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(cells::show_cell))
         .routes(routes!(cells::drain_cell))
         .routes(routes!(cells::undrain_cell))
+        .routes(routes!(catalog::show_catalog))
+        .routes(routes!(catalog::watch_catalog))
+        .routes(routes!(catalog::show_tenant_config))
         .routes(routes!(operations::list_operations))
         .routes(routes!(operations::show_operation))
         .routes(routes!(operations::list_operation_events))
@@ -154,7 +159,7 @@ fn finish(mut document: OpenApi) -> OpenApi {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("ik_...")
-        .description(Some("A key; scopes: admin, provisioner, read."))
+        .description(Some("A key; scopes: admin, provisioner, read, edge."))
         .build();
     document.components.get_or_insert_default().add_security_scheme(SCHEME, SecurityScheme::Http(scheme));
     document

@@ -2,7 +2,7 @@
 //!
 //! Always: what is not named here does not go out (a tenant's number, a cell's admin role).
 
-use insula_api::{audit, bundle, cell, domain, key, operation, page, plan, tenant, webhook};
+use insula_api::{audit, bundle, catalog, cell, domain, key, operation, page, plan, tenant, webhook};
 
 use crate::model;
 
@@ -44,6 +44,35 @@ pub(super) fn settings(from: model::Settings) -> tenant::Settings {
 pub(super) fn settings_in(from: tenant::Settings) -> model::Settings {
     let tenant::Settings { brand_name, color, locale, time_zone } = from;
     model::Settings { brand_name, color, locale, time_zone }
+}
+
+pub(super) fn tenant_config(found: model::TenantConfig) -> catalog::TenantConfig {
+    let model::TenantConfig { tenant, plan, documents } = found;
+    catalog::TenantConfig {
+        id: tenant.id,
+        slug: tenant.slug,
+        name: tenant.name,
+        state: tenant.state,
+        plan: plan.name,
+        tier: plan.tier,
+        limits: plan.limits,
+        features: plan.features,
+        settings: settings(tenant.settings),
+        placement: tenant.placement.map(|p| catalog::ConfigPlacement {
+            cell: p.cell,
+            isolation: p.isolation,
+            epoch: p.epoch,
+            state: p.state,
+        }),
+        schema_version: tenant.schema_version,
+        documents: documents
+            .into_iter()
+            .map(|(name, found)| {
+                (name, catalog::ConfigDocument { version: found.version, value: serde_json::Value::clone(&found.value) })
+            })
+            .collect(),
+        version: tenant.version,
+    }
 }
 
 pub(super) fn create_tenant(from: tenant::CreateTenant) -> model::CreateTenant {
@@ -201,6 +230,7 @@ pub(super) fn scope(from: model::Scope) -> key::Scope {
         model::Scope::Admin => key::Scope::Admin,
         model::Scope::Provisioner => key::Scope::Provisioner,
         model::Scope::Read => key::Scope::Read,
+        model::Scope::Edge => key::Scope::Edge,
     }
 }
 
@@ -209,6 +239,7 @@ pub(super) fn scope_in(from: key::Scope) -> model::Scope {
         key::Scope::Admin => model::Scope::Admin,
         key::Scope::Provisioner => model::Scope::Provisioner,
         key::Scope::Read => model::Scope::Read,
+        key::Scope::Edge => model::Scope::Edge,
     }
 }
 

@@ -52,6 +52,11 @@ pub(crate) async fn by_hash(conn: &mut PgConnection, hash: &[u8]) -> Result<Opti
     Ok(Some(key))
 }
 
+pub(crate) async fn in_force(conn: &mut PgConnection, id: Uuid) -> Result<bool, Error> {
+    let found = sqlx::query_scalar("SELECT true FROM catalog.api_key WHERE id = $1 AND revoked_at IS NULL").bind(id);
+    Ok(found.fetch_optional(conn).await?.unwrap_or(false))
+}
+
 pub(crate) async fn list(conn: &mut PgConnection, page: &PageRequest) -> Result<Page<ApiKey>, Error> {
     let after = page.time_key()?;
     let rows = sqlx::query(

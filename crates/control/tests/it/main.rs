@@ -2,6 +2,9 @@
 //! the REST API over it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod edge_chaos;
+mod edge_feed;
+mod edge_house;
 mod faults;
 mod feed;
 mod house;

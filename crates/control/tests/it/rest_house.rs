@@ -13,7 +13,7 @@ use tokio::sync::OnceCell;
 #[derive(Debug)]
 pub(crate) struct House {
     url: String,
-    keys: [(Scope, String); 3],
+    keys: [(Scope, String); 4],
 }
 
 /// An answer, read to its end.
@@ -60,6 +60,7 @@ async fn open(config: Config) -> House {
                 (Scope::Admin, model::Scope::Admin),
                 (Scope::Provisioner, model::Scope::Provisioner),
                 (Scope::Read, model::Scope::Read),
+                (Scope::Edge, model::Scope::Edge),
             ] {
                 keys.push((
                     scope,
@@ -68,7 +69,7 @@ async fn open(config: Config) -> House {
             }
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let url = format!("http://{}", listener.local_addr().expect("an address"));
-            let keys = keys.try_into().expect("three keys");
+            let keys = keys.try_into().expect("a key of each scope");
             sender.send(House { url, keys }).expect("somebody waits");
             axum::serve(listener, insula_control::rest::router(control)).await.expect("it serves");
             background.stop().await;
