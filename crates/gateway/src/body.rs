@@ -62,7 +62,10 @@ impl HttpBody for Body {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// It is longer than allowed.
-    TooLarge,
+    TooLarge {
+        /// How long it may be.
+        most: u64,
+    },
     /// The client broke off, or broke the rules of the encoding.
     Broken,
 }
@@ -70,14 +73,16 @@ pub(crate) enum Fault {
 /// How far a request's body has come; who waits for the answer reads it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// A piece has been passed on: the request cannot be sent again.
-    pub(crate) begun: Cell<bool>,
+    /// Not all of it has come yet.
+    pub(crate) is_coming: Cell<bool>,
     pub(crate) fault: Cell<Option<Fault>>,
 }
 
 /// A request's body, counted.
+#[derive(Default)]
 pub(crate) enum RequestBody {
     /// None.
+    #[default]
     Empty,
     /// From the client.
     Client(ClientBody),
@@ -85,18 +90,24 @@ pub(crate) enum RequestBody {
 
 pub(crate) struct ClientBody {
     inner: Incoming,
+    most: u64,
     left: u64,
+    /// How long upstream may take once all is there, milliseconds.
+    within: u64,
     progress: Rc<Progress>,
     watch: Arc<Watch>,
 }
 
 impl RequestBody {
-    /// `most` bytes may come.
-    pub(crate) fn of(inner: Incoming, most: u64, progress: &Rc<Progress>, watch: &Arc<Watch>) -> Self {
+    /// `most` bytes may come; `within` milliseconds from their end there is to be an answer.
+    pub(crate) fn of(inner: Incoming, most: u64, within: u64, progress: &Rc<Progress>, watch: &Arc<Watch>) -> Self {
         if inner.is_end_stream() {
+            watch.enter(Phase::Answer, within);
             return Self::Empty;
         }
-        Self::Client(ClientBody { inner, left: most, progress: Rc::clone(progress), watch: Arc::clone(watch) })
+        progress.is_coming.set(true);
+        let (progress, watch) = (Rc::clone(progress), Arc::clone(watch));
+        Self::Client(ClientBody { inner, most, left: most, within, progress, watch })
     }
 }
 
@@ -106,14 +117,13 @@ impl ClientBody {
         let fault = match &polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
-                self.progress.begun.set(true);
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
                 match self.left.checked_sub(len) {
                     Some(left) => {
                         self.left = left;
                         None
                     }
-                    None => Some(Fault::TooLarge),
+                    None => Some(Fault::TooLarge { most: self.most }),
                 }
             }
             Poll::Ready(Some(Err(_))) => Some(Fault::Broken),
@@ -123,9 +133,10 @@ impl ClientBody {
             self.progress.fault.set(Some(fault));
             return Poll::Ready(Some(Err(format!("{fault:?}").into())));
         }
-        if self.inner.is_end_stream() {
+        if self.inner.is_end_stream() || matches!(polled, Poll::Ready(None)) {
             // From here on it is upstream's time.
-            self.watch.enter(Phase::Answer, self.watch.timeouts().response_ms);
+            self.progress.is_coming.set(false);
+            self.watch.enter(Phase::Answer, self.within);
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

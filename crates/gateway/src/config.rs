@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use insula_http::{AdmissionConfig, ResolveOptions};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,32 @@ pub struct Config {
     pub limits: Limits,
     /// Whom to believe.
     pub trust: Trust,
+    /// How tenants are found.
+    pub resolve: ResolveOptions,
+    /// How requests are signed for upstream.
+    pub identity: IdentityConfig,
+    /// What cells admit; what tenants may stands in their plans.
+    pub admission: AdmissionConfig,
+    /// Requests of tenants on the move.
+    pub moves: MoveConfig,
+}
+
+/// Requests of tenants on the move: at cutover, writes wait.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MoveConfig {
+    /// Longest wait, milliseconds.
+    pub hold_ms: u64,
+    /// Requests that may wait, a worker.
+    pub held: usize,
+    /// Requests of one tenant that may wait, a worker.
+    pub held_per_tenant: usize,
+}
+
+impl Default for MoveConfig {
+    fn default() -> Self {
+        Self { hold_ms: 5_000, held: 2_048, held_per_tenant: 512 }
+    }
 }
 
 /// Where to listen.
@@ -68,13 +95,11 @@ pub struct CatalogConfig {
     pub postgres_url_file: Option<PathBuf>,
     /// Tenants answer at `SLUG.` before it.
     pub base_domain: String,
-    /// How long a request for an unknown host waits for the catalog to catch up, milliseconds.
-    pub catch_up_ms: u64,
 }
 
 impl Default for CatalogConfig {
     fn default() -> Self {
-        Self { postgres_url_file: None, base_domain: "localhost".into(), catch_up_ms: 1_000 }
+        Self { postgres_url_file: None, base_domain: "localhost".into() }
     }
 }
 
@@ -84,15 +109,39 @@ impl Default for CatalogConfig {
 pub struct UpstreamConfig {
     /// Serves the tenants of cells that have no application of their own: `http://HOST:PORT`.
     pub default_url: Option<String>,
+    /// Serves what is sent to the hosts of the host side (`[resolve] host_side`): `http://HOST:PORT`.
+    pub host_side_url: Option<String>,
     /// Idle connections kept, an upstream and worker.
     pub idle_connections: usize,
     /// Protocols that a connection may be upgraded to. Whatever passes through such a tunnel is not looked at.
     pub upgrades: Vec<String>,
+    /// The share of requests that may be sent again.
+    pub retry_share: f32,
+    /// What is asked of an application that stands beside others, to see whether it is well.
+    pub health_path: String,
+    /// How often, milliseconds.
+    pub health_every_ms: u64,
+}
+
+/// How requests are signed for upstream.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdentityConfig {
+    /// The file of the signing keys; read again when it changes. Without it nothing is signed: applications must find the tenant themselves.
+    pub signing_keys: Option<PathBuf>,
 }
 
 impl Default for UpstreamConfig {
     fn default() -> Self {
-        Self { default_url: None, idle_connections: 512, upgrades: vec!["websocket".into()] }
+        Self {
+            default_url: None,
+            host_side_url: None,
+            idle_connections: 512,
+            upgrades: vec!["websocket".into()],
+            retry_share: 0.1,
+            health_path: "/healthz".into(),
+            health_every_ms: 2_000,
+        }
     }
 }
 

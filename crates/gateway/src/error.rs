@@ -16,6 +16,14 @@ pub enum Error {
         /// What is wrong, with its line.
         what: String,
     },
+    /// A setting that can be read and makes no sense.
+    #[error("[{part}] {what}")]
+    Setting {
+        /// The part of the settings.
+        part: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
     /// An address is taken or not ours.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
@@ -45,7 +53,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Config { .. } => Kind::Invalid,
+            Self::Config { .. } | Self::Setting { .. } => Kind::Invalid,
             Self::Listen { .. } | Self::Catalog(_) => Kind::Unavailable,
             Self::Telemetry(_) | Self::Worker { .. } => Kind::Internal,
         }

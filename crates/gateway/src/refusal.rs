@@ -1,32 +1,67 @@
 //! Answers of the gateway itself, as problems (RFC 9457).
+//!
+//! Always: one carries the id of the request that it answers, and nothing of the inside.
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Response, StatusCode};
 use insula_core::Kind;
+use insula_http::{Problem, admit, identity, resolve};
 
 use crate::body::Body;
 use crate::headers::REQUEST_ID;
 
-/// A problem of a kind, in words for the client.
-pub(crate) fn problem(kind: Kind, detail: &str, request_id: &HeaderValue) -> Response<Body> {
-    of_status(kind, kind.status(), detail, request_id)
+/// Why a request gets an answer of our own. Boxed: it is the rare case.
+#[derive(Debug)]
+pub(crate) struct Refusal(Box<Problem>);
+
+impl Refusal {
+    /// Of a kind, in words for the client.
+    pub(crate) fn of(kind: Kind, detail: &str) -> Self {
+        Self(Box::new(Problem::new(kind).detail(detail)))
+    }
+
+    /// A request that is not one sentence.
+    pub(crate) fn malformed(status: StatusCode, detail: &str) -> Self {
+        Self(Box::new(Problem::new(Kind::Invalid).status(status).detail(detail)))
+    }
+
+    /// A body above what the plan allows.
+    pub(crate) fn too_large(most: u64) -> Self {
+        Self(Box::new(resolve::too_large(most)))
+    }
+
+    /// Nothing answers behind the gateway.
+    pub(crate) fn away() -> Self {
+        Self::of(Kind::Unavailable, "The application does not answer.")
+    }
+
+    /// As an answer.
+    pub(crate) fn into_response(self, request_id: &HeaderValue) -> Response<Body> {
+        let problem = self.0.request_id(request_id.to_str().unwrap_or_default());
+        let mut response = problem.into_bytes().map(Body::full);
+        response.headers_mut().insert(REQUEST_ID, request_id.clone());
+        response
+    }
 }
 
-/// The same with another status of its class.
-pub(crate) fn of_status(kind: Kind, status: u16, detail: &str, request_id: &HeaderValue) -> Response<Body> {
-    let mut problem = insula_api::Problem::new(kind, detail);
-    problem.status = status;
-    problem.request_id = request_id.to_str().unwrap_or_default().to_owned();
-    // A struct of strings and numbers always serialises.
-    let body = Bytes::from(serde_json::to_vec(&problem).unwrap_or_default());
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(insula_api::problem::MEDIA_TYPE));
-    headers.insert(REQUEST_ID, request_id.clone());
-    if matches!(kind, Kind::Limited | Kind::Unavailable | Kind::Moved) {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+impl From<resolve::Refusal> for Refusal {
+    fn from(refusal: resolve::Refusal) -> Self {
+        Self(Box::new(refusal.problem()))
     }
-    response
+}
+
+impl From<admit::Refused> for Refusal {
+    fn from(refused: admit::Refused) -> Self {
+        Self(Box::new(refused.problem()))
+    }
+}
+
+impl From<identity::Refusal> for Refusal {
+    fn from(refusal: identity::Refusal) -> Self {
+        let problem = refusal.problem();
+        Self(Box::new(match refusal.challenge() {
+            Some(challenge) => problem.header(WWW_AUTHENTICATE, challenge),
+            None => problem,
+        }))
+    }
 }

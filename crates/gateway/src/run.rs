@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_catalog::{Catalog, Freshness, Options, PgSource};
+use insula_http::identity::{AuthOptions, Fetcher};
+use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::{Gate, Readiness, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::worker::{Shared, Worker};
-use crate::{Config, Error, Listeners};
+use crate::{Config, Error, Listeners, keys};
 
 /// Runs a gateway by its settings until `shutdown`, with its admin port.
 ///
@@ -22,7 +24,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
 }
 
 fn follow(config: &Config) -> Result<Catalog, Error> {
-    let bad = |what: String| Error::Config { path: "[catalog]".into(), what };
+    let bad = |what: String| Error::Setting { part: "catalog", what };
     let file = config.catalog.postgres_url_file.as_ref().ok_or_else(|| bad("names no source".into()))?;
     let url = std::fs::read_to_string(file).map_err(|e| bad(format!("{}: {e}", file.display())))?;
     let source = PgSource::connect(url.trim())?;
@@ -45,7 +47,9 @@ pub async fn serve(
         tracing::info!(%addr, "serving");
     }
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
-    let shared = Arc::new(Shared { config, catalog, shutdown: shutdown.clone() });
+    let shared = Arc::new(share(config, catalog, shutdown.clone())?);
+    let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
+    let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
     let mut workers = tokio::task::JoinSet::new();
     for (number, http) in listeners.http.into_iter().enumerate() {
         let shared = Arc::clone(&shared);
@@ -73,7 +77,21 @@ pub async fn serve(
         outcome = outcome.and(ended);
     }
     watch.abort();
+    if let Some(keys) = keys {
+        keys.abort();
+    }
     outcome
+}
+
+fn share(config: Config, catalog: Catalog, shutdown: Shutdown) -> Result<Shared, Error> {
+    let wrong = |part, error: &dyn std::fmt::Display| Error::Setting { part, what: error.to_string() };
+    let fetcher = Fetcher::new().map_err(|e| wrong("identity", &e))?;
+    let authenticator = Authenticator::new(catalog.clone(), fetcher, &AuthOptions::default());
+    let resolver = Resolver::new(config.resolve.clone()).map_err(|e| wrong("resolve", &e))?;
+    let admission = Admission::new(config.admission.clone()).map_err(|e| wrong("admission", &e))?;
+    let keys = config.identity.signing_keys.as_deref().map(keys::read).transpose()?;
+    let signer = keys.map(|keys| Arc::new(ContextSigner::gateway(keys)));
+    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, shutdown })
 }
 
 fn work(number: usize, shared: Arc<Shared>, http: Vec<std::net::TcpListener>) -> Result<(), Error> {

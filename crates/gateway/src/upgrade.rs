@@ -12,10 +12,12 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use insula_http::admit::{Outcome, Permit};
 
 use crate::body::{Body, RequestBody};
 use crate::connection::watched;
-use crate::upstream::{Endpoint, Streaming};
+use crate::forward::{Call, Failed};
+use crate::upstream::{Streaming, Turn};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
@@ -49,25 +51,56 @@ fn asked_for(headers: &HeaderMap) -> Option<&HeaderValue> {
 }
 
 /// Asks upstream. When it agrees, the two connections are one tunnel from the answer on.
-pub(crate) async fn forward(
-    worker: &Rc<Worker>,
-    endpoint: &Rc<Endpoint>,
+pub(crate) async fn send(
+    call: &Call<'_>,
     wish: Wish,
-    request: Request<RequestBody>,
-    watch: &Arc<Watch>,
-) -> std::io::Result<Response<Body>> {
-    let stream = endpoint.dial().await?;
+    mut request: Request<RequestBody>,
+    permit: Option<Permit>,
+) -> Result<Response<Body>, Failed> {
+    wish.write(request.headers_mut());
+    let turn = call.cell.pick().ok_or_else(Failed::away)?;
+    match dial(&turn, request).await {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            turn.sound();
+            Ok(join(call, wish, response, permit))
+        }
+        Ok(response) => {
+            let endpoint = turn.sound();
+            let watch = Arc::clone(call.watch);
+            Ok(response.map(|body| {
+                let mut stream = Streaming::detached(body, endpoint, watch);
+                if let Some(permit) = permit {
+                    stream.hold(permit);
+                }
+                Body::Stream(stream)
+            }))
+        }
+        Err(error) => {
+            tracing::warn!(endpoint = turn.endpoint.authority(), %error, "cannot upgrade");
+            turn.failed();
+            Err(Failed::away())
+        }
+    }
+}
+
+/// A connection of its own, which has a task of its own: it lives on when the request is answered.
+async fn dial(turn: &Turn, request: Request<RequestBody>) -> std::io::Result<Response<Incoming>> {
+    let stream = turn.endpoint.dial().await?;
     let (mut sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-    // It has a task of its own: it lives on when this request is answered.
     tokio::task::spawn_local(conn.with_upgrades());
-    let mut response = sender.send_request(request).await.map_err(std::io::Error::other)?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response.map(|body| Body::Stream(Streaming::detached(body, Rc::clone(endpoint), Arc::clone(watch)))));
+    sender.send_request(request).await.map_err(std::io::Error::other)
+}
+
+/// Makes one tunnel of both sides, as soon as the answer is with the client.
+fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permit: Option<Permit>) -> Response<Body> {
+    if let Some(permit) = &mut permit {
+        permit.finish(Outcome::Sound);
+        permit.linger();
     }
     let upstream = hyper::upgrade::on(&mut response);
-    let (worker, watch) = (Rc::clone(worker), Arc::clone(watch));
+    let (worker, watch) = (Rc::clone(call.worker), Arc::clone(call.watch));
     tokio::task::spawn_local(async move {
-        let _held = worker.hold();
+        let _held = (worker.hold(), permit);
         let ends = futures_util::future::try_join(wish.client, upstream);
         tokio::select! {
             tunnelled = watched(&watch, ends) => match tunnelled {
@@ -80,7 +113,7 @@ pub(crate) async fn forward(
     let mut answer = Response::new(Body::Full(None));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     *answer.headers_mut() = std::mem::take(response.headers_mut());
-    Ok(answer)
+    answer
 }
 
 /// Carries bytes both ways until one side ends, nothing moves for too long, or the gateway ends.

@@ -150,8 +150,9 @@ impl Watches {
         });
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
+    /// Milliseconds since the start, as of the last tick.
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
     }
 }
 

@@ -7,20 +7,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_catalog::Catalog;
+use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::Shutdown;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::config::{Config, ms};
 use crate::connection::{self, Peer};
+use crate::moves::Moves;
 use crate::request_id::{RequestIds, unix_ms};
-use crate::upstream::Cells;
+use crate::upstream::{Cells, health};
 use crate::watch::{TICK, Watches};
 
 /// What all workers have in common.
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) catalog: Catalog,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) resolver: Resolver,
+    pub(crate) admission: Admission,
+    /// `None` when the applications find out for themselves whose request it is.
+    pub(crate) signer: Option<Arc<ContextSigner>>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -29,6 +36,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) watches: Rc<Watches>,
     pub(crate) cells: Cells,
+    pub(crate) moves: Moves,
     pub(crate) ids: RequestIds,
     /// Milliseconds since 1970, as of the last tick.
     pub(crate) unix_ms: Cell<u64>,
@@ -42,17 +50,18 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 impl Worker {
     pub(crate) fn new(number: usize, shared: Arc<Shared>) -> Rc<Self> {
         let watches = Rc::new(Watches::new());
-        let clock = Rc::clone(&watches);
-        let cells = Cells::new(shared.config.upstream.clone(), shared.config.timeouts, Rc::new(move || clock.clock().now()));
+        let cells = Cells::new(shared.config.upstream.clone(), shared.config.timeouts, Rc::clone(&watches));
+        let moves = Moves::new(shared.config.moves);
         let ids = RequestIds::new(number);
         let unix_ms = Cell::new(unix_ms());
-        Rc::new(Self { shared, watches, cells, ids, unix_ms, connections: Cell::new(0), closed: Notify::new() })
+        Rc::new(Self { shared, watches, cells, moves, ids, unix_ms, connections: Cell::new(0), closed: Notify::new() })
     }
 
     /// Serves until asked to stop, then lets what runs come to its end.
     pub(crate) async fn run(self: Rc<Self>, http: Vec<TcpListener>) -> std::io::Result<()> {
         tokio::task::spawn_local(Rc::clone(&self).tick());
         tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
+        tokio::task::spawn_local(health::look_after(Rc::clone(&self)));
         let mut accepting = tokio::task::JoinSet::new();
         for listener in http {
             let listener = tokio::net::TcpListener::from_std(listener)?;

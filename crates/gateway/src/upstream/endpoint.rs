@@ -1,13 +1,16 @@
-//! One address of an application, with the connections kept open to it.
+//! One address of an application: how it is, and the connections kept open to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::Duration;
 
+use insula_planner::breaker::{Breaker, Policy, Probed, Verdict};
 use tokio::net::TcpStream;
 
 use crate::config::{Timeouts, UpstreamConfig, ms};
 use crate::upstream::Link;
+use crate::watch::Watches;
 
 /// An address of an application.
 pub(crate) struct Endpoint {
@@ -17,22 +20,60 @@ pub(crate) struct Endpoint {
     idle: RefCell<Vec<Box<Link>>>,
     most_idle: usize,
     connect: Duration,
-    clock: Rc<dyn Fn() -> u64>,
+    watches: Rc<Watches>,
+    /// What requests have seen of it.
+    circuit: RefCell<Breaker>,
+    /// What the last health check has seen of it.
+    is_sick: Cell<bool>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(authority: &str, config: &UpstreamConfig, timeouts: &Timeouts, clock: Rc<dyn Fn() -> u64>) -> Rc<Self> {
+    pub(crate) fn new(authority: &str, config: &UpstreamConfig, timeouts: &Timeouts, watches: Rc<Watches>) -> Rc<Self> {
+        // A neighbour does its work meanwhile, so that little is lost by leaving it alone early.
+        let policy = Policy { in_a_row: 3, ..Policy::default() };
         Rc::new(Self {
             authority: authority.into(),
             idle: RefCell::default(),
             most_idle: config.idle_connections,
             connect: ms(timeouts.connect_ms),
-            clock,
+            watches,
+            circuit: RefCell::new(Breaker::new(policy)),
+            is_sick: Cell::new(false),
         })
     }
 
     pub(crate) fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Whether a request may go there.
+    pub(crate) fn ask(&self) -> Verdict {
+        if self.is_sick.get() { Verdict::Refuse(0) } else { self.circuit.borrow_mut().ask(self.now()) }
+    }
+
+    /// What became of a request.
+    pub(crate) fn told(&self, was_probe: bool, is_sound: bool) {
+        if was_probe {
+            self.probed(if is_sound { Probed::Sound } else { Probed::Failed });
+        } else {
+            self.circuit.borrow_mut().record(self.now(), u64::from(is_sound), !is_sound, chance());
+        }
+    }
+
+    pub(crate) fn probed(&self, outcome: Probed) {
+        self.circuit.borrow_mut().probed(self.now(), outcome, chance());
+    }
+
+    /// What a health check has found.
+    pub(crate) fn set_health(&self, is_well: bool) {
+        if self.is_sick.replace(!is_well) == is_well {
+            tracing::warn!(endpoint = self.authority(), is_well, "an application's health has changed");
+        }
+    }
+
+    /// Nanoseconds, to a tenth of a second.
+    fn now(&self) -> u64 {
+        self.watches.now() * 1_000_000
     }
 
     /// A connection that was used before and still stands; the one used last.
@@ -62,7 +103,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.most_idle {
             link.is_used = true;
-            link.idle_since = (self.clock)();
+            link.idle_since = self.watches.now();
             idle.push(link);
         }
     }
@@ -71,4 +112,9 @@ impl Endpoint {
     pub(crate) fn sweep(&self, oldest: u64) {
         self.idle.borrow_mut().retain_mut(|link| link.idle_since >= oldest && link.is_usable());
     }
+}
+
+/// Spreads pauses: the hasher's keys are random.
+fn chance() -> u32 {
+    (RandomState::new().hash_one(0) >> 32) as u32
 }

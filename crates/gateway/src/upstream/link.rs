@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::body::{BoxError, RequestBody};
 use crate::upstream::Endpoint;
 use crate::watch::{Phase, Watch};
+use insula_http::admit::Permit;
 
 /// A connection that serves one request at a time.
 pub(crate) struct Link {
@@ -65,8 +66,21 @@ impl Link {
         !self.is_over && self.sender.is_ready()
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer, as long as the watch allows.
     pub(crate) async fn send(&mut self, request: Request<RequestBody>, watch: &Watch) -> Result<Response<Incoming>, Failure> {
+        self.exchange(request, || watch.is_over()).await
+    }
+
+    /// Sends a request of our own; the status of its answer.
+    pub(crate) async fn ask(&mut self, request: Request<RequestBody>) -> Option<StatusCode> {
+        self.exchange(request, || false).await.ok().map(|response| response.status())
+    }
+
+    async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        is_over: impl Fn() -> bool,
+    ) -> Result<Response<Incoming>, Failure> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = std::future::poll_fn(|cx| {
             if !self.is_over && Pin::new(&mut self.conn).poll(cx).is_ready() {
@@ -75,7 +89,7 @@ impl Link {
             // Only what was driven just now can have brought it: there is nobody to wake.
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if watch.is_over() => Poll::Ready(None),
+                Poll::Pending if is_over() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -97,18 +111,25 @@ pub(crate) struct Streaming {
     link: Option<Box<Link>>,
     endpoint: Rc<Endpoint>,
     watch: Arc<Watch>,
+    /// The right to be at work, until the end.
+    permit: Option<Permit>,
 }
 
 impl Streaming {
+    /// Keeps the right to be at work until the last byte.
+    pub(crate) fn hold(&mut self, permit: Permit) {
+        self.permit = (!self.is_end()).then_some(permit);
+    }
+
     pub(crate) fn new(body: Incoming, link: Box<Link>, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        let mut this = Self { body, link: Some(link), endpoint, watch };
+        let mut this = Self { body, link: Some(link), endpoint, watch, permit: None };
         this.give_back_at_end();
         this
     }
 
     /// A body whose connection has a task of its own.
     pub(crate) const fn detached(body: Incoming, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        Self { body, link: None, endpoint, watch }
+        Self { body, link: None, endpoint, watch, permit: None }
     }
 
     fn give_back_at_end(&mut self) {
@@ -118,6 +139,7 @@ impl Streaming {
     }
 
     fn give_back(&mut self) {
+        self.permit = None;
         if let Some(link) = self.link.take() {
             self.endpoint.give_back(link);
             // What comes next is the client's next request.

@@ -5,8 +5,9 @@
 
 mod cell;
 mod endpoint;
+pub(crate) mod health;
 mod link;
 
-pub(crate) use cell::Cells;
+pub(crate) use cell::{CellUpstream, Cells, Turn};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use link::{Failure, Link, Streaming};

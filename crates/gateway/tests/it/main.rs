@@ -3,4 +3,5 @@
 
 mod attacks;
 mod proxy;
+mod rules;
 mod stage;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use insula_catalog::{Catalog, FakeSource, Options, fake};
+use insula_catalog::{Catalog, FakeSource, Options, Route, fake};
 use insula_gateway::{Config, Listeners};
 use insula_telemetry::{Readiness, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) struct Stage {
     pub(crate) addr: SocketAddr,
     pub(crate) source: FakeSource,
+    pub(crate) catalog: Catalog,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: JoinHandle<Result<(), insula_gateway::Error>>,
 }
@@ -50,8 +51,23 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
     let listeners = Listeners::bind(&config.listen).expect("listening");
     let addr = listeners.http_addrs()[0];
     let shutdown = Shutdown::new(Duration::from_millis(config.timeouts.drain_ms));
-    let running = tokio::spawn(insula_gateway::serve(config, catalog, listeners, shutdown.clone(), Readiness::new()));
-    Stage { addr, source, shutdown, running }
+    let running = tokio::spawn(insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), Readiness::new()));
+    Stage { addr, source, catalog, shutdown, running }
+}
+
+impl Stage {
+    /// A tenant as the gateway knows it.
+    pub(crate) fn tenant(&self, slug: &str) -> Arc<Route> {
+        self.catalog.by_slug(slug).expect("a tenant").arc()
+    }
+
+    /// Waits until the gateway knows `acme` so.
+    pub(crate) async fn seen(&self, is_so: impl Fn(&Route) -> bool) {
+        let mut changed = self.catalog.changed();
+        while !is_so(&self.tenant("acme")) {
+            tokio::time::timeout(LONG, changed.changed()).await.expect("in time").expect("followed");
+        }
+    }
 }
 
 /// An application that answers each request of each connection by what `answer` makes of its bytes. Bodies with a length are read.

@@ -6,7 +6,7 @@
 
 use http::Method;
 use insula_core::RouteClass;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Classes beside the default one.
 pub const MOST: usize = 7;
@@ -25,7 +25,7 @@ impl ClassNo {
 }
 
 /// A class as configured.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassConfig {
     /// Its name, as plans know it.

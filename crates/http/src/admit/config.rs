@@ -1,12 +1,12 @@
 //! What a process admits: bounds that belong to the process and its cells. What a tenant may do stands in its plan.
 
 use insula_planner::{breaker, gradient};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::class::ClassConfig;
 
 /// Admission, as configured. The defaults suit a gateway before cells of a few cores each.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionConfig {
     /// Classes of routes with limits of their own, seven at most.
@@ -37,7 +37,7 @@ impl Default for AdmissionConfig {
 }
 
 /// Bounds of the limit that a cell's own times teach.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitConfig {
     /// Requests at work in a cell to begin with.
@@ -65,7 +65,7 @@ impl LimitConfig {
 }
 
 /// When a circuit opens, and how it comes back.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BreakerConfig {
     /// So many failures in a row open it.

@@ -1,0 +1,128 @@
+//! Sends a request to one of a cell's applications, and again where that is safe.
+//!
+//! Always: a request that may have been acted on is not sent twice, unless doing it twice is doing it once (RFC 9110, section 9.2.2)
+//! and it has no body; what is sent again is a small share of what is sent, so that retries cannot bring down what is struggling.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use insula_core::Kind;
+use insula_http::admit::Outcome;
+
+use crate::body::{Body, Fault, Progress, RequestBody};
+use crate::refusal::Refusal;
+use crate::upstream::{CellUpstream, Failure, Link, Streaming, Turn};
+use crate::watch::Watch;
+use crate::worker::Worker;
+
+/// A request's surroundings.
+pub(crate) struct Call<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) cell: &'a CellUpstream,
+    pub(crate) watch: &'a Arc<Watch>,
+    pub(crate) progress: &'a Progress,
+}
+
+/// Why there is no answer, and what that says of the cell.
+pub(crate) struct Failed {
+    refusal: Refusal,
+    pub(crate) outcome: Outcome,
+}
+
+impl Failed {
+    pub(crate) fn refusal(self) -> Refusal {
+        self.refusal
+    }
+
+    pub(crate) fn away() -> Self {
+        Self { refusal: Refusal::away(), outcome: Outcome::Failed }
+    }
+}
+
+/// Sends it.
+pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> Result<Response<Body>, Failed> {
+    call.cell.budget.earn();
+    loop {
+        let turn = call.cell.pick().ok_or_else(Failed::away)?;
+        let mut link = match turn.endpoint.take_idle() {
+            Some(link) => link,
+            None => match turn.endpoint.connect().await {
+                Ok(link) => link,
+                Err(error) => {
+                    tracing::warn!(endpoint = turn.endpoint.authority(), %error, "cannot connect");
+                    turn.failed();
+                    // Nothing was sent: another one may do.
+                    if call.cell.has_others() && call.cell.budget.spend() {
+                        continue;
+                    }
+                    return Err(Failed::away());
+                }
+            },
+        };
+        let spare = spare(&request);
+        match link.send(request, call.watch).await {
+            // Nobody asked for that; what follows is not HTTP.
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(Failed::away()),
+            Ok(response) => return Ok(deliver(call, turn, response, link)),
+            // It had been idle, and the other side closed it: no byte of the request was on it.
+            Err(Failure::Unsent(unsent)) if link.is_used => request = *unsent,
+            Err(Failure::Broken(_)) if link.is_used && spare.is_some() && call.cell.budget.spend() => {
+                // The same, noticed a moment later.
+                request = spare.unwrap_or_default();
+            }
+            Err(Failure::Unsent(unsent)) if call.cell.has_others() && call.cell.budget.spend() => {
+                turn.failed();
+                request = *unsent;
+            }
+            Err(Failure::Broken(_)) if call.cell.has_others() && spare.is_some() && call.cell.budget.spend() => {
+                turn.failed();
+                request = spare.unwrap_or_default();
+            }
+            Err(failure) => return Err(blame(failure, call.progress, turn)),
+        }
+    }
+}
+
+fn deliver(call: &Call<'_>, turn: Turn, response: Response<Incoming>, link: Box<Link>) -> Response<Body> {
+    let endpoint = turn.sound();
+    response.map(|body| Body::Stream(Streaming::new(body, link, endpoint, Arc::clone(call.watch))))
+}
+
+/// The same request once more, where sending it twice is harmless.
+fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let is_harmless = request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
+    is_harmless.then(|| {
+        let mut spare = Request::new(RequestBody::Empty);
+        *spare.method_mut() = Method::clone(request.method());
+        *spare.uri_mut() = request.uri().clone();
+        *spare.headers_mut() = request.headers().clone();
+        spare
+    })
+}
+
+/// Whose fault it is that there is no answer.
+fn blame(failure: Failure, progress: &Progress, turn: Turn) -> Failed {
+    let (refusal, outcome) = match (progress.fault.get(), failure) {
+        (Some(Fault::TooLarge { most }), _) => (Refusal::too_large(most), Outcome::Unknown),
+        (Some(Fault::Broken), _) => (Refusal::malformed(StatusCode::BAD_REQUEST, "The body broke off."), Outcome::Unknown),
+        (None, Failure::Timeout) if progress.is_coming.get() => {
+            (Refusal::malformed(StatusCode::REQUEST_TIMEOUT, "The body did not come in time."), Outcome::Unknown)
+        }
+        (None, Failure::Timeout) => {
+            turn.failed();
+            (Refusal::of(Kind::Timeout, "The application did not answer in time."), Outcome::Overloaded)
+        }
+        (None, Failure::Unsent(_)) => {
+            turn.failed();
+            (Refusal::away(), Outcome::Failed)
+        }
+        (None, Failure::Broken(error)) => {
+            tracing::warn!(endpoint = turn.endpoint.authority(), %error, "an application broke off");
+            turn.failed();
+            (Refusal::of(Kind::Unavailable, "The application broke off."), Outcome::Failed)
+        }
+    };
+    Failed { refusal, outcome }
+}
