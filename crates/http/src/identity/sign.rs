@@ -75,10 +75,10 @@ impl ContextSigner {
         let now = self.clock.now();
         let subject = identity.principal().map(|principal| &*principal.subject);
         let hash = self.seen.hash((route.no.get(), subject, audience));
-        let same = |signed: &Signed| {
+        let is_it = |signed: &Signed| {
             Arc::ptr_eq(&signed.route, route) && signed.audience.as_deref() == audience && same(&signed.identity, identity)
         };
-        if let Some(value) = self.seen.find(hash, now, |signed| same(signed).then(|| signed.value.clone())) {
+        if let Some(value) = self.seen.find(hash, now, |signed| is_it(signed).then(|| signed.value.clone())) {
             return value;
         }
         let value = self.sign(route, identity, audience, now);
@@ -89,8 +89,9 @@ impl ContextSigner {
             value: value.clone(),
         };
         // A predecessor is of the same tenant: its route may have changed since.
-        let before =
-            |signed: &Signed| signed.route.id == route.id && signed.audience.as_deref() == audience && same_who(signed, identity);
+        let before = |signed: &Signed| {
+            signed.route.id == route.id && signed.audience.as_deref() == audience && same(&signed.identity, identity)
+        };
         self.seen.put(hash, now, now + FRESH_SECONDS, signed, before);
         value
     }
@@ -123,10 +124,6 @@ impl ContextSigner {
         value.set_sensitive(true);
         value
     }
-}
-
-fn same_who(signed: &Signed, identity: &Identity) -> bool {
-    signed.identity.principal().map(|p| &p.subject) == identity.principal().map(|p| &p.subject)
 }
 
 /// Whether two would get the same token: what it says of them is the same.

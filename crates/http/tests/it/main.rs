@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod admit;
+mod context;
 mod identity;
 mod resolve;
 mod unknown;
