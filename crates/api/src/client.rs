@@ -5,6 +5,7 @@
 
 mod calls;
 mod stream;
+mod identity;
 
 use std::fmt;
 use std::time::Duration;

@@ -11,6 +11,7 @@ pub mod cell;
 pub mod client;
 pub mod domain;
 pub mod error;
+pub mod identity;
 pub mod key;
 pub mod operation;
 pub mod page;

@@ -1,6 +1,8 @@
 //! What is accepted from outside. Always: a refusal names the field and says what would do.
 
 use insula_core::feature::{FeatureValue, Overrides};
+use insula_api::identity::{CreateProvider, CreateTenantKey};
+use insula_core::feature::{FeatureValue, Features};
 use insula_core::{Limits, Tier};
 
 use crate::error::Error;
@@ -197,4 +199,56 @@ pub(crate) fn bundle(bundle: &Bundle) -> Result<(), Error> {
         return Err(Error::invalid("seed", "may not hold NUL"));
     }
     Ok(())
+}
+
+/// An address that gateways fetch keys from: HTTPS, or HTTP on this machine. They follow no redirects.
+fn key_address(field: &'static str, address: &str) -> Result<(), Error> {
+    text(field, address, 1, 500)?;
+    let fault = || Error::invalid(field, "an https:// URL without user and fragment (or http:// on this machine)");
+    let url = url::Url::parse(address).map_err(|_| fault())?;
+    let here = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => return Err(fault()),
+    };
+    let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    if plain && (url.scheme() == "https" || url.scheme() == "http" && here) { Ok(()) } else { Err(fault()) }
+}
+
+pub(crate) fn provider(new: &CreateProvider) -> Result<(), Error> {
+    key_address("issuer", &new.issuer)?;
+    text("audience", &new.audience, 1, 500)?;
+    new.jwks_url.as_deref().map_or(Ok(()), |url| key_address("jwks_url", url))?;
+    let claims =
+        [("subject_claim", &new.subject_claim), ("scopes_claim", &new.scopes_claim), ("tenant_claim", &new.tenant_claim)];
+    for (field, claim) in claims {
+        claim.as_deref().map_or(Ok(()), |claim| text(field, claim, 1, 200))?;
+    }
+    new.tenant_value.as_deref().map_or(Ok(()), |value| text("tenant_value", value, 1, 200))?;
+    match (&new.tenant, &new.tenant_claim, &new.tenant_value) {
+        (None, None, _) => Err(Error::invalid("tenant_claim", "needed without a tenant: the claim that names the tenants")),
+        (None, _, Some(_)) => Err(Error::invalid("tenant_value", "only with a tenant")),
+        (Some(_), Some(_), None) => Err(Error::invalid("tenant_value", "needed with tenant_claim: what the claim must hold")),
+        (Some(_), None, Some(_)) => Err(Error::invalid("tenant_claim", "needed with tenant_value: the claim that must hold it")),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn tenant_key(new: &CreateTenantKey) -> Result<(), Error> {
+    text("name", &new.name, 1, 100)?;
+    if new.scopes.len() > 64 {
+        return Err(Error::invalid("scopes", "at most 64"));
+    }
+    for scope in &new.scopes {
+        // RFC 6749, section 3.3.
+        let legal = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if !(1..=100).contains(&scope.len()) || !scope.bytes().all(legal) {
+            return Err(Error::invalid("scopes", "words of 1 to 100 visible ASCII characters, without quotes and backslashes"));
+        }
+    }
+    match new.expires_at {
+        Some(at) if at <= chrono::Utc::now() => Err(Error::invalid("expires_at", "a time in the future")),
+        _ => Ok(()),
+    }
 }

@@ -47,6 +47,7 @@ impl Control {
             store::cells::put_running(&mut conn, cell).await?;
         }
         drop(conn);
+        self.have_context_key().await?;
         let poster = webhook::poster(self.config())?;
         let tasks = vec![
             tokio::spawn(Engine::run(self.clone())),

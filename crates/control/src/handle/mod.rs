@@ -5,6 +5,7 @@
 
 mod access;
 mod edge;
+mod identity;
 mod records;
 mod registry;
 mod tenants;

@@ -13,6 +13,7 @@ mod cells;
 mod domains;
 mod failure;
 mod idempotency;
+mod identity;
 mod input;
 mod keys;
 mod operation_stream;
@@ -146,6 +147,13 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(audit::lint))
         .routes(routes!(keys::list_keys, keys::create_key))
         .routes(routes!(keys::revoke_key))
+        .routes(routes!(identity::list_providers, identity::create_provider))
+        .routes(routes!(identity::delete_provider))
+        .routes(routes!(identity::list_tenant_keys, identity::create_tenant_key))
+        .routes(routes!(identity::revoke_tenant_key))
+        .routes(routes!(identity::list_context_keys, identity::rotate_context_key))
+        .routes(routes!(identity::jwks))
+        .routes(routes!(identity::cell_jwks))
         .routes(routes!(webhooks::list_webhooks, webhooks::create_webhook))
         .routes(routes!(webhooks::delete_webhook))
         .routes(routes!(bundle::put_bundle))

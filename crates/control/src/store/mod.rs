@@ -8,6 +8,7 @@ pub(crate) mod cells;
 pub(crate) mod documents;
 pub(crate) mod domains;
 pub(crate) mod feed;
+pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod operations;
 pub(crate) mod outbox;

@@ -45,12 +45,20 @@ const CASES: &[(&str, &str, &str, Scope)] = &[
     ("list_webhooks", "GET", "/v1/webhooks", Scope::Admin),
     ("create_webhook", "POST", "/v1/webhooks", Scope::Admin),
     ("delete_webhook", "DELETE", "/v1/webhooks/00000000-0000-7000-8000-000000000000", Scope::Admin),
+    ("list_providers", "GET", "/v1/providers", Scope::Read),
+    ("create_provider", "POST", "/v1/providers", Scope::Admin),
+    ("delete_provider", "DELETE", "/v1/providers/00000000-0000-7000-8000-000000000000", Scope::Admin),
+    ("list_tenant_keys", "GET", "/v1/tenants/nobody/keys", Scope::Read),
+    ("create_tenant_key", "POST", "/v1/tenants/nobody/keys", Scope::Admin),
+    ("revoke_tenant_key", "DELETE", "/v1/tenants/nobody/keys/00000000-0000-7000-8000-000000000000", Scope::Admin),
+    ("list_context_keys", "GET", "/v1/context-keys", Scope::Read),
+    ("rotate_context_key", "POST", "/v1/context-keys", Scope::Admin),
     ("put_bundle", "PUT", "/v1/bundle", Scope::Admin),
     ("list_migrations", "GET", "/v1/migrations", Scope::Read),
     ("show_status", "GET", "/v1/status", Scope::Read),
 ];
 /// Calls that anyone may make.
-const OPEN: &[&str] = &["healthz", "readyz", "openapi_json"];
+const OPEN: &[&str] = &["healthz", "readyz", "openapi_json", "jwks", "cell_jwks"];
 
 fn documented() -> BTreeSet<String> {
     let document = serde_json::to_value(insula_control::rest::document()).expect("JSON");
