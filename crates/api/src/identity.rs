@@ -139,12 +139,10 @@ pub struct ContextKey {
 }
 
 /// Rotates the key that signs tenant contexts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RotateContextKey {
-    /// How long the new key is published before it signs, seconds; 600 when left out. Applications that fetch the JWKS themselves
-    /// must have looked in this time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// How long the new key is published before it signs, seconds: 600 suits applications that look at the JWKS every few minutes.
     #[schema(minimum = 0, maximum = 604800)]
-    pub overlap_seconds: Option<u32>,
+    pub overlap_seconds: u32,
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
         let help = "stop what listens there, or choose another address";
         Error::new(Kind::Unavailable, format!("cannot listen on {}: {e}", file.listen), help)
     })?;
-    let mut config = insula_control::Config::new(&file.catalog_url, root_key(&file.root_key)?);
+    let mut config = insula_control::Config::new(&file.catalog_url, read_root_key(&file.root_key)?);
     config.cell_secrets = file.cell_logins;
     config.embedded_cells = file.embedded_cells;
     config.webhook_authorities = file.webhook_authorities;
@@ -96,7 +96,7 @@ fn read(path: &Path) -> Result<ControlFile, Error> {
     serde_json::from_str(&text).map_err(|e| bad(format!("line {}, column {} cannot be read", e.line(), e.column()), ""))
 }
 
-fn root_key(path: &Path) -> Result<RootKey, Error> {
+pub(crate) fn read_root_key(path: &Path) -> Result<RootKey, Error> {
     let bad = |what: String| Error::new(Kind::Invalid, format!("{}: {what}", path.display()), "");
     let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
     Secret::from_hex(text.trim()).map(RootKey::new).map_err(|e| bad(e.to_string()))

@@ -1,14 +1,18 @@
 //! `insula key`.
 
+use std::path::PathBuf;
+
+use insula_api::identity::RotateContextKey;
 use insula_api::key::{CreateKey, Key, KeyCreated, Scope};
 use insula_api::page::PageQuery;
-use insula_core::Kind;
+use insula_core::token::ContextKeys;
+use insula_core::{Kind, RootKey};
 
 use crate::error::Error;
 use crate::screen::{Screen, Tone, or_hyphen, time};
 use crate::target::Target;
 
-/// Make, list and revoke keys to the control plane
+/// Make, list and revoke keys to the control plane; rotate and write the keys that gateways sign with
 #[derive(clap::Args, Debug)]
 pub(crate) struct KeyArgs {
     #[command(flatten)]
@@ -34,6 +38,24 @@ enum KeyCommand {
         /// Its id, or its name when only one key in force has it
         key: String,
     },
+    /// Begin to replace the key that gateways sign tenant contexts with
+    Rotate {
+        /// Which kind of key
+        #[arg(value_parser = ["context"])]
+        what: String,
+        /// How long the new key is published before it signs, seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        overlap: u32,
+    },
+    /// Write the file of the keys that a gateway signs tenant contexts with (host side: needs the root key)
+    Context {
+        /// The root key's file
+        #[arg(long, value_name = "FILE")]
+        root_key: PathBuf,
+        /// Where to write it, mode 0600; a gateway reads it again when it changes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 pub(crate) async fn run(args: KeyArgs) -> Result<(), Error> {
@@ -56,7 +78,31 @@ pub(crate) async fn run(args: KeyArgs) -> Result<(), Error> {
             let revoked = client.revoke_key(id).await?;
             screen.show(&revoked, |_| format!("revoked {} ({})", revoked.name, revoked.id))
         }
+        KeyCommand::Rotate { what: _, overlap } => {
+            let made = client.rotate_context_key(&RotateContextKey { overlap_seconds: overlap }).await?;
+            screen
+                .show(&made, |_| format!("key {} ({}) is published, and signs from {}", made.no, made.kid, time(made.signs_from)))
+        }
+        KeyCommand::Context { root_key, out } => {
+            let keys = context_keys(&crate::control::read_root_key(&root_key)?, &client.context_keys().await?.items)?;
+            crate::up::folder::write_secret(&out, &keys.to_json())?;
+            screen.show(&serde_json::json!({"written": out}), |_| format!("wrote {}", out.display()))
+        }
     }
+}
+
+/// The signing keys of these numbers, derived from the root key. One whose id differs was made from another root key.
+pub(crate) fn context_keys(root: &RootKey, listed: &[insula_api::identity::ContextKey]) -> Result<ContextKeys, Error> {
+    let mut keys = Vec::new();
+    for entry in listed {
+        let key = root.context_key(entry.no).map_err(|e| Error::new(Kind::Internal, e.to_string(), ""))?;
+        if key.kid() != entry.kid {
+            let help = "name the root key that the control plane has";
+            return Err(Error::new(Kind::Conflict, "the control plane publishes keys of another root key", help));
+        }
+        keys.push((entry.signs_from.timestamp(), key));
+    }
+    ContextKeys::new(keys).ok_or_else(|| Error::new(Kind::NotFound, "the control plane has no signing key yet", "try again"))
 }
 
 fn by_name(keys: &[Key], name: &str) -> Result<uuid::Uuid, Error> {

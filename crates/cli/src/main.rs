@@ -3,6 +3,7 @@
 //! For: operators at a terminal, and programs that read `--json`. Everything but `up` and the long-running roles is a
 //! client of the REST API. Always: results on stdout, everything else on stderr; the exit code is `Kind::exit_code`.
 
+mod apikey;
 mod audit;
 mod cell;
 mod control;
@@ -10,6 +11,7 @@ mod db;
 mod error;
 mod follow;
 mod gateway;
+mod identity;
 mod key;
 mod load;
 mod operation;
@@ -50,6 +52,8 @@ enum Command {
     Lint(audit::LintArgs),
     Status(status::StatusArgs),
     Key(key::KeyArgs),
+    Identity(identity::IdentityArgs),
+    Apikey(apikey::ApikeyArgs),
     Db(db::DbArgs),
     Load(load::LoadArgs),
     /// Print the OpenAPI document of the control plane
@@ -97,6 +101,8 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Lint(args) => audit::lint(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Key(args) => key::run(args).await,
+        Command::Identity(args) => identity::run(args).await,
+        Command::Apikey(args) => apikey::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Openapi => {

@@ -1,8 +1,7 @@
 //! What is accepted from outside. Always: a refusal names the field and says what would do.
 
-use insula_core::feature::{FeatureValue, Overrides};
 use insula_api::identity::{CreateProvider, CreateTenantKey};
-use insula_core::feature::{FeatureValue, Features};
+use insula_core::feature::{FeatureValue, Overrides};
 use insula_core::{Limits, Tier};
 
 use crate::error::Error;

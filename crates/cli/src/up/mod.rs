@@ -8,7 +8,7 @@ mod cells;
 pub(crate) mod child;
 mod demo;
 mod documents;
-mod folder;
+pub(crate) mod folder;
 mod house;
 mod named;
 mod postgres;

@@ -12,8 +12,6 @@ use crate::error::Error;
 use crate::model::{Page, PageRequest};
 use crate::{check, password, store};
 
-/// How long a new key is published before it signs, unless somebody says otherwise.
-const OVERLAP: u32 = 600;
 /// The longest overlap that makes sense: a week.
 const LONGEST_OVERLAP: u32 = 604_800;
 /// Providers of one issuer and audience: a token is judged by each.
@@ -135,16 +133,15 @@ impl Control {
         store::identity::context_keys(&mut *self.catalog_pool().acquire().await?).await
     }
 
-    /// Publishes the next key, which signs from `overlap_seconds` on (600 when `None`); the one before leaves when its last token has.
+    /// Publishes the next key, which signs `overlap_seconds` from now; the one before leaves when its last token has.
     ///
     /// # Errors
     /// [`Error::Conflict`] while the rotation before is not over.
-    pub async fn rotate_context_key(&self, actor: &str, overlap_seconds: Option<u32>) -> Result<ContextKey, Error> {
-        let overlap = overlap_seconds.unwrap_or(OVERLAP);
-        if overlap > LONGEST_OVERLAP {
+    pub async fn rotate_context_key(&self, actor: &str, overlap_seconds: u32) -> Result<ContextKey, Error> {
+        if overlap_seconds > LONGEST_OVERLAP {
             return Err(Error::invalid("overlap_seconds", "a week at most (604800)"));
         }
-        let signs_from = Utc::now() + TimeDelta::seconds(overlap.into());
+        let signs_from = Utc::now() + TimeDelta::seconds(overlap_seconds.into());
         let mut tx = self.catalog_pool().begin().await?;
         let newest = store::identity::lock_newest_context_key(&mut tx).await?;
         let no = newest.as_ref().map_or(1, |key| key.no + 1);
@@ -165,7 +162,7 @@ impl Control {
     /// Publishes the first key that signs tenant contexts, unless there is one.
     pub(crate) async fn have_context_key(&self) -> Result<(), Error> {
         if self.context_keys().await?.is_empty() {
-            match self.rotate_context_key("control", Some(0)).await {
+            match self.rotate_context_key("control", 0).await {
                 // Another control plane was first.
                 Ok(_) | Err(Error::Conflict(_)) => {}
                 Err(error) => return Err(error),

@@ -15,6 +15,7 @@ mod provision;
 mod rest_authorization;
 mod rest_house;
 mod rest_idempotency;
+mod rest_identity;
 mod rest_input;
 mod rest_plans;
 mod rest_stream;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::rest_house::{Answer, House, answer, house};
 
 /// Hands in an application with one table, once for all tests.
-async fn bundle(house: &House) {
+pub(crate) async fn bundle(house: &House) {
     let bundle = json!({
         "migrations": [{"version": 1, "name": "notes", "sql":
             "CREATE TABLE person (email text NOT NULL, hash text NOT NULL); SELECT insula.tenant_table('person');"}],
@@ -18,7 +18,7 @@ async fn bundle(house: &House) {
 }
 
 /// Waits until the house has prepared what it prepares at its start.
-async fn ready(house: &House) {
+pub(crate) async fn ready(house: &House) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while answer(house.bare("GET", "/readyz")).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "not ready within a minute");
