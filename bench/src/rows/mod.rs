@@ -2,6 +2,7 @@
 
 use crate::row::Row;
 
+mod decision;
 mod ground;
 mod idle_memory;
 mod lane;
@@ -12,4 +13,5 @@ mod tx;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] = &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, provision::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] =
+    &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, decision::ROW, provision::ROW, up::ROW, idle_memory::ROW];

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use insula_catalog::row::{Change, Changes, Page, TenantRow};
 use insula_catalog::{Catalog, Error, Options, Route, Source, fake};
-use insula_core::{Isolation, TenantId};
+use insula_core::{Isolation, Limits, Plan, TenantId};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
@@ -23,7 +23,7 @@ use crate::{Outcome, Row, Target, interleave};
 pub(crate) const ROW: Row =
     Row { name: "route-lookup", about: "route by host and by id, 1,000,000 tenants, 4 threads, zipf, against a HashMap", run };
 
-const TENANTS: usize = 1_000_000;
+pub(super) const TENANTS: usize = 1_000_000;
 const THREADS: usize = 4;
 /// Lookups of one thread in one round.
 const LOOKUPS: usize = 1_000_000;
@@ -191,7 +191,7 @@ fn slug(n: usize) -> String {
     format!("customer-{n}")
 }
 
-fn host(n: usize) -> String {
+pub(super) fn host(n: usize) -> String {
     format!("{}.localhost", slug(n))
 }
 
@@ -242,17 +242,20 @@ fn tenant(n: usize, id: TenantId) -> Result<TenantRow> {
 
 /// A source that makes its tenants up as it sends them, so that the benchmark's memory is the catalog's.
 #[derive(Clone, Default)]
-struct Synthetic {
-    ids: Arc<Mutex<Vec<TenantId>>>,
-    pending: Arc<Mutex<Vec<Change>>>,
+pub(super) struct Synthetic {
+    pub(super) ids: Arc<Mutex<Vec<TenantId>>>,
+    pub(super) pending: Arc<Mutex<Vec<Change>>>,
+    /// Of every plan.
+    pub(super) limits: Limits,
 }
 
 impl Source for Synthetic {
     async fn load(&self, pages: mpsc::Sender<Page>) -> Result<i64, Error> {
         let made = |error: String| Error::Row { what: "made-up tenant".into(), detail: error };
+        let plan = |name| fake::plan(name).map(|plan| Plan { limits: self.limits.clone(), ..plan });
         let fixed = || -> Result<_, insula_core::slug::NameError> {
             Ok([
-                Page::Plans(vec![fake::plan("bronze")?, fake::plan("silver")?]),
+                Page::Plans(vec![plan("bronze")?, plan("silver")?]),
                 Page::Cells(vec![fake::cell("main", "127.0.0.1", 5432)?]),
                 Page::Databases(vec![fake::database("main", "insula_pool", 1)?, fake::database("main", "insula_schemas", 1)?]),
             ])
@@ -281,19 +284,19 @@ impl Source for Synthetic {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Resident memory of this process, bytes.
-fn resident() -> Result<usize> {
+pub(super) fn resident() -> Result<usize> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc/self/status")?;
     let kib: usize = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }
 
-fn as_f64(n: usize) -> f64 {
+pub(super) fn as_f64(n: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "counts of a benchmark")]
     let n = n as f64;
     n

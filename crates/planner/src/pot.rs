@@ -21,6 +21,12 @@ impl Pot {
         Self { full_at: 0 }
     }
 
+    /// Full at a moment to come; so it is opened: who opens it when it is wanted must not give away what others may have used already.
+    #[must_use]
+    pub const fn full_at(moment: Nanos) -> Self {
+        Self { full_at: moment }
+    }
+
     /// Takes note of units spent without asking.
     pub const fn charge(&mut self, now: Nanos, interval: Nanos, units: u32) {
         let from = if self.full_at > now { self.full_at } else { now };

@@ -2,11 +2,13 @@
 //!
 //! The fraction (plan's rate and burst over the number of processes) needs nobody. Who needs more asks, in the background, for a
 //! lease of units ahead, from a pot that refills at the plan's rate and is charged with what anybody lets through of a tenant that
-//! is *hot*: one that somebody wanted leases for of late. No request ever waits for this.
+//! is *hot*: one that somebody wanted leases for of late. The fraction of a process that is silent stays out of the pot, because it
+//! may be at work all the same. No request ever waits for this.
 //!
 //! Always: over any span, all processes together let through at most the plan's burst, what its rate gives, and what it gives in
-//! [`SLACK`] more, plus one unit for each process. When the others cannot be reached, each goes on with its fraction of the number that was known last,
-//! and leases that it holds lapse within [`LASTS`]; then the sum is within the plan.
+//! [`SLACK`] more, plus one unit for each process; so it is too while some or all of them cannot reach the meeting place, when each goes on
+//! with its fraction of the number that it knew last. Two things are beyond that bound: a process that is new and has not been there yet (it
+//! starts with the fraction that its configuration says), and one that is at work and silent for so long that the others count it as gone.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -31,6 +33,12 @@ pub const LASTS: Duration = Duration::from_millis(300);
 pub const SLACK: Duration = Duration::from_secs(1);
 /// A pot holds what the rate gives in this time, and one unit at least.
 pub const POT: Duration = Duration::from_millis(250);
+/// A process that is silent for longer may be at work without the others knowing what it lets through.
+pub const SILENT: Duration = Duration::from_millis(350);
+/// Rounds that may fail before what is spent is not told any more: by then the others have set the fraction aside.
+const TELL: u32 = 4;
+/// A pot is opened empty, and gives nothing for this time: by then all that are heard report what they let through.
+pub const OPENING: Duration = Duration::from_millis(250);
 /// Rounds after which a meter that nobody wanted leases for is not reported any more.
 const FORGET: u32 = 30;
 /// Most meters in one round: what is beyond waits for the next.
@@ -97,6 +105,12 @@ pub struct Sharing {
     wants: Vec<(Meter, Quota)>,
     /// Of the last report, in its order.
     claimed: Vec<Meter>,
+    /// Rounds that failed in a row.
+    failed: u32,
+    /// Spent since the last report, in its order.
+    fresh: Vec<(Meter, u32)>,
+    /// Spent before, and not told yet.
+    backlog: HashMap<Meter, u32>,
 }
 
 impl Sharing {
@@ -104,7 +118,15 @@ impl Sharing {
     #[must_use]
     pub fn new(admission: Admission, parties: u32) -> Self {
         admission.tenants().parties.store(parties.max(1), Ordering::Relaxed);
-        Self { admission, hot: HashMap::new(), wants: Vec::new(), claimed: Vec::new() }
+        Self {
+            admission,
+            hot: HashMap::new(),
+            wants: Vec::new(),
+            claimed: Vec::new(),
+            failed: 0,
+            fresh: Vec::new(),
+            backlog: HashMap::new(),
+        }
     }
 
     /// What to tell the others.
@@ -131,8 +153,11 @@ impl Sharing {
             *rounds += 1;
             *rounds < FORGET
         });
-        for meter in self.hot.keys() {
-            let spent = tenants.of(*meter).bucket.spent.swap(0, Ordering::Relaxed);
+        self.backlog.retain(|meter, _| self.hot.contains_key(meter));
+        let spent = |meter: &Meter| (*meter, tenants.of(*meter).bucket.spent.swap(0, Ordering::Relaxed));
+        self.fresh = self.hot.keys().map(spent).collect();
+        for (meter, fresh) in &self.fresh {
+            let spent = fresh.saturating_add(self.backlog.get(meter).copied().unwrap_or(0));
             if spent > 0 {
                 report.spent.push((self.key(*meter), spent));
             }
@@ -145,6 +170,8 @@ impl Sharing {
         let tenants = Arc::clone(self.admission.tenants());
         let now = self.admission.ticks().now();
         tenants.parties.store(award.parties.max(1), Ordering::Relaxed);
+        self.failed = 0;
+        self.backlog.clear();
         let lapses = now + u64::try_from(LASTS.as_nanos()).unwrap_or(0);
         for (meter, units) in self.claimed.drain(..).zip(&award.granted) {
             if *units > 0 {
@@ -182,7 +209,7 @@ impl Sharing {
                             let parties = self.admission.tenants().parties.load(Ordering::Relaxed);
                             tracing::warn!(%error, parties, "limits cannot be shared just now: going on with the fair fraction");
                         }
-                        self.give_up(&report);
+                        self.give_up();
                     }
                 }
                 metrics::gauge!("insula_limits_shared").set(if away { 0.0 } else { 1.0 });
@@ -191,13 +218,14 @@ impl Sharing {
         .abort_handle()
     }
 
-    /// The report did not arrive: what was spent is to be told later.
-    pub fn give_up(&mut self, report: &Report) {
+    /// The report did not arrive: what was spent is to be told later, but for what the others set aside for a silent process.
+    pub fn give_up(&mut self) {
         self.claimed.clear();
-        let tenants = Arc::clone(self.admission.tenants());
-        for (key, spent) in &report.spent {
-            if let Some(meter) = self.meter(key) {
-                tenants.of(meter).bucket.spent.fetch_add(*spent, Ordering::Relaxed);
+        self.failed = self.failed.saturating_add(1);
+        if self.failed <= TELL {
+            for (meter, fresh) in self.fresh.drain(..).filter(|(_, fresh)| *fresh > 0) {
+                let told = self.backlog.entry(meter).or_default();
+                *told = told.saturating_add(fresh);
             }
         }
     }

@@ -15,6 +15,8 @@ mod config;
 mod layer;
 pub mod lease;
 mod permit;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod refused;
 mod slab;
 mod tenant;

@@ -4,6 +4,8 @@
 mod admit;
 mod context;
 mod identity;
+mod lease;
+mod redis;
 mod resolve;
 mod unknown;
 
