@@ -34,8 +34,28 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// What cells admit; what tenants may stands in their plans.
     pub admission: AdmissionConfig,
+    /// Limits shared with other gateways.
+    pub sharing: SharingConfig,
     /// Requests of tenants on the move.
     pub moves: MoveConfig,
+}
+
+/// Limits shared with other gateways. Without a server, this gateway holds tenants to their plans alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SharingConfig {
+    /// A file that holds the address of a Redis or Valkey server: `redis://[:PASSWORD@]HOST:PORT`.
+    pub redis_url_file: Option<PathBuf>,
+    /// Gateways of one namespace share.
+    pub namespace: String,
+    /// How many gateways there are, for as long as the server has not said so: this one lets through its fraction of a plan.
+    pub gateways: u32,
+}
+
+impl Default for SharingConfig {
+    fn default() -> Self {
+        Self { redis_url_file: None, namespace: "insula".into(), gateways: 1 }
+    }
 }
 
 /// Requests of tenants on the move: at cutover, writes wait.

@@ -18,6 +18,7 @@ pub mod pipeline;
 mod refusal;
 mod request_id;
 mod run;
+mod sharing;
 mod upgrade;
 mod upstream;
 mod watch;

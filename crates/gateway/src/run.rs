@@ -10,7 +10,7 @@ use insula_telemetry::{Gate, Readiness, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::worker::{Shared, Worker};
-use crate::{Config, Error, Listeners, keys};
+use crate::{Config, Error, Listeners, keys, sharing};
 
 /// Runs a gateway by its settings until `shutdown`, with its admin port.
 ///
@@ -48,6 +48,7 @@ pub async fn serve(
     }
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
     let shared = Arc::new(share(config, catalog, shutdown.clone())?);
+    let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
     let mut workers = tokio::task::JoinSet::new();
@@ -77,6 +78,10 @@ pub async fn serve(
         outcome = outcome.and(ended);
     }
     watch.abort();
+    if let Some(sharing) = sharing {
+        // It says goodbye, in bounded time.
+        sharing.await.ok();
+    }
     if let Some(keys) = keys {
         keys.abort();
     }

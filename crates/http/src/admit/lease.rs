@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use insula_core::TenantNo;
 use insula_planner::gcra::{Nanos, Quota};
-use tokio::task::AbortHandle;
 
 use super::Admission;
 use super::class::ClassNo;
@@ -93,6 +92,9 @@ pub trait Exchange: Send + 'static {
 
     /// One round: hands in a report, takes home an award.
     fn round(&mut self, report: &Report) -> impl Future<Output = Result<Award, Self::Error>> + Send;
+
+    /// Says goodbye: this process's fraction goes to the others at once. When it does not arrive, it goes after a while.
+    fn leave(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 /// One process's side of it: turns buckets into reports and awards into leases. No I/O.
@@ -187,35 +189,35 @@ impl Sharing {
         }
     }
 
-    /// Runs rounds until the handle says stop. A round that fails changes nothing: leases lapse, and each goes on with its fraction.
-    #[must_use]
-    pub fn run(mut self, mut exchange: impl Exchange) -> AbortHandle {
-        tokio::spawn(async move {
-            let mut rounds = tokio::time::interval(ROUND);
-            rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut away = false;
-            loop {
-                rounds.tick().await;
-                let report = self.report();
-                match exchange.round(&report).await {
-                    Ok(award) => {
-                        if std::mem::replace(&mut away, false) {
-                            tracing::info!(parties = award.parties, "limits are shared again");
-                        }
-                        self.apply(&award);
-                    }
-                    Err(error) => {
-                        if !std::mem::replace(&mut away, true) {
-                            let parties = self.admission.tenants().parties.load(Ordering::Relaxed);
-                            tracing::warn!(%error, parties, "limits cannot be shared just now: going on with the fair fraction");
-                        }
-                        self.give_up();
-                    }
-                }
-                metrics::gauge!("insula_limits_shared").set(if away { 0.0 } else { 1.0 });
+    /// Runs rounds until `stop`, and says goodbye. A round that fails changes nothing: leases lapse, and each goes on with its fraction.
+    pub async fn run(mut self, mut exchange: impl Exchange, stop: impl Future<Output = ()> + Send) {
+        let mut rounds = tokio::time::interval(ROUND);
+        rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stop = std::pin::pin!(stop);
+        let mut away = false;
+        loop {
+            tokio::select! {
+                () = &mut stop => return exchange.leave().await,
+                _ = rounds.tick() => {}
             }
-        })
-        .abort_handle()
+            let report = self.report();
+            match exchange.round(&report).await {
+                Ok(award) => {
+                    if std::mem::replace(&mut away, false) {
+                        tracing::info!(parties = award.parties, "limits are shared again");
+                    }
+                    self.apply(&award);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        let parties = self.admission.tenants().parties.load(Ordering::Relaxed);
+                        tracing::warn!(%error, parties, "limits cannot be shared just now: going on with the fair fraction");
+                    }
+                    self.give_up();
+                }
+            }
+            metrics::gauge!("insula_limits_shared").set(if away { 0.0 } else { 1.0 });
+        }
     }
 
     /// The report did not arrive: what was spent is to be told later, but for what the others set aside for a silent process.

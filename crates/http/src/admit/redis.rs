@@ -68,17 +68,6 @@ impl RedisExchange {
             keys: [key("peers"), key("hot"), key("pots")],
         })
     }
-
-    /// Says goodbye: this process's fraction goes to the others at once.
-    ///
-    /// # Errors
-    /// When the server does not take it; then it does so by itself after a minute.
-    pub async fn leave(&self) -> Result<(), RedisFault> {
-        let mut connection = self.connection.clone();
-        let mut goodbye = redis::cmd("ZREM");
-        goodbye.arg(&self.keys[0]).arg(&self.id);
-        in_time(goodbye.query_async::<()>(&mut connection)).await
-    }
 }
 
 impl Exchange for RedisExchange {
@@ -102,6 +91,14 @@ impl Exchange for RedisExchange {
         }
         let (parties, granted, hot): Answer = in_time(call.invoke_async(&mut self.connection)).await?;
         Ok(Award { parties, granted, hot: hot.iter().filter_map(|meter| meter_of(meter)).collect() })
+    }
+
+    async fn leave(&mut self) {
+        let mut goodbye = redis::cmd("ZREM");
+        goodbye.arg(&self.keys[0]).arg(&self.id);
+        if let Err(error) = in_time(goodbye.query_async::<()>(&mut self.connection)).await {
+            tracing::warn!(%error, "could not say goodbye: the others count this process for another minute");
+        }
     }
 }
 
