@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use std::io::Write as _;
+
 use acmedocs::import::ImportArgs;
 use clap::{Parser, Subcommand};
 
@@ -16,6 +18,9 @@ struct Cli {
 enum Command {
     /// Serve requests (settings: the INSULA_ variables).
     Serve,
+    /// Prepare the database of one customer on its own server, or bring it up to date (INSULA_TENANCY=off; the owner in
+    /// INSULA_DATABASE_URL). Prints the first user's password, this once.
+    Install,
     /// Print the tables' migrations and the seed as JSON, for the control plane.
     Bundle,
     /// Load a folder of text, Markdown and HTML files through the public API.
@@ -37,11 +42,27 @@ fn run(command: Command) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         match command {
             Command::Serve => {
-                let insula = insula::Insula::connect(insula::Config::from_env()?).await?;
+                let insula = insula::Insula::connect(config()?).await?;
                 Ok(insula::serve(acmedocs::router().layer(insula.layer()), &insula).await?)
             }
+            Command::Install => install().await,
             Command::Bundle => Ok(serde_json::to_writer_pretty(std::io::stdout().lock(), &acmedocs::bundle::bundle())?),
             Command::Import(args) => acmedocs::import::run(args).await,
         }
     })
+}
+
+/// The settings, and what this application brings along when it runs for one customer.
+fn config() -> Result<insula::Config, insula::ConfigError> {
+    Ok(insula::Config::from_env()?.bringing(acmedocs::bundle::bundle(), acmedocs::features::all()))
+}
+
+async fn install() -> anyhow::Result<()> {
+    let installed = insula::alone::install(&config()?).await?;
+    let mut out = std::io::stdout().lock();
+    match installed.admin {
+        Some(admin) => writeln!(out, "ready: log in as {} with the password {}", admin.email, admin.password)?,
+        None => writeln!(out, "ready: {} migrations applied, no user made", installed.migrations)?,
+    }
+    Ok(())
 }

@@ -177,7 +177,13 @@ pub(crate) fn in_cell(cell: &Cell) -> impl FnOnce(sqlx::Error) -> Error + use<> 
 /// Marks errors of the SQL kit in a cell.
 pub(crate) fn kit_in(cell: &Cell) -> impl FnOnce(insula_kit::Error) -> Error + use<> {
     let cell = cell.name.to_string();
-    |source| Error::Kit { cell, source }
+    |source| match source {
+        insula_kit::Error::Migration { version, name, detail } => Error::Migration { version, name, detail },
+        insula_kit::Error::Foreign { .. } => Error::Conflict(format!("cell {cell}: {source}")),
+        insula_kit::Error::Seed(detail) => Error::Seed(detail),
+        insula_kit::Error::Leaks { place, findings } => Error::Leaks { database: place, findings },
+        source => Error::Kit { cell, source },
+    }
 }
 
 /// Quotes a name for a statement that takes no parameters. Only names of our own making come here; others are refused.

@@ -107,23 +107,6 @@ pub enum Error {
     },
 }
 
-/// SQLSTATEs after which the same thing may well work: connection faults (08), shutting down and starting (57P0x), out of
-/// connections, disk or memory (53), serialization and deadlock (40), lock not to be had and object in use (55).
-pub(crate) fn sql_transient(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        // A server that dies in mid-message leaves half of one.
-        sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(d) => d.code().is_some_and(|c| {
-            ["08", "40", "53"].iter().any(|class| c.starts_with(class))
-                || matches!(&*c, "57P01" | "57P02" | "57P03" | "55006" | "55P03" | "58000" | "58030")
-                // Two GRANTs on one object at once: Postgres has no code of its own for it.
-                || (c == "XX000" && d.message().starts_with("tuple concurrently"))
-        }),
-        _ => false,
-    }
-}
-
 impl Error {
     pub(crate) fn invalid(field: &'static str, detail: impl Into<String>) -> Self {
         Self::Invalid { field, detail: detail.into() }
@@ -162,8 +145,8 @@ impl Error {
     #[must_use]
     pub fn transient(&self) -> bool {
         match self {
-            Self::Catalog(e) | Self::Cell { source: e, .. } => sql_transient(e),
-            Self::Kit { source: insula_kit::Error::Database(e), .. } => sql_transient(e),
+            Self::Catalog(e) | Self::Cell { source: e, .. } => insula_kit::transient(e),
+            Self::Kit { source: insula_kit::Error::Database(e), .. } => insula_kit::transient(e),
             Self::Kit { source, .. } => source.kind() == Kind::Unavailable,
             Self::Schema(source) => source.kind() == Kind::Unavailable,
             Self::Away(_) => true,

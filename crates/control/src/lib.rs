@@ -24,7 +24,6 @@ mod provision;
 pub mod reconcile;
 pub mod rest;
 mod run;
-mod seed_sql;
 mod store;
 mod tenant_delete;
 mod tenant_resume;

@@ -25,6 +25,35 @@ pub enum Error {
     /// The tenant's transactions did not end in time.
     #[error("tenant {0} still has open transactions that could not be ended")]
     Busy(i64),
+    /// A migration of the application that Postgres refuses.
+    #[error("migration {version} ({name}): {detail}")]
+    Migration {
+        /// Its number.
+        version: i64,
+        /// Its name.
+        name: String,
+        /// What Postgres says, with the line.
+        detail: String,
+    },
+    /// A schema that was made from other migrations than these.
+    #[error("schema {schema} has a migration {version} that differs from the application's: it was made from another bundle")]
+    Foreign {
+        /// The schema.
+        schema: String,
+        /// The first that differs.
+        version: i64,
+    },
+    /// A seed that Postgres refuses.
+    #[error("the application's seed: {0}")]
+    Seed(String),
+    /// Tables that are not guarded.
+    #[error("{place} could leak: {findings}")]
+    Leaks {
+        /// Where.
+        place: String,
+        /// What the lint says.
+        findings: String,
+    },
     /// Postgres said no.
     #[error("the database refused: {0}")]
     Database(#[from] sqlx::Error),
@@ -35,7 +64,8 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Version { .. } | Self::Name(_) => Kind::Invalid,
+            Self::Version { .. } | Self::Name(_) | Self::Migration { .. } | Self::Seed(_) | Self::Leaks { .. } => Kind::Invalid,
+            Self::Foreign { .. } => Kind::Conflict,
             Self::Privilege(_) => Kind::Denied,
             Self::NoTenant(_) => Kind::NotFound,
             Self::Busy(_) => Kind::Unavailable,
@@ -51,5 +81,23 @@ impl Error {
             Self::Database(sqlx::Error::Database(e)) => e.code().map(std::borrow::Cow::into_owned),
             _ => None,
         }
+    }
+}
+
+/// SQLSTATEs after which the same thing may well work: connection faults (08), shutting down and starting (57P0x), out of
+/// connections, disk or memory (53), serialization and deadlock (40), lock not to be had and object in use (55).
+#[must_use]
+pub fn transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        // A server that dies in mid-message leaves half of one.
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(d) => d.code().is_some_and(|c| {
+            ["08", "40", "53"].iter().any(|class| c.starts_with(class))
+                || matches!(&*c, "57P01" | "57P02" | "57P03" | "55006" | "55P03" | "58000" | "58030")
+                // Two GRANTs on one object at once: Postgres has no code of its own for it.
+                || (c == "XX000" && d.message().starts_with("tuple concurrently"))
+        }),
+        _ => false,
     }
 }

@@ -2,32 +2,53 @@
 //!
 //! Always: a wrong setting stops the start with a sentence that says what to do; no secret is in any of those sentences.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod alone;
+mod many;
+mod text;
 
-use insula_core::{CellName, KeyRing};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use insula_api::bundle::Bundle;
+use insula_core::KeyRing;
+use insula_core::feature::Features;
+
+pub use alone::Alone;
+pub(crate) use many::read_keyring;
+pub use many::{Jwks, Many};
+
+use text::{Vars, address, nearest};
 
 /// Settings of one application process.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// `INSULA_CATALOG_URL`: where the catalog is read, as `postgres://insula_reader:…@host/insula_catalog`. A secret.
-    pub catalog_url: String,
-    /// `INSULA_KEYRING`: the keys of the cells that this process serves, read from the file named there.
-    pub keyring: KeyRing,
-    /// The file itself: it is read again when it changes, because a process may be given more cells while it runs.
-    pub keyring_path: Option<PathBuf>,
     /// `INSULA_LISTEN`: where requests come in. Default `127.0.0.1:8080`.
     pub listen: SocketAddr,
     /// `INSULA_ADMIN_LISTEN`: health and metrics, on a thread of their own. Default `127.0.0.1:0`.
     pub admin_listen: SocketAddr,
-    /// `INSULA_BASE_DOMAIN`: tenants answer at `SLUG.` before it. Default `localhost`.
-    pub base_domain: String,
-    /// `INSULA_CELL`: the cell that this process belongs to, when it belongs to one.
-    pub cell: Option<CellName>,
-    /// `INSULA_CONTROL_URL`: the control plane, when this process may know it.
-    pub control_url: Option<String>,
+    /// `INSULA_TENANCY`: for many customers (`on`, the default), or for one on its own server (`off`).
+    pub tenancy: Tenancy,
+    /// What the application brings along when it runs for one customer.
+    pub brings: Option<Brings>,
+}
+
+/// For whom the process is.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+pub enum Tenancy {
+    /// Many customers: the catalog knows them.
+    On(Many),
+    /// One, on its own server: no gateway, no control plane, no catalog.
+    Off(Alone),
+}
+
+/// What an application needs to prepare a database by itself. Elsewhere the control plane has it.
+#[derive(Clone, Debug)]
+pub struct Brings {
+    /// Its migrations and its seed.
+    pub bundle: Bundle,
+    /// The features that a customer on its own server has, unless `INSULA_FEATURES` says otherwise.
+    pub features: Features,
 }
 
 /// Why the settings do not do.
@@ -59,17 +80,17 @@ pub enum ConfigError {
     },
 }
 
-const CATALOG_URL: &str = "INSULA_CATALOG_URL";
-const KEYRING: &str = "INSULA_KEYRING";
+const TENANCY: &str = "INSULA_TENANCY";
 const LISTEN: &str = "INSULA_LISTEN";
 const ADMIN_LISTEN: &str = "INSULA_ADMIN_LISTEN";
-const BASE_DOMAIN: &str = "INSULA_BASE_DOMAIN";
-const CELL: &str = "INSULA_CELL";
-const CONTROL_URL: &str = "INSULA_CONTROL_URL";
-const OURS: &[&str] = &[CATALOG_URL, KEYRING, LISTEN, ADMIN_LISTEN, BASE_DOMAIN, CELL, CONTROL_URL];
 /// Settings of other programs of the house, which may stand in the same environment.
 const OTHERS: &[&str] =
     &["INSULA_DATA", "INSULA_URL", "INSULA_KEY", "INSULA_LOG", "INSULA_LOG_FORMAT", "INSULA_PARENT_PID", "INSULA_PG_BIN"];
+
+/// Every setting of ours.
+fn ours() -> impl Iterator<Item = &'static str> {
+    [TENANCY, LISTEN, ADMIN_LISTEN].into_iter().chain(many::NAMES.iter().copied()).chain(alone::NAMES.iter().copied())
+}
 
 impl Config {
     /// Reads the environment.
@@ -89,75 +110,37 @@ impl Config {
     pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let vars: BTreeMap<_, _> =
             vars.into_iter().filter(|(name, value)| name.starts_with("INSULA_") && !value.is_empty()).collect();
-        if let Some(name) = vars.keys().find(|name| !OURS.contains(&name.as_str()) && !OTHERS.contains(&name.as_str())) {
-            return Err(ConfigError::Unknown { nearest: nearest(name), name: name.clone() });
+        if let Some(name) = vars.keys().find(|name| !ours().any(|our| our == **name) && !OTHERS.contains(&name.as_str())) {
+            return Err(ConfigError::Unknown { nearest: nearest(name, ours()), name: name.clone() });
         }
-        let get = |name: &str| vars.get(name).map(String::as_str);
-
-        let what = "the catalog's address, postgres://insula_reader:PASSWORD@HOST:PORT/insula_catalog";
-        let catalog_url = get(CATALOG_URL).ok_or(ConfigError::Missing { name: CATALOG_URL, what })?.to_owned();
-        if !catalog_url.starts_with("postgres://") && !catalog_url.starts_with("postgresql://") {
-            return Err(ConfigError::Wrong { name: CATALOG_URL, reason: format!("give {what}") });
-        }
-        let what = "the path of a key file for the cells that this process serves";
-        let path = PathBuf::from(get(KEYRING).ok_or(ConfigError::Missing { name: KEYRING, what })?);
+        let vars = Vars(&vars);
+        let tenancy = match vars.get(TENANCY).unwrap_or("on") {
+            "on" => Tenancy::On(Many::read(vars)?),
+            "off" => Tenancy::Off(Alone::read(vars)?),
+            other => return Err(text::wrong(TENANCY, format!("{other:?} is neither on nor off"))),
+        };
         Ok(Self {
-            catalog_url,
-            keyring: read_keyring(&path)?,
-            keyring_path: Some(path),
-            listen: address(LISTEN, get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
-            admin_listen: address(ADMIN_LISTEN, get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
-            base_domain: get(BASE_DOMAIN).unwrap_or("localhost").trim_matches('.').to_ascii_lowercase(),
-            cell: get(CELL).map(|name| name.parse().map_err(|e| wrong(CELL, e))).transpose()?,
-            control_url: get(CONTROL_URL).map(str::to_owned),
+            listen: address(LISTEN, vars.get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
+            admin_listen: address(ADMIN_LISTEN, vars.get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
+            tenancy,
+            brings: None,
         })
     }
-}
 
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("catalog_url", &"***")
-            .field("keyring", &self.keyring)
-            .field("listen", &self.listen)
-            .field("admin_listen", &self.admin_listen)
-            .field("base_domain", &self.base_domain)
-            .field("cell", &self.cell)
-            .field("control_url", &self.control_url)
-            .finish()
+    /// For many customers, by defaults that suit a process on this machine; ports as the system gives them.
+    #[must_use]
+    pub fn for_many(catalog_url: String, keyring: KeyRing) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { listen: any, admin_listen: any, tenancy: Tenancy::On(Many::new(catalog_url, keyring)), brings: None }
     }
-}
 
-pub(crate) fn read_keyring(path: &std::path::Path) -> Result<KeyRing, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(KEYRING, format!("{} cannot be read: {e}", path.display())))?;
-    KeyRing::from_json(&text).map_err(|e| wrong(KEYRING, format!("{}: {e}", path.display())))
-}
-
-fn address(name: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| wrong(name, format!("{text:?} is not an address and port like 127.0.0.1:8080")))
-}
-
-fn wrong(name: &'static str, reason: impl fmt::Display) -> ConfigError {
-    ConfigError::Wrong { name, reason: reason.to_string() }
-}
-
-/// The known name at the smallest edit distance, if that is small enough to be a typing error.
-fn nearest(name: &str) -> Option<&'static str> {
-    OURS.iter().map(|known| (distance(name, known), *known)).min().filter(|(d, _)| *d <= 3).map(|(_, known)| known)
-}
-
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
-        }
+    /// With what the application brings along, so that it can run for one customer, too. Many customers' databases are prepared by
+    /// the control plane, from the same bundle.
+    #[must_use]
+    pub fn bringing(mut self, bundle: Bundle, features: Features) -> Self {
+        self.brings = Some(Brings { bundle, features });
+        self
     }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -191,7 +174,40 @@ mod tests {
             ("PATH", "/bin"),
         ];
         let config = read(&vars).expect("reads");
-        assert_eq!((config.listen.to_string().as_str(), config.base_domain.as_str()), ("127.0.0.1:8080", "localhost"));
+        let Tenancy::On(many) = &config.tenancy else { panic!("for many") };
+        assert_eq!((config.listen.to_string().as_str(), many.base_domain.as_str()), ("127.0.0.1:8080", "localhost"));
+        assert_eq!(many.resolve, insula_http::ResolveOptions::default());
         assert!(!format!("{config:?}").contains("hunter2") && !format!("{config:?}").contains("abab"));
+        let with = |more: &[(&str, &str)]| read(&[&vars, more].concat());
+        let text = |more: &[(&str, &str)]| with(more).expect_err("refused").to_string();
+        let Tenancy::On(many) =
+            with(&[("INSULA_SOURCES", "header:x-t@/api, domain"), ("INSULA_FALLBACK_TENANT", "acme")]).expect("reads").tenancy
+        else {
+            panic!("for many")
+        };
+        assert_eq!((many.resolve.sources.len(), many.resolve.fallback.as_ref().map(|slug| slug.as_str())), (2, Some("acme")));
+        assert!(text(&[("INSULA_SOURCES", "hots")]).starts_with("INSULA_SOURCES is wrong: \"hots\" is no source"));
+        assert!(text(&[("INSULA_JWKS_FILE", "/keys")]).starts_with("INSULA_CELL is not set"));
+        assert!(text(&[("INSULA_DATABASE_URL", "postgres://h/d")]).contains("has no meaning with INSULA_TENANCY=on"));
+        assert!(text(&[("INSULA_TENANCY", "maybe")]).contains("neither on nor off"));
+    }
+
+    #[test]
+    fn one_customer_needs_an_address_and_nothing_else() {
+        let off = |more: &[(&str, &str)]| read(&[&[("INSULA_TENANCY", "off")], more].concat());
+        let text = |more: &[(&str, &str)]| off(more).expect_err("refused").to_string();
+        let config =
+            off(&[("INSULA_DATABASE_URL", "postgres://owner:hunter2@db:5433/acme"), ("INSULA_FEATURES", "search=on,seats=3")]);
+        let config = config.expect("reads");
+        let Tenancy::Off(alone) = &config.tenancy else { panic!("for one") };
+        assert_eq!((alone.address().as_str(), alone.owner, alone.features.len()), ("db:5433/acme", true, 2));
+        assert!(!format!("{config:?}").contains("hunter2"));
+        assert!(text(&[]).starts_with("INSULA_DATABASE_URL is not set"));
+        for bad in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h", "hunter2", "postgres://u:hunter2@h/d?sslmode=perhaps"] {
+            let text = text(&[("INSULA_DATABASE_URL", bad)]);
+            assert!(text.starts_with("INSULA_DATABASE_URL is wrong") && !text.contains("hunter2"), "{text}");
+        }
+        let both = [("INSULA_DATABASE_URL", "postgres://h/d"), ("INSULA_CATALOG_URL", "postgres://h/c")];
+        assert!(text(&both).contains("INSULA_CATALOG_URL is wrong: it has no meaning with INSULA_TENANCY=off"));
     }
 }

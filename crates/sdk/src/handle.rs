@@ -1,18 +1,23 @@
 //! The handle that an application holds: its catalog, its data access, its settings.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
 use axum::middleware::AddExtension;
 use insula_catalog::{Catalog, Options, PgSource};
-use insula_core::KeyRing;
+use insula_core::token::audience;
+use insula_core::{KeyRing, TenantContext};
 use insula_data::{Data, DataConfig};
-use insula_http::ResolveLayer;
+use insula_http::identity::{Fetcher, Published, Verifier};
+use insula_http::resolve::OptionsError;
+use insula_http::{ResolveLayer, ResolveOptions, Resolver};
 use tokio::task::AbortHandle;
 use tower::Layer;
 
-use crate::config::{Config, ConfigError};
+use crate::alone::{self, InstallError};
+use crate::config::{Alone, Brings, Config, ConfigError, Many, Tenancy, read_keyring};
 
 /// How long a start waits for the catalog before it says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +28,26 @@ pub enum ConnectError {
     /// A setting is wrong or missing.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// How tenants are to be found.
+    #[error("INSULA_SOURCES, INSULA_HOST_SIDE or INSULA_SHARED_HOSTS is wrong: {0}")]
+    Resolve(#[from] OptionsError),
+    /// The gateway's keys cannot be had.
+    #[error("INSULA_JWKS_URL, INSULA_JWKS_FILE: {0}")]
+    Gateway(String),
+    /// The one customer's database cannot be prepared.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// The one customer's database does not let this process in.
+    #[error(
+        "the database at {address} does not let this application in ({reason}): prepare it by a start with the owner in \
+         INSULA_DATABASE_URL, and give this process the same key file (INSULA_KEYRING)"
+    )]
+    Unprepared {
+        /// Where; never a password.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The catalog's address cannot be read.
     #[error("INSULA_CATALOG_URL is wrong: {0}")]
     Catalog(insula_catalog::Error),
@@ -39,15 +64,22 @@ pub enum ConnectError {
 }
 
 /// Insula, as an application holds it. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Insula {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+impl std::fmt::Debug for Insula {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Inner { catalog, data, .. } = &*self.inner;
+        f.debug_struct("Insula").field("catalog", catalog).field("data", data).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     catalog: Catalog,
     data: Data,
+    layer: ResolveLayer,
     config: Option<Config>,
     /// Follows the key file.
     keys: Option<AbortHandle>,
@@ -74,39 +106,75 @@ where
     type Service = <ResolveLayer as Layer<AddExtension<S, Insula>>>::Service;
     fn layer(&self, inner: S) -> Self::Service {
         let inner = Extension(self.insula.clone()).layer(inner);
-        ResolveLayer::new(self.insula.inner.catalog.clone()).layer(inner)
+        self.insula.inner.layer.layer(inner)
     }
 }
 
 impl Insula {
-    /// Connects to the catalog and waits until it is known. Tenants' databases are connected to when they are first needed.
+    /// Connects by the settings: to the catalog of many customers, which is waited for, or to the database of one, which is prepared first
+    /// when its owner is named. Tenants' databases are connected to when they are first needed.
     ///
     /// # Errors
     /// [`ConnectError`], in words for whoever starts the process.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
-        let source = PgSource::connect(&config.catalog_url).map_err(ConnectError::Catalog)?;
-        let options = Options { base_domain: config.base_domain.clone(), ..Options::default() };
-        let catalog = Catalog::start(source, options);
-        if tokio::time::timeout(PATIENCE, catalog.ready()).await.is_err() {
-            let host = url::Url::parse(&config.catalog_url)
-                .ok()
-                .and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port().unwrap_or(5432))));
-            return Err(ConnectError::Silent { host: host.unwrap_or_default(), seconds: PATIENCE.as_secs() });
+        match &config.tenancy {
+            Tenancy::On(many) => {
+                let catalog = follow(many).await?;
+                let layer = layer(many, &catalog).await?;
+                let keys = Keys { ring: many.keyring.clone(), file: many.keyring_path.clone() };
+                Ok(Self::new(catalog, layer, keys, Some(config)))
+            }
+            Tenancy::Off(alone) => {
+                let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;
+                if alone.owner {
+                    prepare(alone, brings).await?;
+                }
+                let database = alone.database.get_database().unwrap_or_default();
+                let source = alone::source(alone, database, &brings.features).map_err(InstallError::from)?;
+                let catalog = Catalog::start(source, Options::default());
+                catalog.ready().await;
+                let resolver = Resolver::new(ResolveOptions {
+                    sources: vec![],
+                    fallback: alone::SLUG.parse().ok(),
+                    ..ResolveOptions::default()
+                })?;
+                let layer = ResolveLayer::by(resolver, catalog.clone());
+                let keys = Keys { ring: read_keyring(&alone.keyring_path)?, file: Some(alone.keyring_path.clone()) };
+                let address = alone.address();
+                let insula = Self::new(catalog, layer, keys, Some(config));
+                insula.enter(&address).await?;
+                Ok(insula)
+            }
         }
-        Ok(Self::new(catalog, config.keyring.clone(), Some(config)))
     }
 
     /// From parts that are there already: for tests and for processes with a catalog of their own.
     #[must_use]
     pub fn from_parts(catalog: Catalog, keys: KeyRing) -> Self {
-        Self::new(catalog, keys, None)
+        let layer = ResolveLayer::new(catalog.clone());
+        Self::new(catalog, layer, Keys { ring: keys, file: None }, None)
     }
 
-    fn new(catalog: Catalog, keys: KeyRing, config: Option<Config>) -> Self {
-        let data = Data::open(DataConfig::default(), catalog.clone(), keys);
-        let file = config.as_ref().and_then(|config| config.keyring_path.clone());
-        let keys = file.map(|file| crate::keys::follow(file, data.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, config, keys }) }
+    fn new(catalog: Catalog, layer: ResolveLayer, keys: Keys, config: Option<Config>) -> Self {
+        let data = Data::open(DataConfig::default(), catalog.clone(), keys.ring);
+        let keys = keys.file.map(|file| crate::keys::follow(file, data.clone()));
+        Self { inner: Arc::new(Inner { catalog, data, layer, config, keys }) }
+    }
+
+    /// Tries the one customer's database, so that a start says what is missing and not the first request.
+    async fn enter(&self, address: &str) -> Result<(), ConnectError> {
+        let fault = |reason: String| ConnectError::Unprepared { address: address.to_owned(), reason };
+        let route = self.inner.catalog.by_slug(alone::SLUG).ok_or_else(|| fault("there is no tenant".to_owned()))?;
+        let context = TenantContext {
+            tenant: route.id,
+            no: route.no,
+            slug: route.slug.clone(),
+            plan: route.plan.name.clone(),
+            principal: None,
+            request_id: "start".into(),
+        };
+        let tx = self.inner.data.begin(&context).await.map_err(|error| fault(error.to_string()))?;
+        tx.commit().await.map_err(|error| fault(error.to_string()))
     }
 
     /// The layer that finds each request's tenant: put it around all routes, last.
@@ -126,4 +194,48 @@ impl Insula {
     pub(crate) fn config(&self) -> Option<&Config> {
         self.inner.config.as_ref()
     }
+}
+
+/// Keys, and the file that they are read from again when it changes.
+struct Keys {
+    ring: KeyRing,
+    file: Option<PathBuf>,
+}
+
+async fn follow(many: &Many) -> Result<Catalog, ConnectError> {
+    let source = PgSource::connect(&many.catalog_url).map_err(ConnectError::Catalog)?;
+    let options = Options { base_domain: many.base_domain.clone(), ..Options::default() };
+    let catalog = Catalog::start(source, options);
+    if tokio::time::timeout(PATIENCE, catalog.ready()).await.is_err() {
+        let host = url::Url::parse(&many.catalog_url)
+            .ok()
+            .and_then(|url| Some(format!("{}:{}", url.host_str()?, url.port().unwrap_or(5432))));
+        return Err(ConnectError::Silent { host: host.unwrap_or_default(), seconds: PATIENCE.as_secs() });
+    }
+    Ok(catalog)
+}
+
+/// By what the gateway signed, where there is one; else by what requests say.
+async fn layer(many: &Many, catalog: &Catalog) -> Result<ResolveLayer, ConnectError> {
+    let (true, Some(cell)) = (many.jwks.is_set(), &many.cell) else {
+        return Ok(ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()));
+    };
+    let fetcher = Fetcher::new().map_err(|error| ConnectError::Gateway(error.to_string()))?;
+    let published = Published::follow(many.jwks.url.clone(), many.jwks.file.clone(), fetcher).await;
+    let published = published.map_err(|error| ConnectError::Gateway(error.to_string()))?;
+    Ok(ResolveLayer::verified(Arc::new(Verifier::new(&audience(cell), published)), catalog.clone()))
+}
+
+/// Prepares the one customer's database; its first user's password goes to a file beside the key, never to the log.
+async fn prepare(alone: &Alone, brings: &Brings) -> Result<(), ConnectError> {
+    let installed = alone::prepare(alone, brings).await?;
+    if let Some(admin) = installed.admin {
+        let file = alone.keyring_path.with_extension("admin");
+        alone::write(&file, &format!("{}\n{}\n", admin.email, admin.password))?;
+        tracing::warn!(file = %file.display(), "the first user's email and password are in this file: read it, then remove it");
+    }
+    if installed.migrations > 0 {
+        tracing::info!(migrations = installed.migrations, "brought the database up to date");
+    }
+    Ok(())
 }

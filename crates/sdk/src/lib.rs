@@ -8,6 +8,7 @@
 //! serving and stopping. Not for: provisioning and plans (the control plane), or SQL of any sort.
 //! Always: a handler has a tenant or is not called; with no tenant there is no connection; what goes wrong inside stays inside.
 
+pub mod alone;
 pub mod config;
 pub mod error;
 pub mod extract;
@@ -24,8 +25,9 @@ pub use extract::{Form, Json, Query};
 pub use feature::Feature;
 pub use handle::{ConnectError, Insula, InsulaLayer};
 pub use insula_api::bundle::{Bundle, Migration};
+pub use insula_core::feature::Features;
 pub use insula_core::scope::{spawn, spawn_blocking};
-pub use insula_core::{Kind, TenantContext, scope};
+pub use insula_core::{FeatureValue, Kind, TenantContext, scope};
 pub use insula_data::TenantTx;
 pub use insula_http::Problem;
 pub use insula_macros::requires;

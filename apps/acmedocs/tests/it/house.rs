@@ -42,16 +42,7 @@ async fn seed(tenant: Tenant, Json(seed): Json<Seed>) -> Result<()> {
 impl House {
     pub(crate) async fn open() -> Self {
         let cell = TestCell::shared(include_str!("../../migrations/0001_documents.sql")).await;
-        let config = Config {
-            catalog_url: cell.catalog_url(),
-            keyring: cell.key_ring(),
-            keyring_path: None,
-            listen: ([127, 0, 0, 1], 0).into(),
-            admin_listen: ([127, 0, 0, 1], 0).into(),
-            base_domain: "localhost".to_owned(),
-            cell: None,
-            control_url: None,
-        };
+        let config = Config::for_many(cell.catalog_url(), cell.key_ring());
         let insula = Insula::connect(config).await.expect("connects");
         let app = acmedocs::router().route("/test/seed", post(seed)).layer(insula.layer());
         Self { cell, app: insula::service(app, &insula) }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods, reason = "tests stand outside of any tenant")]
 
+mod alone;
 mod api;
 mod denial;
 mod house;

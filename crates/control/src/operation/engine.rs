@@ -285,7 +285,7 @@ enum Stop {
 fn unrecorded(error: Error) -> Stop {
     match error {
         Error::Cell { .. } => Stop::Step(error),
-        Error::Catalog(ref e) if !crate::error::sql_transient(e) => Stop::Step(error),
+        Error::Catalog(ref e) if !insula_kit::transient(e) => Stop::Step(error),
         other => Stop::Unrecorded(other),
     }
 }

@@ -2,15 +2,13 @@
 //! that row security holds for the seed too.
 
 use futures_util::future::BoxFuture;
-use sqlx::{AssertSqlSafe, PgConnection};
+use insula_kit::SeedValues;
 
 use super::{Input, Memo, cell_of};
-use crate::cells::{in_cell, kit_in, own_name};
-use crate::error::{Error, sql_transient};
-use crate::model::Cell;
+use crate::cells::kit_in;
+use crate::error::Error;
 use crate::operation::step::{Outcome, Reach, Step};
 use crate::operation::work::Work;
-use crate::seed_sql::{Statement, statements};
 use crate::store::plans::to_json;
 
 pub(super) struct Seed;
@@ -34,12 +32,14 @@ impl Step for Seed {
             }
             let cell = cell_of(work, memo.home()?).await?;
             let conn = work.cell().ok_or_else(|| Error::Corrupt("no transaction in the cell".into()))?;
-            insula_kit::bind(conn, memo.no).await.map_err(kit_in(&cell))?;
-            let path = format!("SET LOCAL search_path = {}", own_name(&memo.home()?.schema)?);
-            sqlx::raw_sql(AssertSqlSafe(path)).execute(&mut *conn).await.map_err(in_cell(&cell))?;
-            for statement in statements(&bundle.seed) {
-                run(conn, &cell, statement, &input).await?;
-            }
+            let values = SeedValues {
+                email: &input.admin_email,
+                hash: &input.admin_hash,
+                name: &input.name,
+                settings: &to_json(&input.settings)?,
+            };
+            let seeded = insula_kit::seed(conn, memo.no, &memo.home()?.schema, &bundle.seed, values).await;
+            seeded.map_err(kit_in(&cell))?;
             Ok(Outcome::Done)
         })
     }
@@ -47,23 +47,5 @@ impl Step for Seed {
     /// The rows go with what they are in.
     fn undo<'a>(&'a self, _work: &'a mut Work) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async { Ok(()) })
-    }
-}
-
-async fn run(conn: &mut PgConnection, cell: &Cell, statement: Statement, input: &Input) -> Result<(), Error> {
-    let mut query = sqlx::query(AssertSqlSafe(statement.sql));
-    for parameter in statement.parameters {
-        query = match parameter {
-            1 => query.bind(&input.admin_email),
-            2 => query.bind(&input.admin_hash),
-            3 => query.bind(&input.name),
-            4 => query.bind(to_json(&input.settings)?),
-            other => return Err(Error::Seed(format!("${other}: a seed has $1 (email), $2 (hash), $3 (name) and $4 (settings)"))),
-        };
-    }
-    match query.execute(conn).await {
-        Ok(_) => Ok(()),
-        Err(error) if sql_transient(&error) => Err(in_cell(cell)(error)),
-        Err(error) => Err(Error::Seed(error.as_database_error().map_or_else(|| error.to_string(), |e| e.message().to_owned()))),
     }
 }

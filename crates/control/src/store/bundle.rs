@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use insula_core::CellName;
 use sqlx::{PgConnection, Row as _};
 
 use crate::error::Error;
+use crate::migrations::of_kit;
 use crate::model::{Bundle, Migration};
 
 /// The bundle that is in force.
@@ -25,18 +25,13 @@ impl Stored {
     }
 }
 
-/// SHA-256 of a migration's SQL.
-pub(crate) fn checksum(sql: &str) -> Vec<u8> {
-    digest(&SHA256, sql.as_bytes()).as_ref().to_vec()
-}
-
 pub(crate) async fn read(conn: &mut PgConnection) -> Result<Stored, Error> {
     let rows =
         sqlx::query("SELECT version, name, sql, checksum FROM catalog.migration ORDER BY version").fetch_all(&mut *conn).await?;
     let mut migrations = Vec::with_capacity(rows.len());
     for row in &rows {
         let migration = Migration { version: row.try_get("version")?, name: row.try_get("name")?, sql: row.try_get("sql")? };
-        if checksum(&migration.sql) != row.try_get::<Vec<u8>, _>("checksum")? {
+        if of_kit(&migration).checksum() != row.try_get::<Vec<u8>, _>("checksum")? {
             return Err(Error::Corrupt(format!("migration {} in the catalog does not have its checksum", migration.version)));
         }
         migrations.push(migration);
@@ -69,7 +64,7 @@ pub(crate) async fn write(conn: &mut PgConnection, bundle: &Bundle) -> Result<bo
             .bind(migration.version)
             .bind(&migration.name)
             .bind(&migration.sql)
-            .bind(checksum(&migration.sql))
+            .bind(of_kit(&migration).checksum())
             .execute(&mut *conn)
             .await?;
         news = true;

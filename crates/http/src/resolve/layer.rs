@@ -19,11 +19,12 @@ use futures_util::FutureExt;
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body_util::Limited;
-use insula_catalog::Catalog;
-use insula_core::{Kind, TenantContext, scope};
+use insula_catalog::{Catalog, Route};
+use insula_core::{Kind, Principal, TenantContext, scope};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
+use crate::identity::{Verifier, VerifyError};
 use crate::problem::{Problem, normalise};
 use crate::request_id;
 use crate::resolve::{Asked, Resolved, Resolver};
@@ -37,7 +38,15 @@ pub struct ResolveLayer {
 struct Shared {
     catalog: Catalog,
     resolver: Resolver,
+    /// With one, tenants are known by what the gateway signed and by nothing else.
+    verifier: Option<Arc<Verifier>>,
     tenantless: Vec<String>,
+}
+
+/// Whose request it is, and who acts.
+struct Found {
+    route: Arc<Route>,
+    principal: Option<Arc<str>>,
 }
 
 impl ResolveLayer {
@@ -50,8 +59,19 @@ impl ResolveLayer {
     /// As [`ResolveLayer::new`], by a resolver of one's own. Requests for the host side pass without a tenant.
     #[must_use]
     pub fn by(resolver: Resolver, catalog: Catalog) -> Self {
+        Self::with(resolver, catalog, None)
+    }
+
+    /// For an application behind a gateway: each request must carry a tenant context that `verifier` believes, and is for the tenant
+    /// that it names. Its host, and whatever else a client wrote, says nothing.
+    #[must_use]
+    pub fn verified(verifier: Arc<Verifier>, catalog: Catalog) -> Self {
+        Self::with(Resolver::default(), catalog, Some(verifier))
+    }
+
+    fn with(resolver: Resolver, catalog: Catalog, verifier: Option<Arc<Verifier>>) -> Self {
         let tenantless = vec!["/healthz".to_owned(), "/readyz".to_owned()];
-        Self { shared: Arc::new(Shared { catalog, resolver, tenantless }) }
+        Self { shared: Arc::new(Shared { catalog, resolver, verifier, tenantless }) }
     }
 }
 
@@ -129,11 +149,35 @@ impl Shared {
         response
     }
 
+    async fn asked(&self, asked: Asked<'_>) -> Result<Option<Found>, Problem> {
+        let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
+        Ok(Some(Found { route, principal: asked.principal().map(|principal| principal.subject.clone()) }))
+    }
+
+    async fn proven(&self, verifier: &Verifier, request: &mut Request) -> Result<Found, Problem> {
+        let verified = verifier.verify(request.headers()).await.map_err(|error| match error {
+            VerifyError::Absent => Problem::new(error.kind()).detail("This application is reached through its gateway."),
+            _ => Problem::new(error.kind()),
+        })?;
+        let route = self.resolver.find_by_id(verified.claims.tid, &self.catalog).await?;
+        let principal = verified.identity.principal().map(|principal| principal.subject.clone());
+        let extensions = request.extensions_mut();
+        if let Some(principal) = verified.identity.principal() {
+            extensions.insert(Principal::clone(principal));
+        }
+        extensions.insert(verified.identity.clone());
+        // For calls that this one makes.
+        extensions.insert(verified);
+        Ok(Found { route, principal })
+    }
+
     /// Puts context, route and body limit into the request, or says why it may not go on. `None` for the host side.
     async fn admit(&self, request: &mut Request, id: &Arc<str>) -> Result<Option<TenantContext>, Problem> {
-        let asked = Asked::of(request)?;
-        let principal = asked.principal().map(|principal| principal.subject.clone());
-        let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
+        let found = match &self.verifier {
+            Some(verifier) => Some(self.proven(verifier, request).await?),
+            None => self.asked(Asked::of(request)?).await?,
+        };
+        let Some(Found { route, principal }) = found else { return Ok(None) };
         let limit = route.plan.limits.max_body_bytes;
         if let Some(length) = declared_length(request.headers())
             && length > limit

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use insula_catalog::{Catalog, Route, View, host};
-use insula_core::{Principal, Slug, TenantState, Via};
+use insula_core::{Principal, Slug, TenantId, TenantState, Via};
 
 use crate::resolve::contributor::{Asked, Contributor, Hint};
 use crate::resolve::options::{OptionsError, ResolveOptions, SourceSpec};
@@ -178,6 +178,35 @@ impl Resolver {
                 again
             }
             decided => decided,
+        }
+    }
+}
+
+impl Resolver {
+    /// The tenant that somebody else has proven (a context token): no source is asked. A tenant that nobody knows is asked about first, in
+    /// its bounds.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], [`Refusal::Suspended`].
+    pub async fn find_by_id(&self, id: TenantId, catalog: &Catalog) -> Result<Arc<Route>, Refusal> {
+        let look = || {
+            let what = UnknownTenant { hash: self.shared.hasher.hash_one(id.uuid().as_u128()) };
+            let route = catalog.by_id(id).ok_or(Refusal::Unknown { by: "context", what })?;
+            match route.state {
+                TenantState::Active => Ok(route.arc()),
+                TenantState::Suspended => Err(Refusal::Suspended { tenant: id }),
+                TenantState::Provisioning | TenantState::Deleted => Err(Refusal::Unknown { by: "context", what }),
+            }
+        };
+        match look() {
+            Err(Refusal::Unknown { what, .. }) if self.shared.unknowns.ask(catalog, what).await => {
+                look().inspect_err(|refusal| {
+                    if let Refusal::Unknown { what, .. } = refusal {
+                        self.shared.unknowns.remember(*what);
+                    }
+                })
+            }
+            found => found,
         }
     }
 }

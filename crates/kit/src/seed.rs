@@ -1,18 +1,71 @@
-//! Cuts the seed into statements that can be sent with parameters, one by one.
+//! How a tenant begins: the application's seed, cut into statements that can be sent with parameters, one by one.
 //!
 //! Postgres takes parameters with a single statement only, and exactly those that the statement names; a seed is several
 //! statements with up to four. Knows strings, quoted names, dollar quotes and comments (PostgreSQL manual, 4.1).
 
+use insula_core::TenantNo;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::error::{Error, transient};
+use crate::server::{name, run as run_sql};
+use crate::tenant::bind;
+
+/// What a seed is given.
+#[derive(Clone, Copy, Debug)]
+pub struct SeedValues<'a> {
+    /// `$1`: the first user's email.
+    pub email: &'a str,
+    /// `$2`: the Argon2 hash of its password, in PHC form.
+    pub hash: &'a str,
+    /// `$3`: the tenant's name.
+    pub name: &'a str,
+    /// `$4`: its settings.
+    pub settings: &'a Value,
+}
+
+/// Runs the seed for a tenant in a schema, inside the transaction that is open on `conn`: bound to the tenant, so that row security
+/// holds for the seed too.
+///
+/// # Errors
+/// [`Error::Seed`], or what Postgres says.
+pub async fn seed(conn: &mut PgConnection, no: TenantNo, schema: &str, seed: &str, values: SeedValues<'_>) -> Result<(), Error> {
+    bind(conn, no).await?;
+    run_sql(conn, format!("SET LOCAL search_path = {}", name(schema)?)).await?;
+    for statement in statements(seed) {
+        run(conn, statement, values).await?;
+    }
+    Ok(())
+}
+
+async fn run(conn: &mut PgConnection, statement: Statement, values: SeedValues<'_>) -> Result<(), Error> {
+    let mut query = sqlx::query(AssertSqlSafe(statement.sql));
+    for parameter in statement.parameters {
+        query = match parameter {
+            1 => query.bind(values.email),
+            2 => query.bind(values.hash),
+            3 => query.bind(values.name),
+            4 => query.bind(values.settings),
+            other => return Err(Error::Seed(format!("${other}: a seed has $1 (email), $2 (hash), $3 (name) and $4 (settings)"))),
+        };
+    }
+    match query.execute(conn).await {
+        Ok(_) => Ok(()),
+        Err(error) if transient(&error) => Err(error.into()),
+        Err(error) => Err(Error::Seed(error.as_database_error().map_or_else(|| error.to_string(), |e| e.message().to_owned()))),
+    }
+}
+
 /// One statement, with its parameters numbered from one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Statement {
-    pub(crate) sql: String,
+struct Statement {
+    sql: String,
     /// Which of the seed's parameters are its own first, second, ...
-    pub(crate) parameters: Vec<usize>,
+    parameters: Vec<usize>,
 }
 
 /// Cuts at the semicolons that end statements.
-pub(crate) fn statements(seed: &str) -> Vec<Statement> {
+fn statements(seed: &str) -> Vec<Statement> {
     let mut cut = Vec::new();
     let mut now = Statement { sql: String::new(), parameters: Vec::new() };
     let mut rest = seed;
