@@ -1,6 +1,7 @@
 //! The catalog of one: a plan, a cell, a database, a tenant, and no news ever.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use insula_catalog::row::{Changes, DatabaseId, DatabaseRow, Page, TenantRow};
 use insula_catalog::{Cell, CellState, Error, Source, Tls};
@@ -44,6 +45,7 @@ pub(crate) fn source(alone: &Alone, database: &str, features: &Features) -> Resu
         },
         state: CellState::Ready,
         app_url: None,
+        app_versions: Arc::new([]),
     };
     let id_of_database = DatabaseId { cell: placement.cell.clone(), name: placement.database.clone() };
     let tenant = TenantRow {
@@ -58,6 +60,7 @@ pub(crate) fn source(alone: &Alone, database: &str, features: &Features) -> Resu
         settings: TenantSettings::default(),
         placement,
         domains: Vec::new(),
+        schema_version: 0,
     };
     let pages = [
         Page::Plans(vec![plan]),
