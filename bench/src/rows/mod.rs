@@ -6,6 +6,7 @@ mod decision;
 mod ground;
 mod idle_memory;
 mod lane;
+mod lane_module;
 mod provision;
 mod route_lookup;
 mod search;
@@ -13,5 +14,14 @@ mod tx;
 mod up;
 
 /// All of them.
-pub const ROWS: &[Row] =
-    &[lane::ROW, tx::ROW, search::ROW, route_lookup::ROW, decision::ROW, provision::ROW, up::ROW, idle_memory::ROW];
+pub const ROWS: &[Row] = &[
+    lane::ROW,
+    lane_module::ROW,
+    tx::ROW,
+    search::ROW,
+    route_lookup::ROW,
+    decision::ROW,
+    provision::ROW,
+    up::ROW,
+    idle_memory::ROW,
+];

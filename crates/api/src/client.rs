@@ -4,8 +4,8 @@
 //! here has) are, a few times, when the control plane is away or asks to come back; the key is never printed.
 
 mod calls;
-mod stream;
 mod identity;
+mod stream;
 
 use std::fmt;
 use std::time::Duration;

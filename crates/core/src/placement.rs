@@ -64,6 +64,8 @@ pub const APP_ROLE: &str = "insula_app";
 pub const OWNER_ROLE: &str = "insula_owner";
 /// The role through which data planes read the catalog.
 pub const READER_ROLE: &str = "insula_reader";
+/// The line in a server's configuration file that offers the server module: where `insula_enter.so` is.
+pub const SERVER_MODULE_SETTING: &str = "insula.server_module";
 
 /// Where a placement stands in a move (`design.md`, "Moving a tenant").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]

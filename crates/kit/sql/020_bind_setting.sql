@@ -11,12 +11,10 @@ SET LOCAL ROLE insula_owner;
 CREATE OR REPLACE FUNCTION insula.current_tenant() RETURNS bigint LANGUAGE sql STABLE PARALLEL SAFE
     RETURN NULLIF(pg_catalog.current_setting('backtrace_functions'), '')::pg_catalog.int8;
 
--- Everything that enter() does when its one expression did not settle it.
+-- The long way in: verifies everything. Raises, or has bound the transaction.
 CREATE OR REPLACE FUNCTION insula.enter_anew(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
 RETURNS void LANGUAGE plpgsql VOLATILE AS $fn$
 DECLARE
-    path  pg_catalog.text := pg_catalog.current_setting('dynamic_library_path');
-    start pg_catalog.int4 := pg_catalog.strpos(path, ':/.');
     bound pg_catalog.text := pg_catalog.current_setting('backtrace_functions');
 BEGIN
     IF (insula.hmac(kid, pg_catalog.concat_ws('|', no, epoch, expires, pg_catalog.pg_backend_pid(), fence, kid))
@@ -32,8 +30,17 @@ BEGIN
         PERFORM insula.admit(no, epoch);
     END IF;
     PERFORM pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true);
-    -- A hundred or so entries, the newest first. Writing them costs more than a hash does, so only one grant in eight is
-    -- remembered: one that comes often is soon, one that comes once mostly is not.
+END $fn$;
+
+-- Puts a grant that enter_anew() has verified into the session's memory: a hundred or so entries, the newest first. Writing
+-- them costs more than a hash does, so only one grant in eight is remembered: one that comes often is soon, one that comes
+-- once mostly is not.
+CREATE OR REPLACE FUNCTION insula.remember(no bigint, epoch bigint, expires bigint, fence bigint, kid integer, mac bytea)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $fn$
+DECLARE
+    path  pg_catalog.text := pg_catalog.current_setting('dynamic_library_path');
+    start pg_catalog.int4 := pg_catalog.strpos(path, ':/.');
+BEGIN
     IF pg_catalog.random() OPERATOR(pg_catalog.<) 0.125 OR start OPERATOR(pg_catalog.=) 0 THEN
         IF pg_catalog.octet_length(path) OPERATOR(pg_catalog.>) 12000 THEN
             path := pg_catalog.left(path, 9000);
@@ -63,7 +70,7 @@ BEGIN
         WHEN fence OPERATOR(pg_catalog.=) pg_catalog.pg_sequence_last_value('insula.fence')
         THEN pg_catalog.set_config('backtrace_functions', no::pg_catalog.text, true) IS NOT NULL
         ELSE false END) IS NOT TRUE THEN
-        PERFORM insula.enter_anew(no, epoch, expires, fence, kid, mac);
+        PERFORM insula.enter_anew(no, epoch, expires, fence, kid, mac), insula.remember(no, epoch, expires, fence, kid, mac);
     END IF;
 END $fn$;
 

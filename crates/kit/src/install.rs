@@ -5,6 +5,7 @@ use insula_core::{CellKey, GrantKey};
 use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
+use crate::module;
 use crate::server::{GUEST_ROLE, Way, hush, name, run};
 use crate::version::check_version;
 
@@ -75,6 +76,9 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
     };
     for file in files(way) {
         run(&mut tx, render(file, way)).await?;
+    }
+    if way == Way::Setting {
+        module::load(&mut tx).await?;
     }
     sqlx::query(
         "INSERT INTO insula.config (way, kit, kid, previous_kid) VALUES ($1, $2, $3, $4)

@@ -14,6 +14,7 @@ mod install;
 mod lint;
 mod login;
 mod migrations;
+mod module;
 mod seed;
 mod server;
 mod tenant;

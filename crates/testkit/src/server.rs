@@ -50,6 +50,13 @@ impl TestServer {
         open_for_server(&folder);
         let mut config = ClusterConfig::new(folder.join("data"), ADMIN_ROLE, &root.cell(&cell).role_password(ADMIN_ROLE));
         config.durability = durability;
+        // Whatever is tested is tested with the server module, too: `make test` does so.
+        if let Ok(module) = std::env::var("INSULA_SERVER_MODULE") {
+            // The server's account may not be able to reach the original.
+            let copy = folder.join("insula_enter.so");
+            std::fs::copy(&module, &copy).expect("INSULA_SERVER_MODULE is a file: scripts/server-module builds it");
+            config.settings.push((insula_core::placement::SERVER_MODULE_SETTING.to_owned(), copy.display().to_string()));
+        }
         let cluster = Cluster::start(&binaries, config).await.expect("a private Postgres");
         let sweeper = sweep_after(&folder);
         Self { cluster, cell, root, _sweeper: sweeper }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use insula_cluster::{Binaries, ClusterConfig};
-use insula_core::placement::{APP_ROLE, POOL_DATABASE, role_of};
+use insula_core::placement::{APP_ROLE, POOL_DATABASE, SERVER_MODULE_SETTING, role_of};
 use insula_core::{CellName, KeyRing, Kind, RootKey};
 use tokio::sync::Mutex;
 
@@ -36,6 +36,8 @@ pub(crate) struct House {
     pub(crate) gateway: SocketAddr,
     pub(crate) control: SocketAddr,
     binaries: Option<Binaries>,
+    /// What its servers may load, see [`SERVER_MODULE_SETTING`].
+    server_module: Option<PathBuf>,
     /// Cells that there are keys for in the ring of [`MAIN`]'s application.
     keys: Mutex<Vec<CellName>>,
     servers: Mutex<BTreeMap<String, Server>>,
@@ -49,9 +51,10 @@ impl House {
         folder: DataFolder,
         root_key: RootKey,
         app_program: PathBuf,
-        binaries: Option<Binaries>,
+        servers: Option<(Binaries, Option<PathBuf>)>,
         addresses: (SocketAddr, SocketAddr),
     ) -> Self {
+        let (binaries, server_module) = servers.map_or((None, None), |(binaries, module)| (Some(binaries), module));
         Self {
             folder,
             root_key,
@@ -61,6 +64,7 @@ impl House {
             gateway: addresses.0,
             control: addresses.1,
             binaries,
+            server_module,
             keys: Mutex::default(),
             servers: Mutex::default(),
             apps: Mutex::default(),
@@ -82,6 +86,9 @@ impl House {
         let mut config = ClusterConfig::new(self.folder.cluster(cell.as_str()), ADMIN_ROLE, &password);
         config.log = Some(self.folder.log(&format!("postgres-{cell}")));
         config.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        if let Some(module) = &self.server_module {
+            config.settings.push((SERVER_MODULE_SETTING.to_owned(), module.display().to_string()));
+        }
         let server = Server::start(cell.as_str(), &binaries, config, &self.roster).await?;
         let port = server.port();
         self.servers.lock().await.insert(cell.to_string(), server);

@@ -55,6 +55,10 @@ pub(crate) struct UpArgs {
     /// Use this Postgres as a cell, instead of private ones: a URL of its superuser. One of them is called `main`.
     #[arg(long = "cell", env = "INSULA_CELLS", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL")]
     pub cells: Vec<String>,
+    /// Load this server module into the private Postgres servers (`scripts/server-module` builds it): opening a transaction then costs
+    /// a fifth.
+    #[arg(long, env = "INSULA_SERVER_MODULE", value_name = "FILE")]
+    pub server_module: Option<PathBuf>,
     /// Certificate authorities that receivers of webhooks may have beside those of the web: a PEM file.
     #[arg(long, env = "INSULA_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,

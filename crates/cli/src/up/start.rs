@@ -33,7 +33,8 @@ pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
     let binaries = if needed { Some(Binaries::find(args.postgres_bin.as_deref())?) } else { None };
     let addresses = (settle_address(args.gateway, "gateway")?, settle_address(args.control, "control")?);
     let root_key = folder.root_key()?;
-    Ok(House::new(folder, root_key, app, binaries, addresses))
+    let module = args.server_module.as_deref().map(|module| folder.adopt_module(module)).transpose()?;
+    Ok(House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses))
 }
 
 fn find_app(setting: Option<&PathBuf>) -> Result<PathBuf, Error> {

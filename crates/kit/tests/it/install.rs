@@ -57,3 +57,17 @@ async fn no_function_has_the_key_in_its_text() {
         .expect("the kit's functions");
     assert!(texts.len() > 20 && texts.iter().all(|t| !t.contains(&inner) && !t.contains(&outer)));
 }
+
+#[tokio::test]
+async fn enter_is_in_c_exactly_where_the_server_offers_the_module() {
+    let mut pool = Pool::new().await;
+    let language: String = sqlx::query_scalar(
+        "SELECT l.lanname::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+          WHERE p.oid = 'insula.enter(bigint, bigint, bigint, bigint, integer, bytea)'::regprocedure",
+    )
+    .fetch_one(&mut pool.admin)
+    .await
+    .expect("the function");
+    let offered = std::env::var_os("INSULA_SERVER_MODULE").is_some();
+    assert_eq!(language, if offered { "c" } else { "plpgsql" });
+}
