@@ -1,8 +1,9 @@
 //! The handle through which a process knows the catalog.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use insula_core::{CellName, Kind, TenantId};
@@ -29,6 +30,8 @@ pub struct Options {
     pub soft: Duration,
     /// Past this age, knowledge is [`Freshness::Expired`]: refuse what is safety critical.
     pub hard: Duration,
+    /// A file that holds what is known, to start from when the source is away. Its folder must be there.
+    pub disk: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             poll: Duration::from_secs(1),
             soft: Duration::from_secs(10),
             hard: Duration::from_secs(300),
+            disk: None,
         }
     }
 }
@@ -67,14 +71,17 @@ pub(crate) struct Shared {
     soft: Duration,
     hard: Duration,
     epoch: Instant,
-    /// Milliseconds from `epoch` to the last contact, plus one; 0 before the first.
-    contact: AtomicU64,
+    /// Milliseconds from `epoch` to the last contact, negative when an earlier process had it; [`NEVER`] before the first.
+    contact: AtomicI64,
     revision: watch::Sender<i64>,
     /// Refreshes asked for so far, and the last pass that answered some.
     pub(crate) asked: AtomicU64,
     ask: Notify,
     answered: watch::Sender<(u64, Result<(), Arc<Error>>)>,
 }
+
+/// No contact yet.
+const NEVER: i64 = i64::MIN;
 
 impl Shared {
     pub(crate) fn reached(&self, revision: i64) {
@@ -83,8 +90,37 @@ impl Shared {
     }
 
     pub(crate) fn contacted(&self) {
-        let ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-        self.contact.store(ms + 1, Ordering::Release);
+        self.contact.store(self.elapsed(), Ordering::Release);
+    }
+
+    /// An earlier process knew a revision to be the present so long ago.
+    pub(crate) fn restored(&self, revision: i64, age: Duration) {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.contact.store(self.elapsed().saturating_sub(age).max(NEVER + 1), Ordering::Release);
+        self.revision.send_replace(revision);
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        let contact = match self.contact.load(Ordering::Acquire) {
+            NEVER => 0,
+            contact => contact,
+        };
+        Duration::from_millis(u64::try_from(self.elapsed().saturating_sub(contact)).unwrap_or(0))
+    }
+
+    pub(crate) fn freshness(&self) -> Freshness {
+        let age = self.age();
+        if *self.revision.borrow() < 0 || age > self.hard {
+            Freshness::Expired
+        } else if age > self.soft {
+            Freshness::Stale
+        } else {
+            Freshness::Fresh
+        }
     }
 
     pub(crate) fn answer(&self, asked: u64, result: Result<(), Arc<Error>>) {
@@ -116,7 +152,7 @@ impl Catalog {
             soft: options.soft,
             hard: options.hard,
             epoch: Instant::now(),
-            contact: AtomicU64::new(0),
+            contact: AtomicI64::new(NEVER),
             revision: watch::channel(-1).0,
             asked: AtomicU64::new(0),
             ask: Notify::new(),
@@ -208,23 +244,17 @@ impl Catalog {
         self.look(|view| view.snapshot.database(&id).map_or(FENCE_UNKNOWN, |known| known.fence.load(Ordering::Acquire)))
     }
 
-    /// Time since the last successful contact with the source; since the start when there was none yet.
+    /// Time since the last successful contact with the source, an earlier process's when this one started from its disk; since the start
+    /// when there was none.
     #[must_use]
     pub fn age(&self) -> Duration {
-        let contact = self.shared.contact.load(Ordering::Acquire);
-        self.shared.epoch.elapsed().saturating_sub(Duration::from_millis(contact.saturating_sub(1)))
+        self.shared.age()
     }
 
     /// [`Catalog::age`] against the bounds.
     #[must_use]
     pub fn freshness(&self) -> Freshness {
-        if !self.is_ready() || self.age() > self.shared.hard {
-            Freshness::Expired
-        } else if self.age() > self.shared.soft {
-            Freshness::Stale
-        } else {
-            Freshness::Fresh
-        }
+        self.shared.freshness()
     }
 
     /// The revision that the snapshot shows; -1 before the first load.

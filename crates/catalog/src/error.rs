@@ -68,6 +68,9 @@ pub enum Error {
         /// What Postgres said.
         source: sqlx::Error,
     },
+    /// The snapshot file cannot be used.
+    #[error("the snapshot on disk cannot be used: {0}")]
+    Disk(String),
     /// A row that this program cannot read.
     #[error("the catalog holds a {what} that cannot be read: {detail}")]
     Row {
@@ -92,7 +95,7 @@ impl Error {
             Self::Absent | Self::Unreachable(_) | Self::Trimmed { .. } | Self::Stopped => Kind::Unavailable,
             Self::Timeout => Kind::Timeout,
             Self::MigrationChanged { .. } | Self::MigrationNewer { .. } => Kind::Conflict,
-            Self::Migration { .. } | Self::Row { .. } | Self::Answer(_) => Kind::Internal,
+            Self::Migration { .. } | Self::Row { .. } | Self::Answer(_) | Self::Disk(_) => Kind::Internal,
         }
     }
 }

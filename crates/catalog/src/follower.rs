@@ -12,7 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
 use crate::backoff::{Backoff, jittered};
-use crate::catalog::{Options, Shared};
+use crate::catalog::{Freshness, Options, Shared};
+use crate::disk::{self, Meta};
+use crate::keeper::Keeper;
 use crate::source::Source;
 use crate::writer::{Load, Writer};
 
@@ -29,6 +31,9 @@ pub(crate) struct Follower<S> {
     outage: Option<Outage>,
     /// Refreshes that were answered.
     answered: u64,
+    keeper: Option<Keeper>,
+    /// How the age was judged last, and reported.
+    judged: Freshness,
 }
 
 struct Outage {
@@ -38,11 +43,22 @@ struct Outage {
 
 impl<S: Source> Follower<S> {
     pub(crate) fn new(source: S, shared: Arc<Shared>, writer: Writer, options: &Options) -> Self {
-        Self { source: Arc::new(source), shared, writer, poll: options.poll, at: None, outage: None, answered: 0 }
+        Self {
+            source: Arc::new(source),
+            shared,
+            writer,
+            poll: options.poll,
+            at: None,
+            outage: None,
+            answered: 0,
+            keeper: options.disk.clone().map(Keeper::new),
+            judged: Freshness::Expired,
+        }
     }
 
     /// Follows until every handle is gone.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<()>) {
+        self.restore().await;
         let mut wake = self.source.wake_ups();
         let mut listening = true;
         loop {
@@ -52,13 +68,17 @@ impl<S: Source> Follower<S> {
             let began = Instant::now();
             let passed = tokio::select! {
                 // An error means that the last handle is gone; nothing is ever sent.
-                _ = stop.changed() => return,
+                _ = stop.changed() => return self.end(),
                 passed = self.pass(asked) => passed,
             };
-            let next = self.note(passed, asked);
+            let mut next = self.note(passed, asked);
             let failing = self.outage.is_some();
+            if !failing {
+                next = self.keep().await.map_or(next, |due| due.min(next));
+            }
+            self.judge();
             tokio::select! {
-                _ = stop.changed() => return,
+                _ = stop.changed() => return self.end(),
                 // A push says that the source is there again, too.
                 woken = wake.changed(), if listening => listening = woken.is_ok(),
                 () = self.shared.refresh_asked(asked) => {}
@@ -66,6 +86,77 @@ impl<S: Source> Follower<S> {
             }
             if failing {
                 sleep_until(began + LEAST_PAUSE).await;
+            }
+        }
+    }
+
+    /// Begins with what an earlier process has left on the disk, if it did.
+    async fn restore(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let (sender, mut pages) = mpsc::channel(2);
+        let path = keeper.path();
+        let reading = tokio::task::spawn_blocking(move || {
+            disk::clean_up(&path);
+            if path.exists() { disk::read(&path, &sender).map(Some) } else { Ok(None) }
+        });
+        // A file that turns out to be damaged has changed nothing.
+        let mut writer = self.writer.beginning();
+        let mut load = Load::default();
+        while let Some(page) = pages.recv().await {
+            writer.page(&mut load, page);
+        }
+        let meta = match reading.await {
+            Ok(Ok(Some(meta))) => meta,
+            Ok(Err(error)) => return tracing::warn!(path = %keeper.path().display(), %error, "starting without it"),
+            Ok(Ok(None)) | Err(_) => return,
+        };
+        writer.finish(load);
+        self.writer = writer;
+        keeper.found(meta);
+        let age = Duration::from_millis(u64::try_from(disk::now().saturating_sub(meta.contact)).unwrap_or(0));
+        self.source.resume(meta.revision, meta.catalog);
+        self.at = Some(meta.revision);
+        self.shared.restored(meta.revision, age);
+        tracing::info!(revision = meta.revision, age_seconds = age.as_secs(), "started from the snapshot on disk");
+    }
+
+    /// Keeps what is known on disk; answers when that is due if it is not now.
+    async fn keep(&mut self) -> Option<Instant> {
+        let meta = self.meta()?;
+        let keeper = self.keeper.as_mut()?;
+        keeper.keep(&self.writer, meta).await;
+        keeper.due(Some(meta.revision))
+    }
+
+    fn meta(&self) -> Option<Meta> {
+        Some(Meta { revision: self.at?, catalog: self.source.identity(), contact: disk::now() })
+    }
+
+    fn end(&mut self) {
+        if let (Some(meta), Some(keeper), None) = (self.meta(), &mut self.keeper, &self.outage) {
+            keeper.end(&self.writer, meta);
+        }
+    }
+
+    /// Reports how old what is known is, and when that passes a bound.
+    fn judge(&mut self) {
+        let (age, now) = (self.shared.age(), self.shared.freshness());
+        metrics::gauge!("insula_catalog_age_seconds").set(age.as_secs_f64());
+        metrics::gauge!("insula_catalog_freshness").set(f64::from(now as u8));
+        if let Some(at) = self.at {
+            // Exact up to 2^53 revisions.
+            metrics::gauge!("insula_catalog_revision").set(at as f64);
+        }
+        if self.at.is_some() && now > std::mem::replace(&mut self.judged, now) {
+            let age_seconds = age.as_secs();
+            match now {
+                Freshness::Expired => {
+                    tracing::error!(
+                        age_seconds,
+                        "the catalog is past its hard bound: keys are refused, the rest is served as it was"
+                    );
+                }
+                _ => tracing::warn!(age_seconds, "the catalog is past its soft bound"),
             }
         }
     }

@@ -10,6 +10,7 @@
 
 mod backoff;
 mod catalog;
+mod disk;
 pub mod document;
 mod error;
 pub mod fake;
@@ -17,6 +18,7 @@ mod follower;
 pub mod host;
 mod http;
 mod identity;
+mod keeper;
 mod plans;
 mod postgres;
 mod route;

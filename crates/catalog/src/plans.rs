@@ -61,6 +61,13 @@ impl Plans {
         became
     }
 
+    /// The plans, and by the address of each value that tenants have its plan's name and its overrides as JSON.
+    pub(crate) fn freeze(&self) -> (Vec<Arc<Plan>>, HashMap<usize, (PlanName, String)>) {
+        let variants = self.variants.iter();
+        let variants = variants.map(|(v, plan)| (Arc::as_ptr(plan) as usize, (v.plan.clone(), v.overrides.clone())));
+        (self.base.values().cloned().collect(), variants.collect())
+    }
+
     /// Forgets plans. Tenants that have one (there should be none) keep it.
     pub(crate) fn retain(&mut self, keep: impl Fn(&PlanName) -> bool) {
         self.base.retain(|name, _| keep(name));

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 use insula_core::placement::APP_SCHEMA;
 use insula_core::{CellName, KeyId, Placement, Plan, PlanName, ProviderId, TenantId, TenantSettings};
 
+use crate::disk::{Frozen, Meta};
 use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Provider};
@@ -77,6 +78,27 @@ impl Writer {
             app_schema: APP_SCHEMA.into(),
             hosts_of: HashMap::new(),
         }
+    }
+
+    /// A writer of the same catalog that knows what this one has shown so far, and no plans: for a beginning that may fail.
+    pub(crate) fn beginning(&self) -> Self {
+        Self::new(Arc::clone(&self.current), self.snapshot.clone())
+    }
+
+    /// What is shown now, to be written elsewhere; `None` while it lacks tenants whose plan could not be read.
+    pub(crate) fn freeze(&self, meta: Meta) -> Option<Frozen> {
+        if !self.missing.is_empty() {
+            return None;
+        }
+        let (plans, variants) = self.plans.freeze();
+        // The fences now: later ones would not belong to these placements.
+        let databases = self.snapshot.databases.iter().map(|database| DatabaseRow {
+            id: database.id.clone(),
+            fence: database.fence.load(Ordering::Acquire),
+            kid: database.kid.load(Ordering::Acquire),
+        });
+        let databases = databases.collect();
+        Some(Frozen { snapshot: self.snapshot.clone(), plans, variants, databases, meta })
     }
 
     /// Takes in one page of a full load.

@@ -5,6 +5,7 @@
 mod backend;
 mod concurrency;
 mod contract;
+mod disk;
 mod identity;
 mod outage;
 mod random;
