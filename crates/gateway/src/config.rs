@@ -111,15 +111,34 @@ impl Listen {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CatalogConfig {
-    /// A file that holds the URL of the catalog's database, for its reader.
+    /// The control plane, `http://HOST:PORT`: the gateway follows its stream of changes.
+    pub control_url: Option<String>,
+    /// A file that holds a key of scope `edge` for it.
+    pub key_file: Option<PathBuf>,
+    /// Instead of the control plane: a file that holds the URL of the catalog's database, for its reader.
     pub postgres_url_file: Option<PathBuf>,
+    /// Where what is known is kept, to start from when the control plane is away. Its folder must be there; only the gateway
+    /// should read it.
+    pub snapshot_file: Option<PathBuf>,
+    /// Knowledge that is older is worth a warning, milliseconds.
+    pub soft_ms: u64,
+    /// Knowledge that is older does not open what must be closed: keys are refused; everything else is served, milliseconds.
+    pub hard_ms: u64,
     /// Tenants answer at `SLUG.` before it.
     pub base_domain: String,
 }
 
 impl Default for CatalogConfig {
     fn default() -> Self {
-        Self { postgres_url_file: None, base_domain: "localhost".into() }
+        Self {
+            control_url: None,
+            key_file: None,
+            postgres_url_file: None,
+            snapshot_file: None,
+            soft_ms: 10_000,
+            hard_ms: 300_000,
+            base_domain: "localhost".into(),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! From settings to a running gateway.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use insula_catalog::{Catalog, Freshness, Options, PgSource};
+use insula_catalog::{Catalog, HttpSource, Options, PgSource};
 use insula_http::identity::{AuthOptions, Fetcher};
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::{Gate, Readiness, Shutdown, admin};
@@ -24,11 +25,22 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
 }
 
 fn follow(config: &Config) -> Result<Catalog, Error> {
+    let config = &config.catalog;
     let bad = |what: String| Error::Setting { part: "catalog", what };
-    let file = config.catalog.postgres_url_file.as_ref().ok_or_else(|| bad("names no source".into()))?;
-    let url = std::fs::read_to_string(file).map_err(|e| bad(format!("{}: {e}", file.display())))?;
-    let source = PgSource::connect(url.trim())?;
-    Ok(Catalog::start(source, Options { base_domain: config.catalog.base_domain.clone(), ..Options::default() }))
+    let read = |file: &Path| std::fs::read_to_string(file).map_err(|e| bad(format!("{}: {e}", file.display())));
+    let options = Options {
+        base_domain: config.base_domain.clone(),
+        soft: Duration::from_millis(config.soft_ms),
+        hard: Duration::from_millis(config.hard_ms),
+        disk: config.snapshot_file.clone(),
+        ..Options::default()
+    };
+    match (&config.control_url, &config.key_file, &config.postgres_url_file) {
+        (Some(url), Some(key), None) => Ok(Catalog::start(HttpSource::new(url, read(key)?.trim())?, options)),
+        (None, None, Some(file)) => Ok(Catalog::start(PgSource::connect(read(file)?.trim())?, options)),
+        (Some(_), None, _) => Err(bad("control_url needs key_file: a key of scope edge".into())),
+        _ => Err(bad("name one source: control_url with key_file, or postgres_url_file".into())),
+    }
 }
 
 /// Serves with a catalog that is followed already, until `shutdown`; then lets what runs come to its end.
@@ -108,9 +120,11 @@ fn work(number: usize, shared: Arc<Shared>, http: Vec<std::net::TcpListener>) ->
 /// Keeps the gate as the catalog is.
 async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
     loop {
-        match catalog.freshness() {
-            Freshness::Fresh | Freshness::Stale => gate.open(),
-            Freshness::Expired => gate.close("the catalog is out of date"),
+        // What is known is served however old it is; what must not be opened by old knowledge is refused where it is judged.
+        if catalog.is_ready() {
+            gate.open();
+        } else {
+            gate.close("the catalog is not known yet");
         }
         let wait = if catalog.is_ready() { Duration::from_secs(1) } else { Duration::from_millis(10) };
         if tokio::time::timeout(wait, shutdown.requested()).await.is_ok() {

@@ -3,6 +3,7 @@
 //! Always: a row is written only when it says something new, since every change wakes every data plane.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use insula_api::key::Scope;
 use insula_core::placement::{CATALOG_DATABASE, READER_ROLE};
 use insula_core::{CellName, Kind, RootKey};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
@@ -87,16 +88,16 @@ impl HostCatalog {
         Ok(listener)
     }
 
-    /// Makes the operator's API key valid.
-    pub(crate) async fn put_admin_key(&self, key: &str) -> Result<(), Error> {
-        sqlx::query(
-            "INSERT INTO catalog.api_key (id, name, scope, hash) VALUES ($1, 'insula up', 'admin', $2) ON CONFLICT (hash) DO NOTHING",
-        )
-        .bind(uuid::Uuid::now_v7())
-        .bind(digest(&SHA256, key.as_bytes()).as_ref())
-        .execute(&self.pool)
-        .await
-        .map_err(|e| database_error("write to", &e))?;
+    /// Makes an API key of this machine valid.
+    pub(crate) async fn put_key(&self, name: &str, scope: Scope, key: &str) -> Result<(), Error> {
+        sqlx::query("INSERT INTO catalog.api_key (id, name, scope, hash) VALUES ($1, $2, $3, $4) ON CONFLICT (hash) DO NOTHING")
+            .bind(uuid::Uuid::now_v7())
+            .bind(name)
+            .bind(scope.as_str())
+            .bind(digest(&SHA256, key.as_bytes()).as_ref())
+            .execute(&self.pool)
+            .await
+            .map_err(|e| database_error("write to", &e))?;
         Ok(())
     }
 

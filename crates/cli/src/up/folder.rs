@@ -23,7 +23,8 @@ pub(crate) struct DataFolder {
 }
 
 /// What `--fresh` throws away. Anything else in the folder is not ours.
-const OURS: [&str; 8] = ["clusters", "logs", "run", "root.key", "admin.key", "cell-logins.json", "demo.json", "ready.json"];
+const OURS: [&str; 9] =
+    ["clusters", "logs", "run", "root.key", "admin.key", "edge.key", "cell-logins.json", "demo.json", "ready.json"];
 
 impl DataFolder {
     /// Makes the folder when there is none, and locks it.
@@ -119,12 +120,25 @@ impl DataFolder {
 
     /// The API key of this machine's operator; made on the first start.
     pub(crate) fn admin_key(&self) -> Result<String, Error> {
-        let path = self.root.join("admin.key");
-        if let Some(text) = read_if_there(&path)? {
+        self.api_key(&self.root.join("admin.key"))
+    }
+
+    /// The file of the key with which the gateway follows the catalog; made on the first start.
+    pub(crate) fn edge_key_file(&self) -> PathBuf {
+        self.root.join("edge.key")
+    }
+
+    /// That key.
+    pub(crate) fn edge_key(&self) -> Result<String, Error> {
+        self.api_key(&self.edge_key_file())
+    }
+
+    fn api_key(&self, path: &Path) -> Result<String, Error> {
+        if let Some(text) = read_if_there(path)? {
             return Ok(text.trim().to_owned());
         }
         let key = format!("{}{}", insula_api::key::PREFIX, new_secret()?.to_hex());
-        write_secret(&path, &format!("{key}\n"))?;
+        write_secret(path, &format!("{key}\n"))?;
         Ok(key)
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use insula_api::Client;
 use insula_api::bundle::Bundle;
+use insula_api::key::Scope;
 use insula_api::operation::OperationState;
 use insula_cluster::Binaries;
 use insula_core::{CellName, Kind};
@@ -82,7 +83,7 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
         Ok(())
     };
     let gateway = async {
-        start_gateway(house, &catalog).await?;
+        start_gateway(house).await?;
         screen.done("gateway");
         Ok(())
     };
@@ -157,7 +158,8 @@ async fn catalog(
         }
     };
     let catalog = HostCatalog::open(&url, &house.root_key).await?;
-    catalog.put_admin_key(admin_key).await?;
+    catalog.put_key("insula up", Scope::Admin, admin_key).await?;
+    catalog.put_key("gateway", Scope::Edge, &house.folder.edge_key()?).await?;
     screen.done("catalog");
     Ok(catalog)
 }
@@ -204,14 +206,14 @@ async fn start_control(args: &UpArgs, house: &House, catalog: &HostCatalog, name
 }
 
 /// Writes the gateway's settings and starts it.
-async fn start_gateway(house: &House, catalog: &HostCatalog) -> Result<(), Error> {
+async fn start_gateway(house: &House) -> Result<(), Error> {
     let admin = free_address()?;
-    let url = house.folder.run("gateway.catalog");
-    write_secret(&url, catalog.reader_url())?;
     let mut config = insula_gateway::Config::default();
     config.listen.http = vec![house.gateway];
     config.listen.admin = admin;
-    config.catalog.postgres_url_file = Some(url);
+    config.catalog.control_url = Some(format!("http://{}", house.control));
+    config.catalog.key_file = Some(house.folder.edge_key_file());
+    config.catalog.snapshot_file = Some(house.folder.run("gateway.snapshot"));
     // Cells that an operator registers have a server and no application.
     config.upstream.default_url = house.app_url(MAIN).await;
     let text = toml::to_string(&config).map_err(|e| Error::new(Kind::Internal, e.to_string(), ""))?;
