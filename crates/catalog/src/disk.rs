@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::Error;
+use crate::plans::Variants;
 use crate::route::Route;
 use crate::row::{DatabaseId, DatabaseRow, Page, TenantRow};
 use crate::snapshot::Snapshot;
@@ -37,8 +38,8 @@ const LEFT_BEHIND: Duration = Duration::from_secs(600);
 pub(crate) struct Frozen {
     pub(crate) snapshot: Snapshot,
     pub(crate) plans: Vec<Arc<Plan>>,
-    /// By address of the effective plan: the plan's name, and the overrides as JSON (empty: none). The plans live in `snapshot`.
-    pub(crate) variants: HashMap<usize, (PlanName, String)>,
+    /// Of the plans that live in `snapshot`; what is not here has no overrides.
+    pub(crate) variants: Variants,
     pub(crate) databases: Vec<DatabaseRow>,
     pub(crate) meta: Meta,
 }

@@ -9,6 +9,9 @@ use insula_core::{Plan, PlanName};
 
 type LimitOverrides = serde_json::Map<String, serde_json::Value>;
 
+/// By the address of a value: its plan's name, and its overrides as JSON.
+pub(crate) type Variants = HashMap<usize, (PlanName, String)>;
+
 /// The plans, and their variants by overrides.
 #[derive(Default)]
 pub(crate) struct Plans {
@@ -62,7 +65,7 @@ impl Plans {
     }
 
     /// The plans, and by the address of each value that tenants have its plan's name and its overrides as JSON.
-    pub(crate) fn freeze(&self) -> (Vec<Arc<Plan>>, HashMap<usize, (PlanName, String)>) {
+    pub(crate) fn freeze(&self) -> (Vec<Arc<Plan>>, Variants) {
         let variants = self.variants.iter();
         let variants = variants.map(|(v, plan)| (Arc::as_ptr(plan) as usize, (v.plan.clone(), v.overrides.clone())));
         (self.base.values().cloned().collect(), variants.collect())
