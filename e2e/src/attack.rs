@@ -151,6 +151,16 @@ pub const ATTACKS: &[Attack] = &[
     ("copy in", "COPY {table} (tenant_id, id, body) FROM STDIN", Refused),
     ("read file", "SELECT pg_read_file('/etc/passwd')", Refused),
     ("toast", "SELECT reltoastrelid::regclass FROM pg_class WHERE relname = '{name}'", Harmless),
+    // Through code that the application's author wrote: it runs for whoever calls it, whenever it runs.
+    ("nested function", "SELECT peek_through()", Harmless),
+    ("function in a condition", "SELECT * FROM {table} WHERE peek_through() IS NOT NULL", Harmless),
+    ("trigger", "INSERT INTO {table} (id, body) VALUES (gen_random_uuid(), 'early') RETURNING *", Harmless),
+    (
+        "deferred trigger",
+        "INSERT INTO {table} (id, body) VALUES (gen_random_uuid(), 'late'); SET CONSTRAINTS ALL IMMEDIATE",
+        Harmless,
+    ),
+    ("trigger at commit", "INSERT INTO {table} (id, body) VALUES (gen_random_uuid(), 'late')", Harmless),
     // Write rows of another tenant.
     ("insert for another", "INSERT INTO {table} (tenant_id, id, body) VALUES ({victim}, gen_random_uuid(), 'planted')", Refused),
     ("insert with default", "INSERT INTO {table} (tenant_id, id, body) SELECT {victim}, gen_random_uuid(), 'planted'", Refused),

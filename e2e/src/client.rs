@@ -37,6 +37,12 @@ impl User {
         Ok(user)
     }
 
+    /// What proves who this is: a secret.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
     /// The same user with another address of the application (after a restart).
     #[must_use]
     pub fn at(&self, up: &Up) -> Self {

@@ -6,4 +6,5 @@
 
 pub mod attack;
 pub mod client;
+pub mod secrets;
 pub mod up;

@@ -199,6 +199,18 @@ impl Up {
         self.ready_now().ok()?.processes.into_iter().find(|p| p.role == role).map(|p| p.pid)
     }
 
+    /// Its data folder, as the test sees it.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The file that holds what it printed.
+    #[must_use]
+    pub fn printed(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
     /// Process id of `up` itself.
     #[must_use]
     pub fn pid(&self) -> i32 {

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use insula_e2e::client::User;
+use insula_e2e::secrets::Secrets;
 use insula_e2e::up::Up;
 use reqwest::header::{CONTENT_TYPE, HOST};
 use reqwest::{Client, Method, StatusCode};
@@ -50,6 +51,10 @@ async fn hostile_input_is_refused_or_taken_as_text() -> Result<()> {
     let bystander = User::log_in(&up, &up.tenant("bystander", "bronze", "row")?).await?;
     let kept = bystander.write("Kept", "secret of the bystander").await?;
     let user = User::log_in(&up, &tenant).await?;
+    let mut secrets = Secrets::of(&up)?;
+    secrets.add_tenant(&tenant);
+    secrets.add("a session's token", user.token());
+    secrets.add("the bystander's token", bystander.token());
 
     every_field(&user).await?;
     bodies(&user, &up).await?;
@@ -58,6 +63,8 @@ async fn hostile_input_is_refused_or_taken_as_text() -> Result<()> {
 
     let (status, document) = bystander.json(Method::GET, &format!("/api/documents/{kept}"), None).await?;
     ensure!(status == StatusCode::OK && document["title"] == "Kept", "the bystander's document: {status} {document}");
+    // All that was tried went through the logs.
+    secrets.nowhere_told(&up)?;
     up.stop()
 }
 

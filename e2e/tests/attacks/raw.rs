@@ -37,10 +37,12 @@ async fn attack(stage: &mut Stage, conn: &mut PgConnection, victims: &str, attac
     let (allowed, said) = everything_said(conn, &sql).await;
     // What a statement-only attacker could not keep is kept here: his writes are committed.
     let finish = if end == End::GateOnly { "ROLLBACK" } else { "COMMIT" };
+    let mut after = String::new();
     if in_transaction {
-        let _ = run(conn, finish).await;
+        after = everything_said(conn, finish).await.1;
     }
-    let (_, after) = everything_said(conn, "SELECT * FROM docs").await;
+    let (_, rows) = everything_said(conn, "SELECT * FROM docs").await;
+    after.push_str(&rows);
     if stage.victims().await != victims {
         panic!("the victim's rows were changed by {sql}");
     }

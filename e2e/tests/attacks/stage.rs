@@ -18,6 +18,16 @@ const TABLES: &str = "
     CREATE TABLE notes (id uuid PRIMARY KEY, parent uuid);
     SELECT insula.tenant_table('notes');
     SELECT insula.tenant_key('notes', 'parent', 'docs');
+    CREATE FUNCTION peek() RETURNS text LANGUAGE plpgsql AS $fn$ BEGIN RETURN (SELECT string_agg(body, ',') FROM docs); END $fn$;
+    CREATE FUNCTION peek_through() RETURNS text LANGUAGE sql AS 'SELECT peek()';
+    CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $fn$ BEGIN
+        IF NEW.body = 'early' THEN NEW.name := peek_through(); END IF;
+        RETURN NEW; END $fn$;
+    CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $fn$ BEGIN
+        IF NEW.body = 'late' THEN RAISE EXCEPTION 'there are: %', peek_through(); END IF;
+        RETURN NULL; END $fn$;
+    CREATE TRIGGER fill BEFORE INSERT ON docs FOR EACH ROW EXECUTE FUNCTION fill();
+    CREATE CONSTRAINT TRIGGER tell AFTER INSERT ON docs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION tell();
     CREATE VIEW docs_view AS SELECT * FROM docs;
     CREATE VIEW docs_view_invoker WITH (security_invoker = true) AS SELECT * FROM docs";
 

@@ -1,22 +1,20 @@
-//! Tenants with the same data shapes, in every isolation mode, at once, for a minute: no row ever crosses.
+//! From outside, by requests: no row ever crosses.
 //!
 //! Each tenant writes a mark of its own into every document. Whatever any tenant is ever shown must carry its mark; the ids
 //! that others wrote must not exist for it; its session must be worth nothing at another's host.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use insula_e2e::client::User;
-use insula_e2e::up::Up;
+use insula_e2e::secrets::Secrets;
+use insula_e2e::up::{Up, wait_for};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// A minute by default, as the promise is worded; `INSULA_E2E_SECONDS` shortens it while one works on the test.
-fn length() -> Duration {
-    Duration::from_secs(std::env::var("INSULA_E2E_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(60))
-}
+use crate::length;
 
 #[derive(Default)]
 struct Seen {
@@ -29,31 +27,24 @@ struct Seen {
 async fn no_row_ever_crosses() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let up = Up::start(&folder.path().join("data"))?;
+    let mut secrets = Secrets::of(&up)?;
     let mut users = Vec::new();
     for isolation in ["row", "schema", "database", "cell"] {
         for n in 1..=2 {
             let tenant = up.tenant(&format!("{isolation}-{n}"), "gold", isolation)?;
             ensure!(tenant.isolation == isolation, "asked for {isolation}, got {}", tenant.isolation);
-            users.push(User::log_in(&up, &tenant).await?);
+            let user = User::log_in(&up, &tenant).await?;
+            secrets.add_tenant(&tenant);
+            secrets.add("a session's token", user.token());
+            users.push(user);
         }
     }
-    let seen = Arc::new(Seen::default());
-    *seen.ids.lock().unwrap() = vec![Vec::new(); users.len()];
-    let users = Arc::new(users);
-    let end = Instant::now() + length();
-    let mut tasks = tokio::task::JoinSet::new();
-    for me in 0..users.len() {
-        for lane in 0..2_u64 {
-            let (users, seen) = (Arc::clone(&users), Arc::clone(&seen));
-            tasks.spawn(async move { one_client(me, lane, &users, &seen, end).await });
-        }
-    }
-    while let Some(done) = tasks.join_next().await {
-        done??;
-    }
+    let (users, started) = (Arc::new(users), Instant::now());
+    let seen = load(&users, started + length()).await?;
+    ensure!(started.elapsed() >= length(), "it ended early: {:?}", started.elapsed());
     let checks = seen.checks.load(std::sync::atomic::Ordering::Relaxed);
     let written: Vec<usize> = seen.ids.lock().unwrap().iter().map(Vec::len).collect();
-    println!("{checks} answers checked; documents written by tenant: {written:?}");
+    println!("{checks} answers checked in {:?}; documents written by tenant: {written:?}", started.elapsed());
     ensure!(written.iter().all(|n| *n > 10), "a tenant did hardly anything: {written:?}");
     // At rest, every tenant has exactly what it wrote.
     for (me, user) in users.iter().enumerate() {
@@ -63,7 +54,50 @@ async fn no_row_ever_crosses() -> Result<()> {
         listed.sort();
         ensure!(listed == mine, "tenant {me}: {} listed, {} written", listed.len(), mine.len());
     }
+    secrets.nowhere_told(&up)?;
     up.stop()
+}
+
+/// The same load, and the wall is taken down behind its back: it must see that. A test that cannot fail shows nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_that_is_down_is_noticed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let up = Up::start(&folder.path().join("data"))?;
+    // Two on one server: there are two servers, so of three tenants two must meet.
+    let mut tenants = (1..=3).map(|n| up.tenant(&format!("wall-{n}"), "gold", "row")).collect::<Result<Vec<_>>>()?;
+    let cell = |tenant: &insula_e2e::up::Tenant| tenant.placement["cell"].as_str().unwrap_or_default().to_owned();
+    tenants.sort_by_key(cell);
+    let first = usize::from(cell(&tenants[0]) != cell(&tenants[1]));
+    let pair = &tenants[first..first + 2];
+    let there = up.ready.cells.iter().find(|c| c.name == cell(&pair[0])).context("their cell")?;
+    let users = Arc::new(vec![User::log_in(&up, &pair[0]).await?, User::log_in(&up, &pair[1]).await?]);
+
+    let mut owner = PgConnection::connect(&there.owner_dsn).await?;
+    let table = "ALTER TABLE app.documents DISABLE ROW LEVEL SECURITY";
+    sqlx::raw_sql(AssertSqlSafe(table.to_owned())).execute(&mut owner).await?;
+    let outcome = load(&users, Instant::now() + Duration::from_secs(30)).await;
+    let noticed = outcome.err().context("nobody noticed that the wall is down")?.to_string();
+    ensure!(noticed.contains("'s row at") || noticed.contains("'s document"), "{noticed}");
+    // The lint notices too.
+    wait_for(Duration::from_secs(10), || Ok(up.insula(&["lint"]).is_err().then_some(())))?;
+    up.stop()
+}
+
+/// Clients of all users at once, until `end` or the first thing that is wrong.
+async fn load(users: &Arc<Vec<User>>, end: Instant) -> Result<Arc<Seen>> {
+    let seen = Arc::new(Seen::default());
+    *seen.ids.lock().unwrap() = vec![Vec::new(); users.len()];
+    let mut tasks = tokio::task::JoinSet::new();
+    for me in 0..users.len() {
+        for lane in 0..2_u64 {
+            let (users, seen) = (Arc::clone(users), Arc::clone(&seen));
+            tasks.spawn(async move { one_client(me, lane, &users, &seen, end).await });
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(seen)
 }
 
 async fn one_client(me: usize, lane: u64, users: &[User], seen: &Seen, end: Instant) -> Result<()> {
