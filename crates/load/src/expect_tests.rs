@@ -1,3 +1,5 @@
+//! What is expected of a load run, read and judged.
+
 use proptest::prelude::*;
 
 use super::*;

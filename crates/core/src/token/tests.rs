@@ -1,3 +1,5 @@
+//! Tokens that are good, and all those that are not.
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
