@@ -26,6 +26,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How much of anything there may be.
     pub limits: Limits,
+    /// Certificates.
+    pub tls: TlsConfig,
     /// Whom to believe.
     pub trust: Trust,
     /// How tenants are found.
@@ -82,6 +84,8 @@ impl Default for MoveConfig {
 pub struct Listen {
     /// Clear HTTP/1.1 and HTTP/2 with prior knowledge.
     pub http: Vec<SocketAddr>,
+    /// TLS, with the certificates of `[tls]`.
+    pub https: Vec<SocketAddr>,
     /// Health and metrics, for operators alone.
     pub admin: SocketAddr,
     /// Threads, each with a runtime, listeners and upstream connections of its own; 0 is one a core.
@@ -92,7 +96,7 @@ pub struct Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { http: Vec::new(), admin: SocketAddr::from(([127, 0, 0, 1], 0)), workers: 0, backlog: 4096 }
+        Self { http: Vec::new(), https: Vec::new(), admin: SocketAddr::from(([127, 0, 0, 1], 0)), workers: 0, backlog: 4096 }
     }
 }
 
@@ -250,6 +254,15 @@ impl Default for Limits {
     }
 }
 
+/// Certificates.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// A folder of `NAME.crt` (a chain, PEM) and `NAME.key` (PEM): `acme.example.com`, `_.example.com` for `*.example.com`, and `default` for
+    /// clients that name no host, or another. Files are read again when they change.
+    pub certificates: Option<PathBuf>,
+}
+
 /// Whom to believe.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -267,8 +280,11 @@ impl Config {
         let bad = |what: String| Error::Config { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
         let config: Self = toml::from_str(&text).map_err(|e| bad(e.to_string()))?;
-        if config.listen.http.is_empty() {
-            return Err(bad("[listen] http names no address".into()));
+        if config.listen.http.is_empty() && config.listen.https.is_empty() {
+            return Err(bad("[listen] names no address, neither http nor https".into()));
+        }
+        if !config.listen.https.is_empty() && config.tls.certificates.is_none() {
+            return Err(bad("[listen] https needs [tls] certificates".into()));
         }
         Ok(config)
     }
@@ -300,7 +316,7 @@ mod tests {
     fn a_fault_is_shown_with_its_line() {
         let says = read("[listen]\nhttp = ['127.0.0.1:8080']\nworker = 3").unwrap_err().to_string();
         assert!(says.contains("line 3") && says.contains("`workers`"), "{says}");
-        assert!(read("").unwrap_err().to_string().contains("[listen] http"));
+        assert!(read("").unwrap_err().to_string().contains("[listen]"));
     }
 
     #[test]

@@ -14,9 +14,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::ms;
+use crate::listener::Scheme;
 use crate::pipeline;
+use crate::tls;
 use crate::watch::{Watch, Watched};
 use crate::worker::Worker;
 
@@ -32,11 +35,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(from: SocketAddr, is_trusted: bool, is_secure: bool) -> Self {
+    pub(crate) fn new(from: SocketAddr, is_trusted: bool, scheme: Scheme) -> Self {
         let address = from.ip().to_canonical().to_string();
         // An address is made of digits, letters, dots and colons.
         let address = HeaderValue::from_str(&address).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, scheme: HeaderValue::from_static(if is_secure { "https" } else { "http" }), is_trusted }
+        Self { address, scheme: HeaderValue::from_static(scheme.as_str()), is_trusted }
     }
 }
 
@@ -52,6 +55,20 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: Rc<Peer>
         Ok(Ok(false)) => h1(worker, stream, peer, watch).await,
         // Gone, or never there.
         Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// Serves a connection that begins with a TLS handshake, which also settles the version of HTTP (ALPN, RFC 7301).
+pub(crate) async fn serve_tls(worker: &Rc<Worker>, tls: &TlsAcceptor, stream: TcpStream, peer: Rc<Peer>) {
+    let stream = match tokio::time::timeout(ms(worker.shared.config.timeouts.header_ms), tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => return,
+    };
+    let watch = worker.watches.watch(worker.shared.config.timeouts);
+    match stream.get_ref().1.alpn_protocol() {
+        Some(tls::H2) => h2(worker, stream, peer, watch).await,
+        _ => h1(worker, stream, peer, watch).await,
     }
 }
 

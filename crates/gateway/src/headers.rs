@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn peer(is_trusted: bool) -> Peer {
-        Peer::new("192.0.2.7:4711".parse().unwrap(), is_trusted, false)
+        Peer::new("192.0.2.7:4711".parse().unwrap(), is_trusted, crate::listener::Scheme::Http)
     }
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {

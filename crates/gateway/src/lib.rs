@@ -19,6 +19,7 @@ mod refusal;
 mod request_id;
 mod run;
 mod sharing;
+mod tls;
 mod upgrade;
 mod upstream;
 mod watch;

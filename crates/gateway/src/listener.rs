@@ -7,11 +7,20 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::Error;
 use crate::config::Listen;
 
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear HTTP.
+    Http,
+    /// HTTP over TLS.
+    Https,
+}
+
 /// What a gateway listens on.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// Clear HTTP: a list for each worker.
-    pub(crate) http: Vec<Vec<TcpListener>>,
+    /// A list for each worker.
+    pub(crate) by_worker: Vec<Vec<(Scheme, TcpListener)>>,
 }
 
 impl Listeners {
@@ -20,23 +29,34 @@ impl Listeners {
     /// # Errors
     /// When an address is taken or not ours.
     pub fn bind(listen: &Listen) -> Result<Self, Error> {
-        let workers = listen.worker_count();
-        let mut http: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
-        for addr in &listen.http {
-            let mut addr = *addr;
-            for sockets in &mut http {
+        let mut by_worker: Vec<Vec<(Scheme, TcpListener)>> = (0..listen.worker_count()).map(|_| Vec::new()).collect();
+        let http = listen.http.iter().map(|addr| (Scheme::Http, *addr));
+        for (scheme, mut addr) in http.chain(listen.https.iter().map(|addr| (Scheme::Https, *addr))) {
+            for sockets in &mut by_worker {
                 let socket = bind(addr, listen.backlog).map_err(|source| Error::Listen { addr, source })?;
                 addr = socket.local_addr().map_err(|source| Error::Listen { addr, source })?;
-                sockets.push(socket);
+                sockets.push((scheme, socket));
             }
         }
-        Ok(Self { http })
+        Ok(Self { by_worker })
     }
 
-    /// Where clear HTTP is served.
+    /// Where it listens, and what for.
     #[must_use]
-    pub fn http_addrs(&self) -> Vec<SocketAddr> {
-        self.http.first().into_iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+    pub fn addrs(&self) -> Vec<(&'static str, SocketAddr)> {
+        let first = self.by_worker.first().into_iter().flatten();
+        first.filter_map(|(scheme, socket)| Some((scheme.as_str(), socket.local_addr().ok()?))).collect()
+    }
+}
+
+impl Scheme {
+    /// As a URL has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
     }
 }
 

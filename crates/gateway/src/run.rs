@@ -1,5 +1,6 @@
 //! From settings to a running gateway.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,10 @@ use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::{Gate, Readiness, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
+use crate::listener::Scheme;
+use crate::tls::Certificates;
 use crate::worker::{Shared, Worker};
-use crate::{Config, Error, Listeners, keys, sharing};
+use crate::{Config, Error, Listeners, keys, sharing, tls};
 
 /// Runs a gateway by its settings until `shutdown`, with its admin port.
 ///
@@ -55,20 +58,22 @@ pub async fn serve(
     readiness: Readiness,
 ) -> Result<(), Error> {
     let (serving, fresh) = (readiness.gate("serving"), readiness.gate("catalog"));
-    for addr in listeners.http_addrs() {
-        tracing::info!(%addr, "serving");
+    for (scheme, addr) in listeners.addrs() {
+        tracing::info!(scheme, %addr, "serving");
     }
+    let certificates = config.tls.certificates.as_deref().map(Certificates::read).transpose()?.map(Arc::new);
+    let following_certificates = certificates.clone().map(|certificates| tokio::spawn(certificates.follow()));
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
-    let shared = Arc::new(share(config, catalog, shutdown.clone())?);
+    let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone())?);
     let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
     let mut workers = tokio::task::JoinSet::new();
-    for (number, http) in listeners.http.into_iter().enumerate() {
+    for (number, sockets) in listeners.by_worker.into_iter().enumerate() {
         let shared = Arc::clone(&shared);
         let (ended, end) = tokio::sync::oneshot::channel();
         let work = move || {
-            let outcome = work(number, shared, http);
+            let outcome = work(number, shared, sockets);
             let _ = ended.send(outcome);
         };
         let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(work);
@@ -94,13 +99,18 @@ pub async fn serve(
         // It says goodbye, in bounded time.
         sharing.await.ok();
     }
-    if let Some(keys) = keys {
-        keys.abort();
+    for following in keys.into_iter().chain(following_certificates) {
+        following.abort();
     }
     outcome
 }
 
-fn share(config: Config, catalog: Catalog, shutdown: Shutdown) -> Result<Shared, Error> {
+fn share(
+    config: Config,
+    catalog: Catalog,
+    certificates: Option<&Arc<Certificates>>,
+    shutdown: Shutdown,
+) -> Result<Shared, Error> {
     let wrong = |part, error: &dyn std::fmt::Display| Error::Setting { part, what: error.to_string() };
     let fetcher = Fetcher::new().map_err(|e| wrong("identity", &e))?;
     let authenticator = Authenticator::new(catalog.clone(), fetcher, &AuthOptions::default());
@@ -108,13 +118,14 @@ fn share(config: Config, catalog: Catalog, shutdown: Shutdown) -> Result<Shared,
     let admission = Admission::new(config.admission.clone()).map_err(|e| wrong("admission", &e))?;
     let keys = config.identity.signing_keys.as_deref().map(keys::read).transpose()?;
     let signer = keys.map(|keys| Arc::new(ContextSigner::gateway(keys)));
-    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, shutdown })
+    let tls = certificates.map(tls::acceptor).transpose()?;
+    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, shutdown })
 }
 
-fn work(number: usize, shared: Arc<Shared>, http: Vec<std::net::TcpListener>) -> Result<(), Error> {
+fn work(number: usize, shared: Arc<Shared>, sockets: Vec<(Scheme, TcpListener)>) -> Result<(), Error> {
     let failed = |what: std::io::Error| Error::Worker { worker: number, what: what.to_string() };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(failed)?;
-    runtime.block_on(Worker::new(number, shared).run(http)).map_err(failed)
+    runtime.block_on(Worker::new(number, shared).run(sockets)).map_err(failed)
 }
 
 /// Keeps the gate as the catalog is.

@@ -11,9 +11,11 @@ use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::Shutdown;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, ms};
 use crate::connection::{self, Peer};
+use crate::listener::Scheme;
 use crate::moves::Moves;
 use crate::request_id::{RequestIds, unix_ms};
 use crate::upstream::{Cells, health};
@@ -28,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Admission,
     /// `None` when the applications find out for themselves whose request it is.
     pub(crate) signer: Option<Arc<ContextSigner>>,
+    /// `None` without certificates.
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -58,14 +62,14 @@ impl Worker {
     }
 
     /// Serves until asked to stop, then lets what runs come to its end.
-    pub(crate) async fn run(self: Rc<Self>, http: Vec<TcpListener>) -> std::io::Result<()> {
+    pub(crate) async fn run(self: Rc<Self>, sockets: Vec<(Scheme, TcpListener)>) -> std::io::Result<()> {
         tokio::task::spawn_local(Rc::clone(&self).tick());
         tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
         tokio::task::spawn_local(health::look_after(Rc::clone(&self)));
         let mut accepting = tokio::task::JoinSet::new();
-        for listener in http {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            accepting.spawn_local(Rc::clone(&self).accept(listener));
+        for (scheme, socket) in sockets {
+            let listener = tokio::net::TcpListener::from_std(socket)?;
+            accepting.spawn_local(Rc::clone(&self).accept(scheme, listener));
         }
         while accepting.join_next().await.is_some() {}
         let drained = async {
@@ -86,7 +90,7 @@ impl Worker {
         self.shared.shutdown.is_requested()
     }
 
-    async fn accept(self: Rc<Self>, listener: tokio::net::TcpListener) {
+    async fn accept(self: Rc<Self>, scheme: Scheme, listener: tokio::net::TcpListener) {
         let stop = self.shared.shutdown.requested();
         tokio::pin!(stop);
         loop {
@@ -98,7 +102,7 @@ impl Worker {
                 () = self.closed.notified() => continue,
             };
             match accepted {
-                Ok((stream, from)) => self.take(stream, from),
+                Ok((stream, from)) => self.take(scheme, stream, from),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -107,14 +111,17 @@ impl Worker {
         }
     }
 
-    fn take(self: &Rc<Self>, stream: TcpStream, from: SocketAddr) {
+    fn take(self: &Rc<Self>, scheme: Scheme, stream: TcpStream, from: SocketAddr) {
         // Fails only on a connection that is gone already.
         let _ = stream.set_nodelay(true);
         let trusted = self.shared.config.trust.proxies.iter().any(|net| net.contains(&from.ip()));
-        let peer = Rc::new(Peer::new(from, trusted, false));
+        let peer = Rc::new(Peer::new(from, trusted, scheme));
         let held = self.hold();
         tokio::task::spawn_local(async move {
-            connection::serve(&held.0, stream, peer).await;
+            match &held.0.shared.tls {
+                Some(tls) if scheme == Scheme::Https => connection::serve_tls(&held.0, tls, stream, peer).await,
+                _ => connection::serve(&held.0, stream, peer).await,
+            }
             drop(held);
         });
     }

@@ -5,3 +5,4 @@ mod attacks;
 mod proxy;
 mod rules;
 mod stage;
+mod tls;

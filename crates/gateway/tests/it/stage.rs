@@ -49,7 +49,7 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
     let catalog = Catalog::start(source.clone(), Options::default());
     catalog.ready().await;
     let listeners = Listeners::bind(&config.listen).expect("listening");
-    let addr = listeners.http_addrs()[0];
+    let addr = listeners.addrs()[0].1;
     let shutdown = Shutdown::new(Duration::from_millis(config.timeouts.drain_ms));
     let running = tokio::spawn(insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), Readiness::new()));
     Stage { addr, source, catalog, shutdown, running }
