@@ -185,9 +185,21 @@ impl Data {
     async fn attempt(&self, context: &TenantContext, route: &Route, deadline: Instant) -> Result<TenantTx, Error> {
         let pools = &self.inner.pools;
         let pool = pools.of(route);
+        // Before any place is taken: who cannot be served is not to keep others from theirs.
+        let ticket = pools.circuits.ask(&pool, route)?;
         let passes = pools.pass(&pool, route, deadline).await?;
-        let (conn, used) = pools.connection(&pool, route).await?;
+        let (conn, used) = match pools.connection(&pool, route).await {
+            Ok(found) => found,
+            Err(error) => {
+                ticket.failed(&error);
+                return Err(error);
+            }
+        };
         let opened = self.bind(context, route, pool.clone(), conn, passes).await;
+        match &opened {
+            Ok(_) => ticket.sound(),
+            Err(error) => ticket.failed_on(error, used),
+        }
         if used && opened.as_ref().err().is_some_and(Error::is_connection_loss) {
             // The server restarted, or the network broke: the others that were idle are as dead.
             pool.conns.clear();

@@ -1,5 +1,6 @@
 //! What can go wrong between a tenant's work and its rows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use insula_core::scope::NoTenant;
@@ -62,6 +63,16 @@ pub enum Error {
         /// What the driver says.
         reason: String,
     },
+    /// The database keeps failing, or keeps refusing this tenant, and is left alone for a moment.
+    #[error("database {database} of cell {cell} keeps failing: not asked for the moment")]
+    CircuitOpen {
+        /// Which cell.
+        cell: CellName,
+        /// Which database.
+        database: Arc<str>,
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// The connection was lost after COMMIT was sent: it may have happened or not. Never retried by us.
     #[error("the connection was lost while committing: the outcome is unknown")]
     CommitUnknown,
@@ -86,7 +97,7 @@ impl Error {
             Self::Moved(_) => Kind::Moved,
             Self::Mismatch { .. } | Self::GrantRefused(_) | Self::Statement(_) => Kind::Security,
             Self::TenantBusy { .. } => Kind::Limited,
-            Self::NotReady(_) | Self::Busy { .. } | Self::Unavailable { .. } => Kind::Unavailable,
+            Self::NotReady(_) | Self::Busy { .. } | Self::Unavailable { .. } | Self::CircuitOpen { .. } => Kind::Unavailable,
             Self::CommitUnknown | Self::RolledBack => Kind::Internal,
             Self::Sql(error) => sql_kind(error),
             Self::Lane(WireError::Server(error)) => state_kind(&error.code),
@@ -119,7 +130,9 @@ impl Error {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::TenantBusy { retry_after, .. } | Self::Busy { retry_after } => Some(*retry_after),
+            Self::TenantBusy { retry_after, .. } | Self::Busy { retry_after } | Self::CircuitOpen { retry_after, .. } => {
+                Some(*retry_after)
+            }
             Self::Moved(_) | Self::NotReady(_) | Self::Unavailable { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use insula_core::{CellKey, CellName, GrantKey, TenantNo, Tier};
+use insula_planner::circuit::Circuit;
 
+use crate::circuit;
 use crate::conn::{Conn, Timeouts};
 use crate::lane::Line;
 use crate::turnstile::Turnstile;
@@ -26,6 +28,8 @@ pub(crate) struct Pool {
     /// Serves many tenants, each transaction bound by a grant; otherwise one tenant, bound by its login.
     pub(crate) shared: bool,
     pub(crate) turnstile: Arc<Turnstile>,
+    /// Whether its database is worth asking.
+    pub(crate) circuit: Circuit,
     /// The tier that stands in the ledger of a pool with one tenant: it has nobody to share with.
     pub(crate) alone: Tier,
     grant_key: Mutex<Option<Arc<GrantKey>>>,
@@ -55,7 +59,7 @@ impl Pool {
     pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>, tier: &Tier) -> Self {
         let alone = Tier { pool_cap: 100, pool_guarantee: 0, ..tier.clone() };
         let (conns, lines) = (Shelf::new(), Shelf::new());
-        Self { key, shared, turnstile, alone, grant_key: Mutex::new(None), conns, lines }
+        Self { key, shared, turnstile, circuit: circuit::of_pool(), alone, grant_key: Mutex::new(None), conns, lines }
     }
 
     /// The key that signs grants here; derived once for each key id.

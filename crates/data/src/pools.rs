@@ -14,6 +14,7 @@ use insula_planner::share::Bounds;
 use sqlx::postgres::PgSslMode;
 use tokio::time::Instant;
 
+use crate::circuit::Circuits;
 use crate::config::DataConfig;
 use crate::conn::{Conn, Login, Timeouts};
 use crate::error::Error;
@@ -31,6 +32,7 @@ pub(crate) struct Pools {
     keys: RwLock<KeyRing>,
     process: Arc<Turnstile>,
     slots: Arc<Slots>,
+    pub(crate) circuits: Circuits,
     pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
 }
 
@@ -47,6 +49,7 @@ impl Pools {
         Self {
             process: Turnstile::new(bounds),
             slots: Slots::new(most),
+            circuits: Circuits::new(),
             pools: RwLock::default(),
             config,
             catalog,
@@ -206,6 +209,6 @@ impl Pools {
         self.process.share().forget_absent();
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         // Held by the map alone, and empty: nobody can be about to use it, because users clone it under this lock.
-        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.idle_count() > 0);
+        pools.retain(|_, pool| Arc::strong_count(pool) > 1 || pool.idle_count() > 0 || !pool.circuit.is_closed());
     }
 }

@@ -4,6 +4,7 @@
 //! Always: the same input gives the same answer.
 
 pub mod breaker;
+pub mod circuit;
 pub mod gcra;
 pub mod gradient;
 pub mod placement;

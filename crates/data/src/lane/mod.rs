@@ -129,8 +129,15 @@ impl Lane {
     async fn attempt(&self, route: &Route, calls: &[Call<'_>], deadline: tokio::time::Instant) -> Result<Vec<Vec<Row>>, Error> {
         let pools = self.data.pools();
         let pool = pools.of(route);
+        let ticket = pools.circuits.ask(&pool, route)?;
         let passes = pools.pass(&pool, route, deadline).await?;
-        let mut line = pools.line(&pool, route).await?;
+        let mut line = match pools.line(&pool, route).await {
+            Ok(line) => line,
+            Err(error) => {
+                ticket.failed(&error);
+                return Err(error);
+            }
+        };
         let outcome = if pool.shared {
             let (key, standing) = pools.standing(&pool, route)?;
             let grant = line.wallet.grant(&key, standing, line.wire.pid(), self.data.now());
@@ -156,10 +163,15 @@ impl Lane {
             pool.lines.put(line, pools.config.max_lifetime);
         }
         drop(passes);
-        outcome.map_err(|error| match error {
+        let outcome = outcome.map_err(|error| match error {
             // It was sent, so it may have happened.
             WireError::Lost(_) => Error::CommitUnknown,
             other => Error::Lane(other),
-        })
+        });
+        match &outcome {
+            Ok(_) => ticket.sound(),
+            Err(error) => ticket.failed_on(error, true),
+        }
+        outcome
     }
 }

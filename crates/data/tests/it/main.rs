@@ -3,6 +3,7 @@
 
 mod bind;
 mod cancel;
+mod circuit;
 mod fair;
 mod gate;
 mod house;

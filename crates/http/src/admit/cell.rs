@@ -4,18 +4,19 @@
 //! somebody waits, nobody passes by; who waits is served by weight (`planner::queue`), in bounded number and time; who cannot be
 //! served in time is told so at once.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use insula_core::{CellName, TenantNo};
 use insula_planner::breaker::{Probed, Verdict};
+use insula_planner::circuit::Circuit;
 use insula_planner::gcra::Nanos;
 use insula_planner::gradient::{Gradient, Span};
 use insula_planner::queue::{Bounds, FairQueue, Joined, Place};
 use tokio::sync::oneshot;
 
-use super::circuit::Circuit;
 use super::class::MOST;
 use super::config::AdmissionConfig;
 use super::tenant::Tenants;
@@ -179,7 +180,7 @@ impl Gate {
             }
             Outcome::Overloaded => self.lost.store(true, Ordering::Relaxed),
             Outcome::Failed => {
-                if self.circuit.failed(now) {
+                if self.circuit.failed(now, chance(now)) {
                     tracing::warn!(cell = %self.name, "the circuit of a cell is open: it keeps failing");
                     metrics::counter!("insula_circuit_opened_total", "dependency" => "cell").increment(1);
                 }
@@ -236,7 +237,7 @@ impl Gate {
             Outcome::Failed => Probed::Failed,
             Outcome::Overloaded | Outcome::Unknown => Probed::Unknown,
         };
-        if self.circuit.probed(now, outcome) {
+        if self.circuit.probed(now, outcome, chance(now)) {
             tracing::info!(cell = %self.name, "the circuit of a cell is closed again");
         }
     }
@@ -281,6 +282,11 @@ impl Drop for Seat {
             gate.leave_seat();
         }
     }
+}
+
+/// Any number: the hasher's keys are random.
+fn chance(now: Nanos) -> u32 {
+    (RandomState::new().hash_one(now) >> 32) as u32
 }
 
 /// A place in the line; leaves it when dropped.

@@ -9,7 +9,6 @@
 //! allocates nothing while the cell has room; what a permit holds comes back when it is dropped.
 
 mod cell;
-mod circuit;
 mod class;
 mod config;
 mod layer;
@@ -33,7 +32,6 @@ use insula_planner::breaker::Verdict;
 use insula_planner::gcra::{Nanos, Quota, Wait};
 
 pub use cell::Outcome;
-pub use circuit::Circuit;
 pub use class::{ClassConfig, ClassError, ClassNo, Classes, MOST as MOST_CLASSES};
 pub use config::{AdmissionConfig, BreakerConfig, LimitConfig};
 pub use layer::{Admit, AdmitLayer, Held};
