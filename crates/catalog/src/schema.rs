@@ -48,10 +48,15 @@ pub async fn migrate(pool: &PgPool, reader_password: Option<&str>) -> Result<Mig
 /// As [`migrate`].
 pub async fn migrate_on(conn: &mut PgConnection, reader_password: Option<&str>) -> Result<Migrated, Error> {
     sqlx::query("SELECT pg_advisory_lock($1)").bind(LOCK).execute(&mut *conn).await?;
-    let result = apply(conn, MIGRATIONS).await;
+    let result = apply_all(conn, reader_password).await;
     let unlocked = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut *conn).await;
     let migrated = result?;
     unlocked?;
+    Ok(migrated)
+}
+
+async fn apply_all(conn: &mut PgConnection, reader_password: Option<&str>) -> Result<Migrated, Error> {
+    let migrated = apply(conn, MIGRATIONS).await?;
     if let Some(password) = reader_password {
         set_reader_password(conn, password).await?;
     }

@@ -5,6 +5,7 @@ use insula_core::{CellKey, GrantKey};
 use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
+use crate::login::one_at_a_time;
 use crate::module;
 use crate::server::{GUEST_ROLE, Way, hush, name, run};
 use crate::version::check_version;
@@ -63,6 +64,8 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
             .to_owned(),
     )
     .await?;
+    // Logins of new tenants are given rights on the same objects meanwhile.
+    one_at_a_time(&mut tx).await?;
     let before = keys_before(&mut tx).await?;
     if let Some((1, ..)) = before
         && way == Way::Ticket

@@ -54,7 +54,7 @@ pub async fn create_login(
 
 /// Rights on the kit's own schema and functions stand in one catalog row each, and Postgres refuses whoever changes a row that
 /// another changes at the same moment ("tuple concurrently updated"). Until the transaction ends.
-async fn one_at_a_time(conn: &mut PgConnection) -> Result<(), Error> {
+pub(crate) async fn one_at_a_time(conn: &mut PgConnection) -> Result<(), Error> {
     run(conn, "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.rights'))".to_owned()).await
 }
 

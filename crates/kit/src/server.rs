@@ -163,10 +163,7 @@ async fn database_exists(admin: &mut PgConnection, database: &str) -> Result<boo
 /// # Errors
 /// When Postgres refuses.
 pub async fn create_database(admin: &mut PgConnection, database: &str) -> Result<(), Error> {
-    if !database_exists(admin, name(database)?).await? {
-        run(admin, format!("CREATE DATABASE {database} TEMPLATE template0 ENCODING 'UTF8'")).await?;
-    }
-    close_database(admin, database).await
+    make_database(admin, database, "template0 ENCODING 'UTF8'").await
 }
 
 /// Makes a database from a template, unless it is there. Privileges on a database are not part of a template, so this closes it.
@@ -174,8 +171,16 @@ pub async fn create_database(admin: &mut PgConnection, database: &str) -> Result
 /// # Errors
 /// When Postgres refuses: for example while somebody is connected to the template.
 pub async fn clone_database(admin: &mut PgConnection, database: &str, template: &str) -> Result<(), Error> {
+    make_database(admin, database, name(template)?).await
+}
+
+async fn make_database(admin: &mut PgConnection, database: &str, template: &str) -> Result<(), Error> {
     if !database_exists(admin, name(database)?).await? {
-        run(admin, format!("CREATE DATABASE {database} TEMPLATE {}", name(template)?)).await?;
+        match run(admin, format!("CREATE DATABASE {database} TEMPLATE {template}")).await {
+            // Somebody else made it just now: the name is taken by the time that either of these is said.
+            Err(error) if matches!(error.sqlstate().as_deref(), Some("42P04" | "23505")) => {}
+            made => made?,
+        }
     }
     close_database(admin, database).await
 }
@@ -186,6 +191,24 @@ pub async fn clone_database(admin: &mut PgConnection, database: &str, template: 
 /// When Postgres refuses.
 pub async fn close_database(admin: &mut PgConnection, database: &str) -> Result<(), Error> {
     let database = name(database)?;
-    run(admin, format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {OWNER_ROLE}"))
-        .await
+    let mut tx = admin.begin().await?;
+    // A database's privileges are one row, and Postgres refuses whoever changes a row that another changes at the same moment.
+    run(&mut tx, "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.databases'))".to_owned()).await?;
+    let closed: bool = sqlx::query_scalar(
+        "SELECT NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT')
+            AND NOT pg_catalog.has_database_privilege('public', d.oid, 'TEMP')
+            AND pg_catalog.has_database_privilege($2, d.oid, 'CONNECT')
+           FROM pg_catalog.pg_database d WHERE d.datname = $1",
+    )
+    .bind(database)
+    .bind(OWNER_ROLE)
+    .fetch_one(&mut *tx)
+    .await?;
+    if !closed {
+        let close =
+            format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {OWNER_ROLE}");
+        run(&mut tx, close).await?;
+    }
+    tx.commit().await?;
+    Ok(())
 }
