@@ -47,7 +47,7 @@ fn sound(what: &str, status: StatusCode, body: &str) -> Result<()> {
 async fn hostile_input_is_refused_or_taken_as_text() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let up = Up::start(&folder.path().join("data"))?;
-    let tenant = up.tenant("hostile", "bronze", "row")?;
+    let tenant = up.tenant("hostile", "gold", "row")?;
     let bystander = User::log_in(&up, &up.tenant("bystander", "bronze", "row")?).await?;
     let kept = bystander.write("Kept", "secret of the bystander").await?;
     let user = User::log_in(&up, &tenant).await?;
