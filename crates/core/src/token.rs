@@ -168,15 +168,16 @@ pub fn verify(token: &str, keys: &KeySet, issuer: &str, audience: &str, now: i64
     judge(claims, issuer, audience, now)
 }
 
-/// The issuer that a token names, before anything of it is proven: to find the keys that must prove it.
+/// The issuer and audience that a token names, before anything of it is proven: to find the keys that must prove it.
 #[must_use]
-pub fn claimed_issuer(token: &str) -> Option<String> {
+pub fn claimed(token: &str) -> Option<(String, String)> {
     #[derive(Deserialize)]
-    struct Issuer {
+    struct Claimed {
         iss: String,
+        aud: String,
     }
     let parts = (token.len() <= LONGEST).then(|| Compact::split(token))??;
-    serde_json::from_slice::<Issuer>(&parts.claims).ok().map(|claims| claims.iss)
+    serde_json::from_slice::<Claimed>(&parts.claims).ok().map(|claims| (claims.iss, claims.aud))
 }
 
 fn judge(claims: Claims, issuer: &str, audience: &str, now: i64) -> Result<Claims, TokenError> {

@@ -48,4 +48,12 @@ impl Identity {
             Self::Anonymous | Self::Session => None,
         }
     }
+
+    /// Puts it into a request's extensions, and the [`Principal`] when there is one.
+    pub fn extend(&self, extensions: &mut http::Extensions) {
+        if let Some(principal) = self.principal() {
+            extensions.insert(Principal::clone(principal));
+        }
+        extensions.insert(self.clone());
+    }
 }

@@ -17,6 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// [`Error::field`] speak to the client.
 pub struct Error(Box<Voice>);
 
+#[expect(clippy::large_enum_variant, reason = "its owner has boxed it")]
 enum Voice {
     Public { kind: Kind, problem: Problem },
     Internal(Box<dyn StdError + Send + Sync>),

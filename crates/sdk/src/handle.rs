@@ -18,6 +18,13 @@ use tower::Layer;
 
 use crate::alone::{self, InstallError};
 use crate::config::{Alone, Brings, Config, ConfigError, Many, Tenancy, read_keyring};
+use insula_http::identity::{Published, PublishedError};
+use insula_http::{ResolveLayer, Resolver};
+use tokio::task::AbortHandle;
+use tower::Layer;
+
+use crate::config::{Config, ConfigError};
+use crate::contexts::Contexts;
 
 /// How long a start waits for the catalog before it says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,6 +58,9 @@ pub enum ConnectError {
     /// The catalog's address cannot be read.
     #[error("INSULA_CATALOG_URL is wrong: {0}")]
     Catalog(insula_catalog::Error),
+    /// The keys of tenant contexts cannot be had.
+    #[error("INSULA_CONTEXT_JWKS_URL, INSULA_CONTEXT_JWKS_FILE: {0}")]
+    Jwks(#[from] PublishedError),
     /// The catalog does not answer.
     #[error(
         "the catalog at {host} did not answer within {seconds} s: is it running, and is the password in INSULA_CATALOG_URL right?"
@@ -81,6 +91,7 @@ struct Inner {
     data: Data,
     layer: ResolveLayer,
     config: Option<Config>,
+    contexts: Arc<Contexts>,
     /// Follows the key file.
     keys: Option<AbortHandle>,
 }
@@ -107,6 +118,11 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         let inner = Extension(self.insula.clone()).layer(inner);
         self.insula.inner.layer.layer(inner)
+        let catalog = self.insula.inner.catalog.clone();
+        match self.insula.inner.contexts.verifier() {
+            Some(verifier) => ResolveLayer::verified(Arc::clone(verifier), Resolver::default(), catalog).layer(inner),
+            None => ResolveLayer::new(catalog).layer(inner),
+        }
     }
 }
 
@@ -146,6 +162,8 @@ impl Insula {
                 Ok(insula)
             }
         }
+        let contexts = Contexts::open(&config).await?;
+        Ok(Self::new(catalog, config.keyring.clone(), contexts, Some(config)))
     }
 
     /// From parts that are there already: for tests and for processes with a catalog of their own.
@@ -175,6 +193,23 @@ impl Insula {
         };
         let tx = self.inner.data.begin(&context).await.map_err(|error| fault(error.to_string()))?;
         tx.commit().await.map_err(|error| fault(error.to_string()))
+        let contexts = Contexts::new(None, &keys);
+        Self::new(catalog, keys, contexts, None)
+    }
+
+    /// As [`Insula::from_parts`], for requests that carry a context which one of the published keys has signed.
+    #[must_use]
+    pub fn from_parts_verified(catalog: Catalog, keys: KeyRing, published: Published) -> Self {
+        let contexts = Contexts::new(Some(published), &keys);
+        Self::new(catalog, keys, contexts, None)
+    }
+
+    fn new(catalog: Catalog, keys: KeyRing, contexts: Contexts, config: Option<Config>) -> Self {
+        let contexts = Arc::new(contexts);
+        let data = Data::open(DataConfig::default(), catalog.clone(), keys);
+        let file = config.as_ref().and_then(|config| config.keyring_path.clone());
+        let keys = file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
+        Self { inner: Arc::new(Inner { catalog, data, config, contexts, keys }) }
     }
 
     /// The layer that finds each request's tenant: put it around all routes, last.
@@ -185,6 +220,10 @@ impl Insula {
 
     pub(crate) fn catalog(&self) -> &Catalog {
         &self.inner.catalog
+    }
+
+    pub(crate) fn contexts(&self) -> &Contexts {
+        &self.inner.contexts
     }
 
     pub(crate) fn data(&self) -> &Data {

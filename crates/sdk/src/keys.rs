@@ -3,16 +3,19 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use std::sync::Arc;
+
 use insula_data::Data;
 use tokio::task::AbortHandle;
 
 use crate::config::read_keyring;
+use crate::contexts::Contexts;
 
 /// How long a new cell may go unserved for want of its key.
 const ROUND: Duration = Duration::from_millis(500);
 
 /// Reads the file again whenever it changes, until aborted.
-pub(crate) fn follow(path: PathBuf, data: Data) -> AbortHandle {
+pub(crate) fn follow(path: PathBuf, data: Data, contexts: Arc<Contexts>) -> AbortHandle {
     let following = tokio::spawn(async move {
         let mut seen = modified(&path).await;
         let mut rounds = tokio::time::interval(ROUND);
@@ -25,6 +28,7 @@ pub(crate) fn follow(path: PathBuf, data: Data) -> AbortHandle {
             match read_keyring(&path) {
                 Ok(keys) => {
                     tracing::info!(cells = keys.cells().count(), "read the key file again");
+                    contexts.replace_keys(&keys);
                     data.replace_keys(keys);
                     seen = now;
                 }

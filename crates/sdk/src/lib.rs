@@ -10,14 +10,20 @@
 
 pub mod alone;
 pub mod config;
+mod contexts;
 pub mod error;
 pub mod extract;
 pub mod feature;
 pub mod handle;
 mod health;
 mod keys;
+pub mod outgoing;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 pub mod serve;
 pub mod tenant;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
@@ -26,10 +32,12 @@ pub use feature::Feature;
 pub use handle::{ConnectError, Insula, InsulaLayer};
 pub use insula_api::bundle::{Bundle, Migration};
 pub use insula_core::feature::Features;
+pub use insula_core::Principal;
 pub use insula_core::scope::{spawn, spawn_blocking};
 pub use insula_core::{FeatureValue, Kind, TenantContext, scope};
 pub use insula_data::TenantTx;
-pub use insula_http::Problem;
+pub use insula_http::{Identity, Problem};
 pub use insula_macros::requires;
+pub use outgoing::{OutgoingError, Services};
 pub use serve::{ServeError, serve, serve_on, service};
 pub use tenant::Tenant;

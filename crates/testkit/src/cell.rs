@@ -137,7 +137,8 @@ impl TestCell {
             .await
             .expect("active");
         catalog.close().await;
-        let context = TenantContext { tenant: id, no, slug, plan, principal: None, request_id: "test".into() };
+        let context =
+            TenantContext { tenant: id, no, slug, plan, principal: None, request_id: "test".into(), proof: None, trace: None };
         TestTenant { context, placement }
     }
 

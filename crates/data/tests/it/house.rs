@@ -104,6 +104,8 @@ impl House {
             plan: route.plan.name.clone(),
             principal: None,
             request_id: "test".into(),
+            proof: None,
+            trace: None,
         }
     }
 

@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 use axum::response::{IntoResponse, Response};
 use http::Request;
 use http::header::WWW_AUTHENTICATE;
-use insula_core::Principal;
 use tower::{Layer, Service};
 
 use super::authenticate::{Authenticator, Refusal};
 use crate::request_id;
 
-/// Puts the [`super::Identity`], and the [`Principal`] when there is one, into each request's extensions, or refuses it.
+/// Puts the [`super::Identity`], and the [`insula_core::Principal`] when there is one, into each request's extensions, or refuses it.
 #[derive(Clone, Debug)]
 pub struct AuthenticateLayer {
     authenticator: Authenticator,
@@ -65,10 +64,7 @@ where
         Box::pin(async move {
             match authenticator.authenticate(request.headers()).await {
                 Ok(identity) => {
-                    if let Some(principal) = identity.principal() {
-                        request.extensions_mut().insert(Principal::clone(principal));
-                    }
-                    request.extensions_mut().insert(identity);
+                    identity.extend(request.extensions_mut());
                     inner.call(request).await
                 }
                 Err(refusal) => Ok(answer(refusal, &request_id::of(request.headers()))),

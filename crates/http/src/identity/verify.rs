@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use insula_core::context::Proof;
 use insula_core::token::{self, Claims, GATEWAY, KeySet, TokenError};
 use insula_core::{CellName, Clock, Kind, Principal};
 use insula_telemetry::{Alarm, security_event};
@@ -63,17 +64,30 @@ impl VerifyError {
 /// A context that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// What it says.
-    pub claims: Claims,
+    /// What it says, and the token, to hand on.
+    pub proof: Arc<Proof>,
     /// Who acts, as the signer has proven or passed on.
     pub identity: Identity,
-    /// As it came, to hand on.
-    pub header: HeaderValue,
 }
 
-/// Verifies contexts for one audience. What was verified once is remembered until it expires.
+impl Verified {
+    /// What it says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.proof.claims
+    }
+
+    /// Whether a cell's application has signed it, and not a gateway.
+    #[must_use]
+    pub fn is_of_cell(&self) -> bool {
+        *self.proof.claims.iss != *GATEWAY
+    }
+}
+
+/// Verifies contexts for some audiences. What was verified once is remembered until it expires.
 pub struct Verifier {
-    audience: Arc<str>,
+    /// Of the cells that this application serves, in most cases one.
+    audiences: ArcSwap<Vec<String>>,
     gateway: Published,
     /// The keys of cells whose applications may call this one.
     cells: ArcSwap<BTreeMap<CellName, KeySet>>,
@@ -83,7 +97,7 @@ pub struct Verifier {
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier").field("audience", &self.audience).finish_non_exhaustive()
+        f.debug_struct("Verifier").field("audiences", &self.audiences).finish_non_exhaustive()
     }
 }
 
@@ -92,7 +106,7 @@ impl Verifier {
     #[must_use]
     pub fn new(audience: &str, gateway: Published) -> Self {
         Self {
-            audience: audience.into(),
+            audiences: ArcSwap::from_pointee(vec![audience.to_owned()]),
             gateway,
             cells: ArcSwap::default(),
             seen: Seen::new(MOST),
@@ -105,6 +119,11 @@ impl Verifier {
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.clock = SharedClock::of(clock);
         self
+    }
+
+    /// Takes what is for these audiences from now on.
+    pub fn serve(&self, audiences: Vec<String>) {
+        self.audiences.store(Arc::new(audiences));
     }
 
     /// Believes the applications of these cells, each for its own tenants.
@@ -150,20 +169,26 @@ impl Verifier {
         let claims = self.judge(header, now)?;
         let expires = claims.exp + token::SKEW_SECONDS;
         let identity = identity(&claims);
-        let verified = Arc::new(Verified { identity, claims, header: header.clone() });
+        // It was judged as text.
+        let text = header.to_str().unwrap_or_default().into();
+        let verified = Arc::new(Verified { identity, proof: Arc::new(Proof { claims, text }) });
         self.seen.put(hash, now, expires, (sum, Arc::clone(&verified)), |(known, _)| *known == sum);
         Ok(verified)
     }
 
     fn judge(&self, header: &HeaderValue, now: i64) -> Result<Claims, VerifyError> {
         let text = header.to_str().map_err(|_| TokenError::Malformed("not text"))?;
-        let issuer = token::claimed_issuer(text).unwrap_or_default();
+        let (issuer, audience) = token::claimed(text).ok_or(TokenError::Malformed("no issuer or no audience"))?;
+        // Of those that are served: what is for none of them is judged against the first, and refused for it.
+        let audiences = self.audiences.load();
+        let audience = audiences.iter().find(|served| **served == audience).or(audiences.first());
+        let audience = audience.ok_or(TokenError::Audience)?;
         let cells = self.cells.load();
         // Each signer is judged by its own keys: a cell that calls itself the gateway has the wrong ones.
         let Some((cell, keys)) = issuer.strip_prefix("insula-app:").and_then(|cell| cells.get_key_value(cell)) else {
-            return Ok(token::verify(text, &self.gateway.keys(), GATEWAY, &self.audience, now)?);
+            return Ok(token::verify(text, &self.gateway.keys(), GATEWAY, audience, now)?);
         };
-        let claims = token::verify(text, keys, &issuer, &self.audience, now)?;
+        let claims = token::verify(text, keys, &issuer, audience, now)?;
         if claims.cell == *cell { Ok(claims) } else { Err(VerifyError::Beyond) }
     }
 }

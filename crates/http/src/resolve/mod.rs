@@ -17,7 +17,7 @@ mod resolver;
 mod unknown;
 
 pub use contributor::{Asked, Contributor, Hint};
-pub use layer::{BodyLimit, Resolve, ResolveLayer, too_large};
+pub use layer::{BodyLimit, Resolve, ResolveLayer, too_large, trace};
 pub use options::{OptionsError, ResolveOptions, SourceKind, SourceSpec};
 pub use refusal::{Refusal, UnknownTenant};
 pub use resolver::{Resolved, Resolver, ResolverBuilder};

@@ -72,7 +72,7 @@ async fn one_signature_serves_a_tenant_and_principal_for_half_a_minute() {
     assert_ne!(header(&alice(&catalog, &["read"])), token);
     let (verifier, _file) = verifier(&first().public(), &clock).await;
     let verified = verifier.verify(&carrying(&[&token])).await.unwrap();
-    assert_eq!((verified.claims.tid, verified.claims.slug.as_str()), (route.id, "acme"));
+    assert_eq!((verified.claims().tid, verified.claims().slug.as_str()), (route.id, "acme"));
     assert_eq!(verified.identity, alice(&catalog, &["read"]));
     assert!(Arc::ptr_eq(&verified, &verifier.verify(&carrying(&[&token])).await.unwrap()), "verified once");
     clock.pass(20);

@@ -1,6 +1,7 @@
 //! The SDK from outside: what an application gets without a database.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod context;
 mod smuggle;
 
 use std::sync::Arc;

@@ -1,0 +1,74 @@
+//! The signed contexts of this process: those that it believes, and those that it signs for the services it calls.
+//!
+//! Always: which audiences are ours and with which keys we sign follows from the key file, so that a process that is given a cell
+//! serves it at once, and one that was not given it can neither serve it nor speak for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use insula_core::token::{ContextKeys, KeySet, audience};
+use insula_core::{CellName, KeyRing};
+use insula_http::identity::{ContextSigner, Fetcher, Published, PublishedError, Verifier};
+
+use crate::config::Config;
+
+/// Tokens that a process remembers for its calls, a cell.
+const MOST: usize = 1 << 12;
+
+#[derive(Debug)]
+pub(crate) struct Contexts {
+    verifier: Option<Arc<Verifier>>,
+    signers: ArcSwap<BTreeMap<CellName, Arc<ContextSigner>>>,
+}
+
+impl Contexts {
+    /// As the settings say. Without a JWKS nothing is believed, and tenants are found by their hosts.
+    pub(crate) async fn open(config: &Config) -> Result<Self, PublishedError> {
+        let (url, file) = (config.context_jwks_url.clone(), config.context_jwks_file.clone());
+        let verifier = match (&url, &file) {
+            (None, None) => None,
+            _ => {
+                let reason = "TLS cannot be set up: are the system's certificates there?";
+                let fetcher =
+                    Fetcher::new().map_err(|_| PublishedError::Jwks { url: url.clone().unwrap_or_default(), reason })?;
+                Some(Published::follow(url, file, fetcher).await?)
+            }
+        };
+        Ok(Self::new(verifier, &config.keyring))
+    }
+
+    pub(crate) fn new(published: Option<Published>, keys: &KeyRing) -> Self {
+        // No audience until the keys say which.
+        let verifier = published.map(|published| Arc::new(Verifier::new("", published)));
+        let contexts = Self { verifier, signers: ArcSwap::default() };
+        contexts.replace_keys(keys);
+        contexts
+    }
+
+    /// Serves, believes and signs for the cells of this ring.
+    pub(crate) fn replace_keys(&self, ring: &KeyRing) {
+        let (mut public, mut signers) = (BTreeMap::new(), BTreeMap::new());
+        for cell in ring.cells() {
+            let Ok(key) = ring.cell(cell).and_then(insula_core::CellKey::context_key) else { continue };
+            public.insert(cell.clone(), KeySet::new([*key.public()]));
+            if let Some(keys) = ContextKeys::new([(0, key)]) {
+                signers.insert(cell.clone(), Arc::new(ContextSigner::new(keys, &audience(cell), MOST)));
+            }
+        }
+        if let Some(verifier) = &self.verifier {
+            verifier.serve(ring.cells().map(audience).collect());
+            verifier.trust_cells(public);
+        }
+        self.signers.store(Arc::new(signers));
+    }
+
+    pub(crate) fn verifier(&self) -> Option<&Arc<Verifier>> {
+        self.verifier.as_ref()
+    }
+
+    /// Who signs for tenants of this cell; `None` when this process was not given it.
+    pub(crate) fn signer(&self, cell: &CellName) -> Option<Arc<ContextSigner>> {
+        self.signers.load().get(cell).cloned()
+    }
+}
