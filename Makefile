@@ -15,6 +15,7 @@ up: setup-run
 test: setup-run
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p insula --all-features --test it
 	INSULA_SERVER_MODULE="$$(scripts/server-module)" $(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
 
 ## Prints ratios measured in one run and writes bench/RESULTS.md.

@@ -34,7 +34,7 @@ pub struct Config {
 
 /// For whom the process is.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+#[allow(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Tenancy {
     /// Many customers: the catalog knows them.
     On(Many),
@@ -49,17 +49,6 @@ pub struct Brings {
     pub bundle: Bundle,
     /// The features that a customer on its own server has, unless `INSULA_FEATURES` says otherwise.
     pub features: Features,
-    /// `INSULA_BASE_DOMAIN`: tenants answer at `SLUG.` before it. Default `localhost`.
-    pub base_domain: String,
-    /// `INSULA_CELL`: the cell that this process belongs to, when it belongs to one.
-    pub cell: Option<CellName>,
-    /// `INSULA_CONTEXT_JWKS_URL`: the public keys of tenant contexts, `http://CONTROL/.well-known/jwks.json`. With it or the file,
-    /// a request has a tenant only by a context that a gateway has signed; without, by its host.
-    pub context_jwks_url: Option<String>,
-    /// `INSULA_CONTEXT_JWKS_FILE`: the same in a file; beside the URL it keeps what was fetched, for starts without the control plane.
-    pub context_jwks_file: Option<PathBuf>,
-    /// `INSULA_CONTROL_URL`: the control plane, when this process may know it.
-    pub control_url: Option<String>,
 }
 
 /// Why the settings do not do.
@@ -94,12 +83,6 @@ pub enum ConfigError {
 const TENANCY: &str = "INSULA_TENANCY";
 const LISTEN: &str = "INSULA_LISTEN";
 const ADMIN_LISTEN: &str = "INSULA_ADMIN_LISTEN";
-const BASE_DOMAIN: &str = "INSULA_BASE_DOMAIN";
-const CELL: &str = "INSULA_CELL";
-const CONTROL_URL: &str = "INSULA_CONTROL_URL";
-const JWKS_URL: &str = "INSULA_CONTEXT_JWKS_URL";
-const JWKS_FILE: &str = "INSULA_CONTEXT_JWKS_FILE";
-const OURS: &[&str] = &[CATALOG_URL, KEYRING, LISTEN, ADMIN_LISTEN, BASE_DOMAIN, CELL, CONTROL_URL, JWKS_URL, JWKS_FILE];
 /// Settings of other programs of the house, which may stand in the same environment.
 const OTHERS: &[&str] =
     &["INSULA_DATA", "INSULA_URL", "INSULA_KEY", "INSULA_LOG", "INSULA_LOG_FORMAT", "INSULA_PARENT_PID", "INSULA_PG_BIN"];
@@ -141,16 +124,6 @@ impl Config {
             admin_listen: address(ADMIN_LISTEN, vars.get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
             tenancy,
             brings: None,
-            catalog_url,
-            keyring: read_keyring(&path)?,
-            keyring_path: Some(path),
-            listen: address(LISTEN, get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
-            admin_listen: address(ADMIN_LISTEN, get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
-            base_domain: get(BASE_DOMAIN).unwrap_or("localhost").trim_matches('.').to_ascii_lowercase(),
-            cell: get(CELL).map(|name| name.parse().map_err(|e| wrong(CELL, e))).transpose()?,
-            context_jwks_url: get(JWKS_URL).map(str::to_owned),
-            context_jwks_file: get(JWKS_FILE).map(PathBuf::from),
-            control_url: get(CONTROL_URL).map(str::to_owned),
         })
     }
 
@@ -159,19 +132,6 @@ impl Config {
     pub fn for_many(catalog_url: String, keyring: KeyRing) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         Self { listen: any, admin_listen: any, tenancy: Tenancy::On(Many::new(catalog_url, keyring)), brings: None }
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("catalog_url", &"***")
-            .field("keyring", &self.keyring)
-            .field("listen", &self.listen)
-            .field("admin_listen", &self.admin_listen)
-            .field("base_domain", &self.base_domain)
-            .field("cell", &self.cell)
-            .field("context_jwks_url", &self.context_jwks_url)
-            .field("context_jwks_file", &self.context_jwks_file)
-            .field("control_url", &self.control_url)
-            .finish()
     }
 
     /// With what the application brings along, so that it can run for one customer, too. Many customers' databases are prepared by

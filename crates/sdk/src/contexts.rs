@@ -3,45 +3,30 @@
 //! Always: which audiences are ours and with which keys we sign follows from the key file, so that a process that is given a cell
 //! serves it at once, and one that was not given it can neither serve it nor speak for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use insula_core::token::{ContextKeys, KeySet, audience};
 use insula_core::{CellName, KeyRing};
-use insula_http::identity::{ContextSigner, Fetcher, Published, PublishedError, Verifier};
-
-use crate::config::Config;
+use insula_http::identity::{ContextSigner, Verifier};
 
 /// Tokens that a process remembers for its calls, a cell.
 const MOST: usize = 1 << 12;
 
 #[derive(Debug)]
 pub(crate) struct Contexts {
+    /// Without it nothing is believed, and tenants are found by their hosts.
     verifier: Option<Arc<Verifier>>,
+    /// The cell that this process belongs to.
+    cell: Option<CellName>,
     signers: ArcSwap<BTreeMap<CellName, Arc<ContextSigner>>>,
 }
 
 impl Contexts {
-    /// As the settings say. Without a JWKS nothing is believed, and tenants are found by their hosts.
-    pub(crate) async fn open(config: &Config) -> Result<Self, PublishedError> {
-        let (url, file) = (config.context_jwks_url.clone(), config.context_jwks_file.clone());
-        let verifier = match (&url, &file) {
-            (None, None) => None,
-            _ => {
-                let reason = "TLS cannot be set up: are the system's certificates there?";
-                let fetcher =
-                    Fetcher::new().map_err(|_| PublishedError::Jwks { url: url.clone().unwrap_or_default(), reason })?;
-                Some(Published::follow(url, file, fetcher).await?)
-            }
-        };
-        Ok(Self::new(verifier, &config.keyring))
-    }
-
-    pub(crate) fn new(published: Option<Published>, keys: &KeyRing) -> Self {
-        // No audience until the keys say which.
-        let verifier = published.map(|published| Arc::new(Verifier::new("", published)));
-        let contexts = Self { verifier, signers: ArcSwap::default() };
+    /// For requests that `verifier` believes, of the cells that this process was given.
+    pub(crate) fn new(verifier: Option<Arc<Verifier>>, cell: Option<CellName>, keys: &KeyRing) -> Self {
+        let contexts = Self { verifier, cell, signers: ArcSwap::default() };
         contexts.replace_keys(keys);
         contexts
     }
@@ -57,7 +42,8 @@ impl Contexts {
             }
         }
         if let Some(verifier) = &self.verifier {
-            verifier.serve(ring.cells().map(audience).collect());
+            let served: BTreeSet<_> = ring.cells().chain(&self.cell).map(audience).collect();
+            verifier.serve(served.into_iter().collect());
             verifier.trust_cells(public);
         }
         self.signers.store(Arc::new(signers));

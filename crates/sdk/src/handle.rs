@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::Extension;
 use axum::middleware::AddExtension;
 use insula_catalog::{Catalog, Options, PgSource};
-use insula_core::token::audience;
 use insula_core::{KeyRing, TenantContext};
 use insula_data::{Data, DataConfig};
 use insula_http::identity::{Fetcher, Published, Verifier};
@@ -18,12 +17,6 @@ use tower::Layer;
 
 use crate::alone::{self, InstallError};
 use crate::config::{Alone, Brings, Config, ConfigError, Many, Tenancy, read_keyring};
-use insula_http::identity::{Published, PublishedError};
-use insula_http::{ResolveLayer, Resolver};
-use tokio::task::AbortHandle;
-use tower::Layer;
-
-use crate::config::{Config, ConfigError};
 use crate::contexts::Contexts;
 
 /// How long a start waits for the catalog before it says that it cannot.
@@ -58,9 +51,6 @@ pub enum ConnectError {
     /// The catalog's address cannot be read.
     #[error("INSULA_CATALOG_URL is wrong: {0}")]
     Catalog(insula_catalog::Error),
-    /// The keys of tenant contexts cannot be had.
-    #[error("INSULA_CONTEXT_JWKS_URL, INSULA_CONTEXT_JWKS_FILE: {0}")]
-    Jwks(#[from] PublishedError),
     /// The catalog does not answer.
     #[error(
         "the catalog at {host} did not answer within {seconds} s: is it running, and is the password in INSULA_CATALOG_URL right?"
@@ -90,8 +80,8 @@ struct Inner {
     catalog: Catalog,
     data: Data,
     layer: ResolveLayer,
-    config: Option<Config>,
     contexts: Arc<Contexts>,
+    config: Option<Config>,
     /// Follows the key file.
     keys: Option<AbortHandle>,
 }
@@ -118,11 +108,6 @@ where
     fn layer(&self, inner: S) -> Self::Service {
         let inner = Extension(self.insula.clone()).layer(inner);
         self.insula.inner.layer.layer(inner)
-        let catalog = self.insula.inner.catalog.clone();
-        match self.insula.inner.contexts.verifier() {
-            Some(verifier) => ResolveLayer::verified(Arc::clone(verifier), Resolver::default(), catalog).layer(inner),
-            None => ResolveLayer::new(catalog).layer(inner),
-        }
     }
 }
 
@@ -136,9 +121,13 @@ impl Insula {
         match &config.tenancy {
             Tenancy::On(many) => {
                 let catalog = follow(many).await?;
-                let layer = layer(many, &catalog).await?;
+                let contexts = contexts(many).await?;
+                let layer = match contexts.verifier() {
+                    Some(verifier) => ResolveLayer::verified(Arc::clone(verifier), catalog.clone()),
+                    None => ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()),
+                };
                 let keys = Keys { ring: many.keyring.clone(), file: many.keyring_path.clone() };
-                Ok(Self::new(catalog, layer, keys, Some(config)))
+                Ok(Self::new(catalog, layer, contexts, keys, Some(config)))
             }
             Tenancy::Off(alone) => {
                 let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;
@@ -157,26 +146,37 @@ impl Insula {
                 let layer = ResolveLayer::by(resolver, catalog.clone());
                 let keys = Keys { ring: read_keyring(&alone.keyring_path)?, file: Some(alone.keyring_path.clone()) };
                 let address = alone.address();
-                let insula = Self::new(catalog, layer, keys, Some(config));
+                let contexts = Contexts::new(None, None, &keys.ring);
+                let insula = Self::new(catalog, layer, contexts, keys, Some(config));
                 insula.enter(&address).await?;
                 Ok(insula)
             }
         }
-        let contexts = Contexts::open(&config).await?;
-        Ok(Self::new(catalog, config.keyring.clone(), contexts, Some(config)))
     }
 
     /// From parts that are there already: for tests and for processes with a catalog of their own.
     #[must_use]
     pub fn from_parts(catalog: Catalog, keys: KeyRing) -> Self {
         let layer = ResolveLayer::new(catalog.clone());
-        Self::new(catalog, layer, Keys { ring: keys, file: None }, None)
+        let contexts = Contexts::new(None, None, &keys);
+        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None)
     }
 
-    fn new(catalog: Catalog, layer: ResolveLayer, keys: Keys, config: Option<Config>) -> Self {
+    /// As [`Insula::from_parts`], behind a gateway: for requests that carry a context which one of the published keys has signed for a
+    /// cell of the ring.
+    #[must_use]
+    pub fn from_parts_verified(catalog: Catalog, keys: KeyRing, published: Published) -> Self {
+        let verifier = Arc::new(Verifier::new("", published));
+        let layer = ResolveLayer::verified(Arc::clone(&verifier), catalog.clone());
+        let contexts = Contexts::new(Some(verifier), None, &keys);
+        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None)
+    }
+
+    fn new(catalog: Catalog, layer: ResolveLayer, contexts: Contexts, keys: Keys, config: Option<Config>) -> Self {
+        let contexts = Arc::new(contexts);
         let data = Data::open(DataConfig::default(), catalog.clone(), keys.ring);
-        let keys = keys.file.map(|file| crate::keys::follow(file, data.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, layer, config, keys }) }
+        let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
+        Self { inner: Arc::new(Inner { catalog, data, layer, contexts, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.
@@ -190,26 +190,11 @@ impl Insula {
             plan: route.plan.name.clone(),
             principal: None,
             request_id: "start".into(),
+            proof: None,
+            trace: None,
         };
         let tx = self.inner.data.begin(&context).await.map_err(|error| fault(error.to_string()))?;
         tx.commit().await.map_err(|error| fault(error.to_string()))
-        let contexts = Contexts::new(None, &keys);
-        Self::new(catalog, keys, contexts, None)
-    }
-
-    /// As [`Insula::from_parts`], for requests that carry a context which one of the published keys has signed.
-    #[must_use]
-    pub fn from_parts_verified(catalog: Catalog, keys: KeyRing, published: Published) -> Self {
-        let contexts = Contexts::new(Some(published), &keys);
-        Self::new(catalog, keys, contexts, None)
-    }
-
-    fn new(catalog: Catalog, keys: KeyRing, contexts: Contexts, config: Option<Config>) -> Self {
-        let contexts = Arc::new(contexts);
-        let data = Data::open(DataConfig::default(), catalog.clone(), keys);
-        let file = config.as_ref().and_then(|config| config.keyring_path.clone());
-        let keys = file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, config, contexts, keys }) }
     }
 
     /// The layer that finds each request's tenant: put it around all routes, last.
@@ -254,15 +239,17 @@ async fn follow(many: &Many) -> Result<Catalog, ConnectError> {
     Ok(catalog)
 }
 
-/// By what the gateway signed, where there is one; else by what requests say.
-async fn layer(many: &Many, catalog: &Catalog) -> Result<ResolveLayer, ConnectError> {
-    let (true, Some(cell)) = (many.jwks.is_set(), &many.cell) else {
-        return Ok(ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()));
-    };
+/// What this process believes of a gateway, when there is one.
+async fn contexts(many: &Many) -> Result<Contexts, ConnectError> {
+    if !many.jwks.is_set() {
+        return Ok(Contexts::new(None, many.cell.clone(), &many.keyring));
+    }
     let fetcher = Fetcher::new().map_err(|error| ConnectError::Gateway(error.to_string()))?;
     let published = Published::follow(many.jwks.url.clone(), many.jwks.file.clone(), fetcher).await;
     let published = published.map_err(|error| ConnectError::Gateway(error.to_string()))?;
-    Ok(ResolveLayer::verified(Arc::new(Verifier::new(&audience(cell), published)), catalog.clone()))
+    // Its audiences follow from the keys.
+    let verifier = Arc::new(Verifier::new("", published));
+    Ok(Contexts::new(Some(verifier), many.cell.clone(), &many.keyring))
 }
 
 /// Prepares the one customer's database; its first user's password goes to a file beside the key, never to the log.

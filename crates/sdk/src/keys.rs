@@ -1,9 +1,8 @@
 //! Keys that come while the process runs: a new cell's key is added to the key file, and the file is read again.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
-
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use insula_data::Data;
 use tokio::task::AbortHandle;

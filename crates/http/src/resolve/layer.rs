@@ -20,18 +20,13 @@ use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http_body_util::Limited;
 use insula_catalog::{Catalog, Route};
-use insula_core::{Kind, Principal, TenantContext, scope};
-use tower::{Layer, Service};
-use tracing::Instrument;
-
-use crate::identity::{Verifier, VerifyError};
-use insula_core::context::Trace;
-use insula_core::{Kind, TenantContext, TenantState, scope};
+use insula_core::context::{Proof, Trace};
+use insula_core::{Kind, TenantContext, scope};
 use insula_telemetry::{Alarm, security_event};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::identity::{CONTEXT, Verified, Verifier};
+use crate::identity::{Verified, Verifier, VerifyError};
 use crate::problem::{Problem, normalise};
 use crate::request_id;
 use crate::resolve::{Asked, Resolved, Resolver};
@@ -48,14 +43,14 @@ struct Shared {
     /// With one, tenants are known by what the gateway signed and by nothing else.
     verifier: Option<Arc<Verifier>>,
     tenantless: Vec<String>,
-    /// With it, only what a gateway has signed is believed.
-    verifier: Option<Arc<Verifier>>,
 }
 
 /// Whose request it is, and who acts.
 struct Found {
     route: Arc<Route>,
     principal: Option<Arc<str>>,
+    /// What the gateway signed, to hand on.
+    proof: Option<Arc<Proof>>,
 }
 
 impl ResolveLayer {
@@ -81,15 +76,6 @@ impl ResolveLayer {
     fn with(resolver: Resolver, catalog: Catalog, verifier: Option<Arc<Verifier>>) -> Self {
         let tenantless = vec!["/healthz".to_owned(), "/readyz".to_owned()];
         Self { shared: Arc::new(Shared { catalog, resolver, verifier, tenantless }) }
-        Self { shared: Arc::new(Shared { catalog, resolver, tenantless, verifier: None }) }
-    }
-
-    /// By the signed context in each request's header: without one that holds there is no tenant, whatever the host says. The
-    /// resolver is asked only whether a request without one is for the host side.
-    #[must_use]
-    pub fn verified(verifier: Arc<Verifier>, resolver: Resolver, catalog: Catalog) -> Self {
-        let tenantless = vec!["/healthz".to_owned(), "/readyz".to_owned()];
-        Self { shared: Arc::new(Shared { catalog, resolver, tenantless, verifier: Some(verifier) }) }
     }
 }
 
@@ -169,7 +155,7 @@ impl Shared {
 
     async fn asked(&self, asked: Asked<'_>) -> Result<Option<Found>, Problem> {
         let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
-        Ok(Some(Found { route, principal: asked.principal().map(|principal| principal.subject.clone()) }))
+        Ok(Some(Found { route, principal: asked.principal().map(|principal| principal.subject.clone()), proof: None }))
     }
 
     async fn proven(&self, verifier: &Verifier, request: &mut Request) -> Result<Found, Problem> {
@@ -177,16 +163,27 @@ impl Shared {
             VerifyError::Absent => Problem::new(error.kind()).detail("This application is reached through its gateway."),
             _ => Problem::new(error.kind()),
         })?;
-        let route = self.resolver.find_by_id(verified.claims.tid, &self.catalog).await?;
+        let route = self.route_of(&verified).await?;
         let principal = verified.identity.principal().map(|principal| principal.subject.clone());
-        let extensions = request.extensions_mut();
-        if let Some(principal) = verified.identity.principal() {
-            extensions.insert(Principal::clone(principal));
+        verified.identity.extend(request.extensions_mut());
+        Ok(Found { route, principal, proof: Some(verified.proof.clone()) })
+    }
+
+    /// The route of a proven tenant, at the epoch that the gateway saw or a later one: a gateway that is behind is harmless.
+    async fn route_of(&self, verified: &Verified) -> Result<Arc<Route>, Problem> {
+        let claims = verified.claims();
+        let mut route = self.resolver.find_by_id(claims.tid, &self.catalog).await?;
+        if route.placement.epoch < claims.epoch {
+            // We are behind: catch up, once and with everybody else who asks at this moment.
+            let _ = tokio::time::timeout(CATCH_UP, self.catalog.refresh()).await;
+            route = self.resolver.find_by_id(claims.tid, &self.catalog).await?;
         }
-        extensions.insert(verified.identity.clone());
-        // For calls that this one makes.
-        extensions.insert(verified);
-        Ok(Found { route, principal })
+        if route.no != claims.tno || (verified.is_of_cell() && route.placement.cell != claims.cell) {
+            security_event!(Alarm::ContextRefused, tenant = %claims.tid, "a context does not fit the tenant's place");
+            return Err(Problem::new(Kind::Security));
+        }
+        // Still behind: the gateway is to try again.
+        if route.placement.epoch < claims.epoch { Err(Problem::new(Kind::Moved)) } else { Ok(route) }
     }
 
     /// Puts context, route and body limit into the request, or says why it may not go on. `None` for the host side.
@@ -195,9 +192,7 @@ impl Shared {
             Some(verifier) => Some(self.proven(verifier, request).await?),
             None => self.asked(Asked::of(request)?).await?,
         };
-        let Some(Found { route, principal }) = found else { return Ok(None) };
-        let Some(found) = self.find(request).await? else { return Ok(None) };
-        let route = found.route;
+        let Some(Found { route, principal, proof }) = found else { return Ok(None) };
         let limit = route.plan.limits.max_body_bytes;
         if let Some(length) = declared_length(request.headers())
             && length > limit
@@ -209,14 +204,11 @@ impl Shared {
             no: route.no,
             slug: route.slug.clone(),
             plan: route.plan.name.clone(),
-            principal: found.principal,
+            principal,
             request_id: id.clone(),
-            proof: found.verified.as_ref().map(|verified| verified.proof.clone()),
+            proof,
             trace: trace(request.headers()),
         };
-        if let Some(verified) = found.verified {
-            verified.identity.extend(request.extensions_mut());
-        }
         request.extensions_mut().insert(context.clone());
         request.extensions_mut().insert(BodyLimit(limit));
         request.extensions_mut().insert(route);
@@ -224,62 +216,8 @@ impl Shared {
     }
 }
 
-/// Whose request it is, and how that was found out.
-struct Found {
-    route: Arc<Route>,
-    principal: Option<Arc<str>>,
-    verified: Option<Arc<Verified>>,
-}
-
-impl Shared {
-    /// `None` for the host side.
-    async fn find(&self, request: &mut Request) -> Result<Option<Found>, Problem> {
-        let Some(verifier) = &self.verifier else {
-            let asked = Asked::of(request)?;
-            let principal = asked.principal().map(|principal| principal.subject.clone());
-            let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
-            return Ok(Some(Found { route, principal, verified: None }));
-        };
-        if !request.headers().contains_key(CONTEXT)
-            && let Ok(Resolved::HostSide) = self.resolver.find(&Asked::of(request)?, &self.catalog).await
-        {
-            return Ok(None);
-        }
-        let verified = verifier.verify(request.headers()).await.map_err(|error| match error.kind() {
-            Kind::Unauthenticated => Problem::new(Kind::Unauthenticated).detail("Come through the gateway."),
-            kind => Problem::new(kind),
-        })?;
-        let route = self.route_of(&verified).await?;
-        let principal = verified.identity.principal().map(|principal| principal.subject.clone());
-        Ok(Some(Found { route, principal, verified: Some(verified) }))
-    }
-
-    /// The route of a proven tenant, at the epoch that the gateway saw or a later one: a gateway that is behind is harmless.
-    async fn route_of(&self, verified: &Verified) -> Result<Arc<Route>, Problem> {
-        let claims = verified.claims();
-        let known = || {
-            let route = self.catalog.by_id(claims.tid)?.arc();
-            (route.placement.epoch >= claims.epoch).then_some(route)
-        };
-        let route = match known() {
-            Some(route) => Some(route),
-            None => {
-                // We are behind: catch up, once and with everybody else who asks at this moment.
-                let _ = tokio::time::timeout(CATCH_UP, self.catalog.refresh()).await;
-                known()
-            }
-        };
-        let route = route.ok_or_else(|| Problem::new(Kind::NoTenant))?;
-        if route.no != claims.tno || (verified.is_of_cell() && route.placement.cell != claims.cell) {
-            security_event!(Alarm::ContextRefused, tenant = %claims.tid, "a context does not fit the tenant's place");
-            return Err(Problem::new(Kind::Security));
-        }
-        if route.state == TenantState::Suspended {
-            return Err(Problem::new(Kind::Suspended));
-        }
-        Ok(route)
-    }
-}
+/// How long a request waits for the catalog to catch up with its gateway.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The trace that a request is part of.
 #[must_use]
@@ -287,9 +225,6 @@ pub fn trace(headers: &HeaderMap) -> Option<Arc<Trace>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     Trace::read(text("traceparent")?, text("tracestate")).map(Arc::new)
 }
-
-/// How long a request waits for the catalog to catch up with its gateway.
-const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The most bytes that a body of this request may have.
 #[derive(Clone, Copy, Debug)]

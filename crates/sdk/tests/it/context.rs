@@ -6,7 +6,6 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::routing::get;
-use http::HeaderMap;
 use insula::{Identity, Insula, Principal, Result, Tenant, scope};
 use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options};
@@ -135,20 +134,21 @@ async fn an_epoch_that_is_news_is_caught_up_with_and_an_old_one_is_harmless() {
     assert_eq!(behind.ask(&app, "x", &[old]).await.0, 200);
 }
 
-/// What a service hears of whoever calls it.
-pub(crate) async fn heard(headers: HeaderMap) -> String {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
-    format!("{}|{}|{}", text("insula-tenant-context"), text("x-request-id"), text("traceparent"))
-}
-
 #[cfg(feature = "reqwest")]
 mod reqwest {
+    use http::HeaderMap;
     use insula::Services;
     use insula_http::ResolveLayer;
     use insula_http::identity::Verifier;
     use tokio::net::TcpListener;
 
     use super::*;
+
+    /// What a service hears of whoever calls it.
+    async fn heard(headers: HeaderMap) -> String {
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
+        format!("{}|{}|{}", text("insula-tenant-context"), text("x-request-id"), text("traceparent"))
+    }
 
     /// A service that tells what it heard, and one that believes only what its verifier does.
     async fn services(behind: &Behind) -> (String, String) {
@@ -158,7 +158,7 @@ mod reqwest {
         let main = "main".parse().unwrap();
         let key = root().cell(&main).context_key().unwrap();
         verifier.trust_cells([("main".parse().unwrap(), insula_core::token::KeySet::new([*key.public()]))].into());
-        let layer = ResolveLayer::verified(verifier, insula_http::Resolver::default(), behind.catalog.clone());
+        let layer = ResolveLayer::verified(verifier, behind.catalog.clone());
         let plain = Router::new()
             .route("/", get(heard))
             .route("/away", get(async || axum::response::Redirect::to("http://localhost:1/")));

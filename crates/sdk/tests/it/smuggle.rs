@@ -158,18 +158,6 @@ async fn beside(tenant: Tenant) -> Result<Json<[bool; 3]>> {
 async fn app() -> (&'static TestCell, Router) {
     let cell = TestCell::shared(MIGRATION).await;
     let config = Config::for_many(cell.catalog_url(), cell.key_ring());
-    let config = Config {
-        catalog_url: cell.catalog_url(),
-        keyring: cell.key_ring(),
-        keyring_path: None,
-        listen: ([127, 0, 0, 1], 0).into(),
-        admin_listen: ([127, 0, 0, 1], 0).into(),
-        base_domain: "localhost".to_owned(),
-        cell: None,
-        control_url: None,
-        context_jwks_url: None,
-        context_jwks_file: None,
-    };
     let insula = Insula::connect(config).await.unwrap();
     let app = Router::new()
         .route("/inject", post(inject))
