@@ -12,14 +12,14 @@ up: setup-run
 	target/release/insula up $(UP)
 
 ## All tests, against real servers that they start and stop themselves.
-test: setup-run
+test: setup-test
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace
 	$(CARGO) test --locked -p insula --all-features --test it
 	INSULA_SERVER_MODULE="$$(scripts/server-module)" $(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
 
 ## Prints ratios measured in one run and writes bench/RESULTS.md.
-bench: setup-run
+bench: setup-test
 	$(CARGO) build --release --locked --workspace
 	$(CARGO) run --release --locked -p insula-bench -- all
 
@@ -35,6 +35,8 @@ openapi:
 	$(CARGO) run --locked -p insula-cli -- openapi > openapi/insula.json.new
 	mv openapi/insula.json.new openapi/insula.json
 
-.PHONY: setup-run
+.PHONY: setup-run setup-test
 setup-run:
 	@scripts/setup
+setup-test:
+	@scripts/setup test
