@@ -70,6 +70,9 @@ pub struct Cell {
     pub tls: Tls,
     /// Base URL of its application stack, when it has one.
     pub app_url: Option<String>,
+    /// Its application stacks by the schema versions that they serve; when there are any, they go before `app_url`.
+    #[serde(default)]
+    pub app_versions: Vec<AppVersion>,
     /// Most tenants.
     pub capacity: u32,
     /// Tenants it has.
@@ -80,6 +83,38 @@ pub struct Cell {
     pub version: i64,
     /// When it was made.
     pub created_at: DateTime<Utc>,
+}
+
+/// An application stack of a cell that serves tenants of some schema versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppVersion {
+    /// Its base URL.
+    pub url: String,
+    /// The oldest schema version that it serves.
+    #[serde(default)]
+    #[schema(minimum = 0)]
+    pub min_schema: i64,
+    /// The newest one; null: all that are newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_schema: Option<i64>,
+    /// Its share of the tenants whom several serve, against the other weights; 0 gives it none.
+    #[serde(default = "default_weight")]
+    #[schema(maximum = 1000)]
+    pub weight: u32,
+}
+
+const fn default_weight() -> u32 {
+    1
+}
+
+/// Says which application stacks a cell has, instead of those it had.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutApps {
+    /// At most 16; none: `app_url` serves every tenant.
+    #[schema(max_items = 16)]
+    pub apps: Vec<AppVersion>,
 }
 
 /// Registers a Postgres server (15 or newer) as a cell. Its admin login is not part of the request: put it into the host

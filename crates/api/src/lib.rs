@@ -9,6 +9,7 @@ pub mod bundle;
 pub mod catalog;
 pub mod cell;
 pub mod client;
+pub mod document;
 pub mod domain;
 pub mod error;
 pub mod identity;

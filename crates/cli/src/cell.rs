@@ -1,6 +1,6 @@
 //! `insula cell`.
 
-use insula_api::cell::{Cell, CellState, RegisterCell, Tls};
+use insula_api::cell::{AppVersion, Cell, CellState, PutApps, RegisterCell, Tls};
 use insula_api::page::PageQuery;
 use insula_core::CellName;
 
@@ -38,6 +38,36 @@ enum CellCommand {
         /// Its name
         cell: CellName,
     },
+    /// Say which applications a cell has: a tenant is sent to one that serves the schema version of its tables
+    Apps {
+        /// Its name
+        cell: CellName,
+        /// An application: URL[,min=SCHEMA][,max=SCHEMA][,weight=N] (repeatable); none: the cell's one application serves all
+        #[arg(long = "app", value_name = "APP", value_parser = app)]
+        apps: Vec<AppVersion>,
+    },
+}
+
+/// Reads `URL,min=3,max=6,weight=2`.
+fn app(text: &str) -> Result<AppVersion, String> {
+    let mut parts = text.split(',');
+    let url = parts.next().unwrap_or_default().to_owned();
+    let mut app = AppVersion { url, min_schema: 0, max_schema: None, weight: 1 };
+    for part in parts {
+        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no number"));
+        match part.split_once('=') {
+            Some(("min", text)) => app.min_schema = number(text)?.into(),
+            Some(("max", text)) => app.max_schema = Some(number(text)?.into()),
+            Some(("weight", text)) => app.weight = number(text)?,
+            _ => return Err(format!("{part:?}: give min=, max= or weight=")),
+        }
+    }
+    Ok(app)
+}
+
+fn app_text(app: &AppVersion) -> String {
+    let newest = app.max_schema.map_or_else(|| "on".to_owned(), |max| format!("to {max}"));
+    format!("{} (schema {} {newest}, weight {})", app.url, app.min_schema, app.weight)
 }
 
 #[derive(clap::Args, Debug)]
@@ -81,6 +111,7 @@ pub(crate) async fn run(args: CellArgs) -> Result<(), Error> {
         CellCommand::Register(args) => client.register_cell(&registration(args)).await?,
         CellCommand::Drain { cell } => client.drain_cell(&cell).await?,
         CellCommand::Undrain { cell } => client.undrain_cell(&cell).await?,
+        CellCommand::Apps { cell, apps } => client.put_apps(&cell, &PutApps { apps }).await?,
     };
     screen.show(&cell, |screen| facts(screen, &cell))
 }
@@ -138,7 +169,7 @@ pub(crate) fn table(screen: Screen, cells: &[Cell]) -> String {
 fn facts(screen: Screen, cell: &Cell) -> String {
     let (state, tone) = state(cell);
     let plain = |name, value| (name, value, Tone::Plain);
-    screen.facts(vec![
+    let mut facts = vec![
         plain("cell", cell.name.to_string()),
         ("state", state, tone),
         plain("region", cell.region.clone()),
@@ -148,12 +179,25 @@ fn facts(screen: Screen, cell: &Cell) -> String {
         plain("tenants", format!("{} of {}", cell.tenants, cell.capacity)),
         plain("for", (if cell.dedicated { "one tenant" } else { "shared" }).to_owned()),
         plain("created", time(cell.created_at)),
-    ])
+    ];
+    if !cell.app_versions.is_empty() {
+        let apps: Vec<_> = cell.app_versions.iter().map(app_text).collect();
+        facts.insert(6, plain("applications", apps.join("\n")));
+    }
+    screen.facts(facts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn applications_are_read() {
+        let full = app("http://127.0.0.1:9001,min=3,max=6,weight=2").expect("an application");
+        assert_eq!(app_text(&full), "http://127.0.0.1:9001 (schema 3 to 6, weight 2)");
+        assert_eq!(app_text(&app("http://a:1").expect("an application")), "http://a:1 (schema 0 on, weight 1)");
+        assert!(app("http://a:1,min").is_err() && app("http://a:1,max=-1").is_err());
+    }
 
     #[test]
     fn tables_for_people() {

@@ -6,6 +6,7 @@
 mod apikey;
 mod audit;
 mod cell;
+mod config;
 mod control;
 mod db;
 mod error;
@@ -47,6 +48,7 @@ enum Command {
     Tenant(tenant::TenantArgs),
     Plan(plan::PlanArgs),
     Cell(cell::CellArgs),
+    Config(config::ConfigArgs),
     Operation(operation::OperationArgs),
     Audit(audit::AuditArgs),
     Lint(audit::LintArgs),
@@ -96,6 +98,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Tenant(args) => tenant::run(args).await,
         Command::Plan(args) => plan::run(args).await,
         Command::Cell(args) => cell::run(args).await,
+        Command::Config(args) => config::run(args).await,
         Command::Operation(args) => operation::run(args).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Lint(args) => audit::lint(args).await,

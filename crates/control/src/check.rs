@@ -1,5 +1,6 @@
 //! What is accepted from outside. Always: a refusal names the field and says what would do.
 
+use insula_api::cell::AppVersion;
 use insula_api::identity::{CreateProvider, CreateTenantKey};
 use insula_core::feature::{FeatureValue, Overrides};
 use insula_core::{Limits, Tier};
@@ -153,6 +154,38 @@ pub(crate) fn cell(cell: &RegisterCell) -> Result<(), Error> {
         Some(url) => http_url("app_url", url),
         None => Ok(()),
     }
+}
+
+/// The application stacks of a cell.
+pub(crate) fn apps(apps: &[AppVersion]) -> Result<(), Error> {
+    if apps.len() > 16 {
+        return Err(Error::invalid("apps", "at most 16"));
+    }
+    for app in apps {
+        http_url("apps", &app.url)?;
+        if app.min_schema < 0 || app.max_schema.is_some_and(|max| max < app.min_schema) {
+            return Err(Error::invalid("apps", "schema versions from 0, and max_schema not below min_schema"));
+        }
+        if app.weight > 1000 {
+            return Err(Error::invalid("apps", "a weight of at most 1000"));
+        }
+    }
+    let mut urls: Vec<_> = apps.iter().map(|app| &app.url).collect();
+    urls.sort();
+    if urls.windows(2).any(|pair| pair.first() == pair.last()) {
+        return Err(Error::invalid("apps", "each URL once"));
+    }
+    Ok(())
+}
+
+/// The name of a configuration document.
+pub(crate) fn document_name(name: &str) -> Result<(), Error> {
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+    let rest = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if first && rest && name.len() <= 63 {
+        return Ok(());
+    }
+    Err(Error::invalid("document", "a name of a-z, 0-9 and hyphens that begins with a letter, at most 63 characters"))
 }
 
 fn http_url(field: &'static str, text: &str) -> Result<(), Error> {

@@ -306,6 +306,8 @@ pub struct Cell {
     pub admin_role: String,
     /// Base URL of its application stack.
     pub app_url: Option<String>,
+    /// Its application stacks by the schema versions that they serve.
+    pub app_versions: Vec<insula_api::cell::AppVersion>,
     /// Most tenants.
     pub capacity: i32,
     /// Tenants there are, those in the making included.

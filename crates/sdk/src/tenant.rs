@@ -68,6 +68,13 @@ impl Tenant {
         &self.route.plan
     }
 
+    /// What a configuration document says to this tenant, and in which version; `None` when there is none of that name or nothing is
+    /// rolled out to it. From memory; a rollout is felt at once.
+    #[must_use]
+    pub fn config(&self, name: &str) -> Option<insula_catalog::DocumentVersion> {
+        self.insula.catalog().config(name, self.route.id)
+    }
+
     /// A feature's value: the plan's, or this tenant's own while it lasts; the declared safe one when nobody says, or says it in
     /// another type. `tenant.feature(&EXPORTS)` of a `Feature<i64>` is an `i64`.
     #[must_use]

@@ -7,7 +7,8 @@ use uuid::Uuid;
 use super::{Call, Client, Versioned};
 use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintQuery, LintReport};
 use crate::bundle::{Bundle, BundlePut, MigrationStatus};
-use crate::cell::{Cell, RegisterCell};
+use crate::cell::{Cell, PutApps, RegisterCell};
+use crate::document::{Document, DocumentVersion, PutDocument, Rollout};
 use crate::domain::{AddDomain, Domain};
 use crate::error::Error;
 use crate::key::{CreateKey, Key, KeyCreated};
@@ -128,9 +129,50 @@ impl Client {
         self.post(&["v1", "cells", name.as_str(), "drain"], &NOTHING, &serde_json::json!({})).await
     }
 
+    /// Says which application stacks a cell has.
+    pub async fn put_apps(&self, name: &CellName, apps: &PutApps) -> Result<Cell, Error> {
+        let path = ["v1", "cells", name.as_str(), "apps"];
+        self.send(Call::new(Method::PUT, &path).body(apps)?).await?.json_of(self.url()).await
+    }
+
     /// Lets a draining cell take tenants again.
     pub async fn undrain_cell(&self, name: &CellName) -> Result<Cell, Error> {
         self.post(&["v1", "cells", name.as_str(), "undrain"], &NOTHING, &serde_json::json!({})).await
+    }
+}
+
+#[allow(clippy::missing_errors_doc)]
+/// Configuration documents.
+impl Client {
+    /// All of them, and what is in force.
+    pub async fn documents(&self) -> Result<Page<Document>, Error> {
+        self.get(&["v1", "documents"], &NOTHING).await
+    }
+
+    /// One of them.
+    pub async fn document(&self, name: &str) -> Result<Document, Error> {
+        self.get(&["v1", "documents", name], &NOTHING).await
+    }
+
+    /// Puts a new version; one that says what the newest says is that one.
+    pub async fn put_document(&self, name: &str, document: &PutDocument) -> Result<DocumentVersion, Error> {
+        let path = ["v1", "documents", name];
+        self.send(Call::new(Method::PUT, &path).body(document)?).await?.json_of(self.url()).await
+    }
+
+    /// The versions of a document, newest first.
+    pub async fn document_versions(&self, name: &str) -> Result<Page<DocumentVersion>, Error> {
+        self.get(&["v1", "documents", name, "versions"], &NOTHING).await
+    }
+
+    /// Rolls a version out.
+    pub async fn roll_out(&self, name: &str, rollout: &Rollout) -> Result<Document, Error> {
+        self.post(&["v1", "documents", name, "rollout"], &NOTHING, rollout).await
+    }
+
+    /// Takes a rollout back; without one under way, goes back to the version before.
+    pub async fn roll_back(&self, name: &str) -> Result<Document, Error> {
+        self.post(&["v1", "documents", name, "rollback"], &NOTHING, &serde_json::json!({})).await
     }
 }
 

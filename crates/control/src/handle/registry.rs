@@ -1,5 +1,6 @@
 //! Plans, cells, domains, the application's bundle.
 
+use insula_api::cell::AppVersion;
 use insula_core::CellName;
 use serde_json::json;
 
@@ -120,6 +121,21 @@ impl Control {
             )));
         }
         store::audit::append(&mut tx, actor, action, None, name.as_str(), &json!({})).await?;
+        tx.commit().await?;
+        self.cell(name).await
+    }
+
+    /// Says which application stacks a cell has, and which schema versions each serves; holds at once.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Invalid`].
+    pub async fn put_apps(&self, actor: &str, name: &CellName, apps: &[AppVersion]) -> Result<Cell, Error> {
+        check::apps(apps)?;
+        let mut tx = self.catalog_pool().begin().await?;
+        store::cells::get(&mut tx, name).await?.ok_or_else(|| Error::not_found("cell", name))?;
+        if store::cells::set_apps(&mut tx, name, apps).await? {
+            store::audit::append(&mut tx, actor, "cell.apps", None, name.as_str(), &json!({"apps": apps})).await?;
+        }
         tx.commit().await?;
         self.cell(name).await
     }

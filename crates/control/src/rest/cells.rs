@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use insula_api::Page;
-use insula_api::cell::{Cell, RegisterCell};
+use insula_api::cell::{Cell, PutApps, RegisterCell};
 use insula_api::page::PageQuery;
 use insula_core::{CellName, Kind};
 
@@ -62,6 +62,20 @@ pub(super) async fn drain_cell(State(control): State<Control>, caller: Caller, P
 )]
 pub(super) async fn undrain_cell(State(control): State<Control>, caller: Caller, Path(cell): Path<String>) -> Answer {
     ok(&wire::cell(control.drain_cell(&caller.name, &name(&cell)?, false).await?))
+}
+
+/// Says which application stacks a cell has, and which schema versions each serves: a tenant is sent to one that serves its own.
+#[utoipa::path(
+    put, path = "/v1/cells/{cell}/apps", tag = "cells", params(("cell" = String, Path, description = "Its name")),
+    request_body = PutApps, responses((status = 200, body = Cell), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn put_apps(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(cell): Path<String>,
+    Json(body): Json<PutApps>,
+) -> Answer {
+    ok(&wire::cell(control.put_apps(&caller.name, &name(&cell)?, &body.apps).await?))
 }
 
 /// What cannot be a cell's name is the name of none.

@@ -10,6 +10,7 @@ mod authorize;
 mod bundle;
 mod catalog;
 mod cells;
+mod documents;
 mod domains;
 mod failure;
 mod idempotency;
@@ -136,6 +137,12 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(cells::show_cell))
         .routes(routes!(cells::drain_cell))
         .routes(routes!(cells::undrain_cell))
+        .routes(routes!(cells::put_apps))
+        .routes(routes!(documents::list_documents))
+        .routes(routes!(documents::show_document, documents::put_document))
+        .routes(routes!(documents::list_document_versions))
+        .routes(routes!(documents::roll_out))
+        .routes(routes!(documents::roll_back))
         .routes(routes!(catalog::show_catalog))
         .routes(routes!(catalog::watch_catalog))
         .routes(routes!(catalog::show_tenant_config))

@@ -142,6 +142,7 @@ pub(super) fn cell(found: model::Cell) -> cell::Cell {
             _ => cell::Tls::Prefer,
         },
         app_url: found.app_url,
+        app_versions: found.app_versions,
         capacity: u32::try_from(found.capacity).unwrap_or(0),
         tenants: u64::try_from(found.tenants).unwrap_or(0),
         kit_way: found.kit_way,

@@ -1,5 +1,6 @@
 //! Cells and their databases.
 
+use insula_api::cell::AppVersion;
 use insula_core::CellName;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -34,6 +35,7 @@ pub(crate) fn read(row: &PgRow) -> Result<Cell, Error> {
         tls: row.try_get("tls")?,
         admin_role: row.try_get("admin_role")?,
         app_url: row.try_get("app_url")?,
+        app_versions: json("list of applications", row.try_get("app_versions")?)?,
         capacity: row.try_get("capacity")?,
         tenants: row.try_get("tenants")?,
         kit_way: row.try_get("kit_way")?,
@@ -144,6 +146,19 @@ pub(crate) async fn set_prepared(conn: &mut PgConnection, name: &CellName, way: 
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Says which application stacks a cell has; false when there is no such cell.
+pub(crate) async fn set_apps(conn: &mut PgConnection, name: &CellName, apps: &[AppVersion]) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE catalog.cell SET app_versions = $2, version = version + 1, updated_at = now()
+         WHERE name = $1 AND app_versions <> $2",
+    )
+    .bind(name.as_str())
+    .bind(to_json(&apps)?)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The grant key in force in a database.

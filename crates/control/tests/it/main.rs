@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod edge_chaos;
+mod edge_disk;
+mod edge_documents;
 mod edge_feed;
 mod edge_house;
 mod faults;
