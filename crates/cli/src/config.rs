@@ -38,17 +38,17 @@ enum ConfigCommand {
     Show {
         /// The document
         name: String,
-        /// What this version says
-        #[arg(long)]
-        version: Option<i64>,
+        /// What the version of this number says
+        #[arg(long, value_name = "VERSION")]
+        at: Option<i64>,
     },
     /// Roll a version out: to some tenants, then to all
     Rollout {
         /// The document
         name: String,
         /// Which version; the newest unless given
-        #[arg(long)]
-        version: Option<i64>,
+        #[arg(long, value_name = "VERSION")]
+        at: Option<i64>,
         /// To all tenants
         #[arg(long, conflicts_with_all = ["percent", "tenants"])]
         all: bool,
@@ -78,15 +78,15 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Error> {
             let documents = client.documents().await?;
             return screen.show(&documents, |screen| table(screen, &documents.items));
         }
-        ConfigCommand::Show { name, version: Some(version) } => {
+        ConfigCommand::Show { name, at: Some(version) } => {
             let versions = client.document_versions(&name).await?.items;
             let found = versions.into_iter().find(|v| v.version == version);
             let missing = || Error::new(Kind::NotFound, format!("{name} has no version {version}"), "");
             return screen.value(&found.ok_or_else(missing)?.value);
         }
-        ConfigCommand::Show { name, version: None } => client.document(&name).await?,
-        ConfigCommand::Rollout { name, version, all, percent, tenants } => {
-            client.roll_out(&name, &Rollout { version, all, percent, tenants }).await?
+        ConfigCommand::Show { name, at: None } => client.document(&name).await?,
+        ConfigCommand::Rollout { name, at, all, percent, tenants } => {
+            client.roll_out(&name, &Rollout { version: at, all, percent, tenants }).await?
         }
         ConfigCommand::Rollback { name } => client.roll_back(&name).await?,
     };
