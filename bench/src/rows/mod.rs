@@ -3,11 +3,14 @@
 use crate::row::Row;
 
 mod decision;
+pub mod edge;
+mod edge_memory;
 mod ground;
 mod idle_memory;
 mod lane;
 mod lane_module;
 mod provision;
+mod revocation;
 mod route_lookup;
 mod search;
 mod tx;
@@ -21,6 +24,8 @@ pub const ROWS: &[Row] = &[
     search::ROW,
     route_lookup::ROW,
     decision::ROW,
+    edge_memory::ROW,
+    revocation::ROW,
     provision::ROW,
     up::ROW,
     idle_memory::ROW,

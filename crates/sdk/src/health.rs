@@ -4,7 +4,6 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use insula_catalog::Freshness;
 use insula_core::Kind;
 use insula_http::Problem;
 
@@ -15,8 +14,10 @@ pub(crate) fn routes(insula: &Insula) -> Router {
 }
 
 async fn ready(State(insula): State<Insula>) -> Response {
-    match insula.catalog().freshness() {
-        Freshness::Fresh | Freshness::Stale => "ready".into_response(),
-        Freshness::Expired => Problem::new(Kind::Unavailable).detail("The catalog is out of date.").into_response(),
+    // What is known is served however old it is.
+    if insula.catalog().is_ready() {
+        "ready".into_response()
+    } else {
+        Problem::new(Kind::Unavailable).detail("The catalog is not known yet.").into_response()
     }
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use insula_catalog::Freshness;
 use insula_telemetry::{Gate, Readiness, Shutdown, admin, logs, parent};
 use tokio::net::TcpListener;
 
@@ -81,9 +80,11 @@ pub fn service(app: Router, insula: &Insula) -> Router {
 /// Keeps the gate as the catalog is.
 async fn watch_catalog(insula: Insula, gate: Gate, shutdown: Shutdown) {
     loop {
-        match insula.catalog().freshness() {
-            Freshness::Fresh | Freshness::Stale => gate.open(),
-            Freshness::Expired => gate.close("the catalog is out of date"),
+        // What is known is served however old it is; what must not be opened by old knowledge is refused where it is judged.
+        if insula.catalog().is_ready() {
+            gate.open();
+        } else {
+            gate.close("the catalog is not known yet");
         }
         if tokio::time::timeout(Duration::from_secs(1), shutdown.requested()).await.is_ok() {
             return;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use insula_catalog::{Catalog, Route};
@@ -100,9 +101,37 @@ impl CellUpstream {
     }
 }
 
+/// What serves the tenants of a cell.
+enum Stacks {
+    /// One application serves all.
+    One(Rc<CellUpstream>),
+    /// Each serves tenants of some schema versions: in the order of the cell's list.
+    Versions(Arc<insula_catalog::Cell>, Vec<Rc<CellUpstream>>),
+}
+
+impl Stacks {
+    /// What serves this tenant; `None` when its tables are of a version that none here knows.
+    fn of(&self, route: &Route) -> Option<Rc<CellUpstream>> {
+        match self {
+            Self::One(one) => Some(Rc::clone(one)),
+            Self::Versions(cell, each) => {
+                let url = cell.app_for(route.no, route.schema_version)?;
+                each.iter().find(|upstream| *upstream.url == **url).cloned()
+            }
+        }
+    }
+
+    fn all(&self) -> &[Rc<CellUpstream>] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Versions(_, each) => each,
+        }
+    }
+}
+
 /// All that a worker has had to do with.
 pub(crate) struct Cells {
-    by_name: RefCell<HashMap<CellName, Rc<CellUpstream>, RandomState>>,
+    by_name: RefCell<HashMap<CellName, Stacks, RandomState>>,
     host_side: Option<Rc<CellUpstream>>,
     config: UpstreamConfig,
     timeouts: Timeouts,
@@ -119,18 +148,36 @@ impl Cells {
     /// The applications of a tenant's cell, or of the host side; `None` when there are none.
     pub(crate) fn of(&self, route: Option<&Route>, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
         match route {
-            Some(route) => self.get(&route.placement.cell, catalog),
+            Some(route) => self.get(route, catalog),
             None => self.host_side.clone(),
         }
     }
 
-    fn get(&self, name: &CellName, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
-        if let Some(cell) = self.by_name.borrow().get(name) {
-            return Some(Rc::clone(cell));
+    fn get(&self, route: &Route, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
+        let name = &route.placement.cell;
+        if let Some(stacks) = self.by_name.borrow().get(name) {
+            return stacks.of(route);
         }
-        let cell = Rc::new(self.make(&self.url_of(name, catalog)?));
-        self.by_name.borrow_mut().insert(name.clone(), Rc::clone(&cell));
-        Some(cell)
+        let stacks = match catalog.cell(name).filter(|cell| !cell.app_versions.is_empty()) {
+            Some(cell) => {
+                let each = cell.app_versions.iter().map(|app| Rc::new(self.make(&app.url))).collect();
+                Stacks::Versions(cell, each)
+            }
+            None => Stacks::One(Rc::new(self.make(&self.url_of(name, catalog)?))),
+        };
+        let found = stacks.of(route);
+        self.by_name.borrow_mut().insert(name.clone(), stacks);
+        found
+    }
+
+    /// Whether the catalog still says of a cell what we know of it.
+    fn stands(&self, name: &CellName, stacks: &Stacks, catalog: &Catalog) -> bool {
+        let versions = catalog.look(|view| view.cell(name).map(|cell| Arc::clone(&cell.app_versions)));
+        let versions = versions.unwrap_or_else(|| Arc::new([]));
+        match stacks {
+            Stacks::One(one) => versions.is_empty() && self.url_of(name, catalog).is_some_and(|url| url == one.url),
+            Stacks::Versions(cell, _) => cell.app_versions == versions,
+        }
     }
 
     fn url_of(&self, name: &CellName, catalog: &Catalog) -> Option<Box<str>> {
@@ -154,13 +201,13 @@ impl Cells {
 
     /// Forgets what the catalog says otherwise by now; requests under way keep what they have.
     pub(crate) fn catch_up(&self, catalog: &Catalog) {
-        self.by_name.borrow_mut().retain(|name, cell| self.url_of(name, catalog).is_some_and(|url| url == cell.url));
+        self.by_name.borrow_mut().retain(|name, stacks| self.stands(name, stacks, catalog));
     }
 
     /// Closes connections that are of no more use.
     pub(crate) fn sweep(&self) {
         let oldest = self.watches.now().saturating_sub(self.timeouts.upstream_idle_ms);
-        for endpoint in self.by_name.borrow().values().flat_map(|cell| &cell.endpoints) {
+        for endpoint in self.by_name.borrow().values().flat_map(Stacks::all).flat_map(|cell| &cell.endpoints) {
             endpoint.sweep(oldest);
         }
     }
@@ -168,7 +215,7 @@ impl Cells {
     /// The endpoints that stand beside others: those whose health is looked at.
     pub(crate) fn to_be_checked(&self) -> Vec<Rc<Endpoint>> {
         let cells = self.by_name.borrow();
-        cells.values().filter(|cell| cell.has_others()).flat_map(|cell| &cell.endpoints).cloned().collect()
+        cells.values().flat_map(Stacks::all).filter(|cell| cell.has_others()).flat_map(|cell| &cell.endpoints).cloned().collect()
     }
 }
 

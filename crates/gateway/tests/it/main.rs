@@ -6,3 +6,4 @@ mod proxy;
 mod rules;
 mod stage;
 mod tls;
+mod versions;
