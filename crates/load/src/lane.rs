@@ -128,6 +128,11 @@ impl Lane {
         }
     }
 
+    /// Whether nothing is left to send, ever.
+    pub(crate) fn is_done(&self) -> bool {
+        lock(&self.state).schedule.due(Instant::now()).is_none()
+    }
+
     /// Sends home those who wait, and those who come.
     pub(crate) fn close(&self) {
         let mut state = lock(&self.state);

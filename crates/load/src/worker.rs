@@ -16,6 +16,9 @@ use crate::schedule::Schedule;
 use crate::tally::{Counter, Failure, Outcome};
 use crate::timer::Timer;
 
+/// After the end, for what was due before it and could not be sent at once.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What a worker has to do.
 pub(crate) struct Job {
     pub(crate) plan: Arc<Plan>,
@@ -81,6 +84,10 @@ async fn run(mut job: Job) -> Result<(), Error> {
         () = job.stop.cancelled() => Ok(Instant::now().min(end)),
     }
     .map_err(Error::Worker)?;
+    if stopped == end {
+        let _ = tokio::time::timeout(GRACE.min(plan.timeout), caught_up(&posts)).await;
+    }
+    let stopped = stopped.max(Instant::now().min(end + GRACE));
     for post in &posts {
         // What nobody got round to sending has waited at least until now.
         for due in post.lane.unsent(stopped).into_iter().filter(|due| *due >= post.counted_from) {
@@ -114,19 +121,27 @@ async fn dispatch(posts: &[Arc<Post>], pokes: &Pokes, end: Instant) -> std::io::
     let mut due: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
     loop {
         let now = Instant::now();
-        if now >= end {
-            return Ok(());
-        }
         due.extend(pokes.take().into_iter().map(|no| Reverse((now, no))));
         while let Some(Reverse((_, no))) = due.peek().filter(|Reverse((then, _))| *then <= now).copied() {
             due.pop();
             due.extend(posts[no].lane.dispatch(now).map(|then| Reverse((then, no))));
+        }
+        if now >= end {
+            return Ok(());
         }
         let next = due.peek().map_or(end, |Reverse((then, _))| (*then).min(end));
         tokio::select! {
             fired = timer.until(Some(next)) => fired?,
             () = pokes.wait() => {}
         }
+    }
+}
+
+/// Waits until all that was due is sent.
+async fn caught_up(posts: &[Arc<Post>]) {
+    let mut look = tokio::time::interval(Duration::from_millis(1));
+    while posts.iter().any(|post| !post.lane.is_done()) {
+        look.tick().await;
     }
 }
 
