@@ -9,11 +9,15 @@ pub mod budget;
 pub mod build;
 pub mod drain;
 pub mod error;
+pub mod lines;
 pub mod logs;
 pub mod meters;
 pub mod parent;
 pub mod readiness;
 pub mod security;
+pub mod sketch;
+pub mod top;
+pub mod usage;
 
 pub use admin::Admin;
 pub use drain::Shutdown;
