@@ -1,7 +1,7 @@
-//! The admin port: `/healthz`, `/readyz`, `/metrics`, on a thread and a runtime of its own.
+//! The admin port: `/healthz`, `/readyz`, `/metrics`, and `/top` and `/slo` where tenants are served, on a thread and a runtime of its own.
 //!
 //! Of its own, so that it answers while the data path is saturated: an overloaded process that fails its health check is killed, and
-//! its load falls on the next. Not for: anything that changes state, or anything about one tenant. Bind it to loopback or to a network that only
+//! its load falls on the next. Not for: anything that changes state. `/top` and `/slo` name tenants. Bind it to loopback or to a network that only
 //! operators reach; it asks for no credentials.
 
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use crate::build::{self, BuildInfo};
 use crate::error::Error;
 use crate::meters::{self, Meters};
 use crate::readiness::Readiness;
+use crate::senses::Senses;
 
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -35,6 +36,7 @@ struct Shared {
     service: &'static str,
     readiness: Readiness,
     meters: Meters,
+    senses: Option<Senses>,
 }
 
 /// Serves the admin port of `service` on `addr` (port 0 takes a free one).
@@ -42,6 +44,14 @@ struct Shared {
 /// # Errors
 /// When the address is taken or not ours, or the thread cannot start.
 pub fn serve(service: &'static str, addr: SocketAddr, readiness: Readiness) -> Result<Admin, Error> {
+    serve_with(service, addr, readiness, None)
+}
+
+/// As [`serve`], with what the process notices of its tenants.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_with(service: &'static str, addr: SocketAddr, readiness: Readiness, senses: Option<Senses>) -> Result<Admin, Error> {
     let meters = meters::install()?;
     let listen = |source| Error::Listen { addr, source };
     let listener = std::net::TcpListener::bind(addr).map_err(listen)?;
@@ -50,7 +60,7 @@ pub fn serve(service: &'static str, addr: SocketAddr, readiness: Readiness) -> R
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let shared = Shared { service, readiness, meters };
+    let shared = Shared { service, readiness, meters, senses };
     let thread = std::thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
@@ -94,6 +104,8 @@ async fn run(listener: std::net::TcpListener, shared: Shared, stop: Cancellation
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
+        .route("/top", get(top))
+        .route("/slo", get(slo))
         .with_state(shared);
     let server = axum::serve(listener, router).into_future();
     let mut upkeep = tokio::time::interval(UPKEEP);
@@ -138,6 +150,14 @@ async fn metrics_text(State(shared): State<Shared>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], shared.meters.render(shared.service))
 }
 
+async fn top(State(shared): State<Shared>) -> Result<Json<crate::top::View>, StatusCode> {
+    shared.senses.map(|senses| Json(senses.top())).ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn slo(State(shared): State<Shared>) -> Result<Json<crate::slo::View>, StatusCode> {
+    shared.senses.map(|senses| Json(senses.slo())).ok_or(StatusCode::NOT_FOUND)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -166,6 +186,17 @@ mod tests {
         gate.open();
         assert_eq!(get(format!("{}/readyz", admin.url())).await.0, 200);
         assert!(get(format!("{}/metrics", admin.url())).await.1.contains("insula_build_info"));
+    }
+
+    #[tokio::test]
+    async fn it_names_the_heaviest_where_tenants_are_served() {
+        let bare = serve("test", local(), Readiness::new()).unwrap();
+        assert_eq!(get(format!("{}/top", bare.url())).await.0, 404);
+        let admin = serve_with("test", local(), Readiness::new(), Some(Senses::default())).unwrap();
+        for path in ["top", "slo"] {
+            let (status, body) = get(format!("{}/{path}", admin.url())).await;
+            assert!(status == 200 && body.starts_with('{'), "{status} {body}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub const FORBIDDEN_LABELS: &[&str] = &[
 ];
 
 /// Series of one metric.
-pub const SERIES_PER_METRIC: usize = 256;
+pub const SERIES_PER_METRIC: usize = 1024;
 
 /// Series of one process.
 pub const SERIES: usize = 4096;

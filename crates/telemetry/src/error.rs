@@ -31,6 +31,20 @@ pub enum Error {
     /// A filter in `RUST_LOG` is not one.
     #[error("RUST_LOG is not a log filter: {0}; try RUST_LOG=info,insula=debug")]
     Filter(String),
+    /// Promises that cannot be read.
+    #[error("the objectives are wrong: {0}")]
+    Objectives(String),
+    /// The folder in which usage waits cannot be had.
+    #[error("usage cannot be kept in {folder}: {source}; give this process a folder of its own that it may write")]
+    Journal {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Where traces go cannot be understood.
+    #[error("traces cannot be sent: {0}")]
+    Traces(String),
     /// Another recorder was installed in this process.
     #[error("another metrics recorder is installed in this process")]
     Recorder,
@@ -41,8 +55,8 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Filter(_) => Kind::Invalid,
-            Self::Listen { .. } | Self::Orphan(_) => Kind::Unavailable,
+            Self::Filter(_) | Self::Objectives(_) | Self::Traces(_) => Kind::Invalid,
+            Self::Listen { .. } | Self::Orphan(_) | Self::Journal { .. } => Kind::Unavailable,
             Self::Thread(_) | Self::Signal(_) | Self::Parent(_) | Self::Recorder => Kind::Internal,
         }
     }

@@ -124,7 +124,9 @@ mod tests {
         std::thread::scope(|scope| {
             for thread in 0..8 {
                 let lines = lines.clone();
-                scope.spawn(move || (0..1000).for_each(|no| lines.push(|buffer| buffer.extend(format!("{thread} {no}\n").bytes()))));
+                scope.spawn(move || {
+                    (0..1000).for_each(|no| lines.push(|buffer| buffer.extend(format!("{thread} {no}\n").bytes())))
+                });
             }
         });
         let mut out = Vec::new();

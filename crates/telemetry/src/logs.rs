@@ -1,15 +1,20 @@
 //! Logs to standard error: JSON lines for programs, plain text for people.
 //!
 //! `RUST_LOG` filters (default `info`). `INSULA_LOG_FORMAT` is `json` or `human`; without it a terminal gets `human` and anything else
-//! `json`. Always: every line names the service, and one event is one write, so that lines of several threads never mix.
+//! `json`. Lines about requests go through a buffer ([`lines`]); all others are written at once. Always: every line names the service, and one event is one write, so that lines of several threads never mix.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+
+mod request_line;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
+use crate::lines::{self, Lines as Buffered};
+use crate::requests::Finished;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub fn init(service: &'static str) -> Result<(), Error> {
         _ => Format::Json,
     };
     let lines = Lines { service, format };
+    let _already = REQUESTS.set(Requests { lines, buffer: Buffered::new(lines::BUFFER) });
+    start_writer()?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(terminal);
     // Fails only when a subscriber is there already: the first one stays.
     let _already = match format {
@@ -43,6 +50,48 @@ pub fn init(service: &'static str) -> Result<(), Error> {
         Format::Human => builder.finish().try_init(),
     };
     Ok(())
+}
+
+/// The log is the process's, so this is as well; written once.
+static REQUESTS: OnceLock<Requests> = OnceLock::new();
+
+struct Requests {
+    lines: Lines,
+    buffer: Buffered,
+}
+
+/// Writes buffered lines out, every now and then, until the process ends.
+fn start_writer() -> Result<(), Error> {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    if STARTED.set(()).is_err() {
+        return Ok(());
+    }
+    let write = || {
+        loop {
+            std::thread::park_timeout(lines::PERIOD);
+            flush();
+        }
+    };
+    std::thread::Builder::new().name("log".to_owned()).spawn(write).map(drop).map_err(Error::Thread)
+}
+
+/// Writes out what is buffered: the last thing that a process does.
+pub fn flush() {
+    if let Some(requests) = REQUESTS.get() {
+        // There is nobody to tell that standard error is gone.
+        let _ = requests.buffer.flush(&mut io::stderr().lock());
+    }
+}
+
+/// One line about a request, with the target `insula::request` at level info; `RUST_LOG` filters it like any other.
+pub fn request(request: &Finished<'_>) {
+    if let Some(requests) = REQUESTS.get()
+        && tracing::enabled!(target: "insula::request", tracing::Level::INFO)
+    {
+        requests
+            .buffer
+            .push(|out| request_line::write(out, requests.lines.service, requests.lines.format == Format::Json, request));
+    }
 }
 
 /// Makes one writer per event.

@@ -3,7 +3,7 @@
 //! For: the question "who is it?" that a metric must not answer. Kept by sketches of two spans that take turns, so that memory is bounded and the answer is about
 //! one to two minutes at most. Always: an amount is never below the truth of its spans, and `error` says by how much it may be above.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,9 @@ pub const ROOM: usize = 512;
 
 /// Tenants that are shown of each meter.
 pub const SHOWN: usize = 20;
+
+/// Says how tenants are called, as far as it knows.
+pub type Names = dyn Fn(&BTreeSet<TenantNo>) -> HashMap<TenantNo, String> + Send + Sync;
 
 type Sketches = [Sketch<TenantNo>; Meter::ALL.len()];
 
@@ -86,15 +89,24 @@ impl Top {
         }
     }
 
-    /// The heaviest of the last one to two spans; `name` says how a tenant is called.
-    pub fn view(&self, at: Instant, name: impl Fn(TenantNo) -> Option<String>) -> View {
+    /// The heaviest of the last one to two spans; `names` says how tenants are called.
+    pub fn view(&self, at: Instant, names: &Names) -> View {
         let state = self.lock();
         let seconds = (at.saturating_duration_since(state.before_begun).as_secs_f64() * 10.0).round() / 10.0;
-        let top = Meter::ALL.iter().map(|meter| {
-            let (now, before) = (&state.now[*meter as usize], &state.before[*meter as usize]);
-            (meter.name(), heaviest(now, before, &name))
+        let all = Meter::ALL.map(|meter| heaviest(&state.now[meter as usize], &state.before[meter as usize]));
+        // Whoever counts goes on while the names are looked up.
+        drop(state);
+        let names = names(&all.iter().flatten().map(|(tenant, ..)| *tenant).collect());
+        let shown = all.map(|heavy| {
+            heavy
+                .into_iter()
+                .map(|(tenant, amount, error, permille)| {
+                    let tenant = names.get(&tenant).cloned().unwrap_or_else(|| format!("no. {tenant}"));
+                    Heavy { tenant, amount, error, permille }
+                })
+                .collect()
         });
-        View { seconds, top: top.collect() }
+        View { seconds, top: Meter::ALL.iter().map(|meter| meter.name()).zip(shown).collect() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -102,7 +114,8 @@ impl Top {
     }
 }
 
-fn heaviest(now: &Sketch<TenantNo>, before: &Sketch<TenantNo>, name: impl Fn(TenantNo) -> Option<String>) -> Vec<Heavy> {
+/// Tenant, amount, error, permille of the whole.
+fn heaviest(now: &Sketch<TenantNo>, before: &Sketch<TenantNo>) -> Vec<(TenantNo, u64, u64, u64)> {
     let mut sums: HashMap<TenantNo, (u64, u64)> = HashMap::new();
     for sketch in [now, before] {
         for (tenant, count) in sketch.top(ROOM) {
@@ -113,15 +126,8 @@ fn heaviest(now: &Sketch<TenantNo>, before: &Sketch<TenantNo>, name: impl Fn(Ten
     let total = (now.total() + before.total()).max(1);
     let mut all: Vec<_> = sums.into_iter().collect();
     all.sort_unstable_by_key(|(tenant, (weight, _))| (std::cmp::Reverse(*weight), *tenant));
-    all.into_iter()
-        .take(SHOWN)
-        .map(|(tenant, (amount, error))| Heavy {
-            tenant: name(tenant).unwrap_or_else(|| format!("no. {tenant}")),
-            amount,
-            error,
-            permille: amount.saturating_mul(1000) / total,
-        })
-        .collect()
+    all.truncate(SHOWN);
+    all.into_iter().map(|(tenant, (amount, error))| (tenant, amount, error, amount.saturating_mul(1000) / total)).collect()
 }
 
 #[cfg(test)]
@@ -143,7 +149,7 @@ mod tests {
             top.note(&crowd, start + Duration::from_secs(second));
             top.note(&[used(4_711, 500)], start + Duration::from_secs(second));
         }
-        let named = |no: TenantNo| (no.get() == 4_711).then(|| "acme".to_owned());
+        let named: &Names = &|_| HashMap::from([(TenantNo::new(4_711).unwrap(), "acme".to_owned())]);
         let view = top.view(start + Duration::from_secs(50), named);
         let first = &view.top["requests"][0];
         assert_eq!(first.tenant, "acme");
