@@ -20,6 +20,7 @@ pub mod plan;
 pub mod problem;
 pub mod status;
 pub mod tenant;
+pub mod usage;
 pub mod webhook;
 
 pub use client::Client;

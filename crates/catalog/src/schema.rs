@@ -14,6 +14,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "catalog", include_str!("../sql/0001_catalog.sql")),
     (2, "identity", include_str!("../sql/0002_identity.sql")),
     (3, "edge", include_str!("../sql/0003_edge.sql")),
+    (4, "usage", include_str!("../sql/0004_usage.sql")),
     (5, "admission", include_str!("../sql/0005_admission.sql")),
 ];
 

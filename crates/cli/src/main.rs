@@ -22,6 +22,7 @@ mod status;
 mod target;
 mod tenant;
 mod up;
+mod usage;
 mod value;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ enum Command {
     Apikey(apikey::ApikeyArgs),
     Db(db::DbArgs),
     Load(load::LoadArgs),
+    Usage(usage::UsageArgs),
     /// Print the OpenAPI document of the control plane
     #[command(hide = true)]
     Openapi,
@@ -108,6 +110,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Apikey(args) => apikey::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Load(args) => load::run(args).await,
+        Command::Usage(args) => usage::run(args).await,
         Command::Openapi => {
             let document = insula_control::rest::document().to_pretty_json().map_err(std::io::Error::other)?;
             screen::Screen::new(false).text(&document)

@@ -17,6 +17,7 @@ use crate::page::{Page, PageQuery};
 use crate::plan::{CreatePlan, Plan, UpdatePlan};
 use crate::status::Status;
 use crate::tenant::{CreateGrant, CreateTenant, GrantText, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery};
+use crate::usage::{TenantUsage, UsageBatch, UsageQuery, UsageReceipt};
 
 const NOTHING: [(); 0] = [];
 
@@ -55,6 +56,16 @@ impl Client {
     /// Resumes a suspended tenant.
     pub async fn resume_tenant(&self, tenant: &str, wait: bool) -> Result<Operation, Error> {
         self.post(&["v1", "tenants", tenant, "resume"], &WaitQuery { wait }, &serde_json::json!({})).await
+    }
+
+    /// What a tenant used.
+    pub async fn usage(&self, tenant: &str, query: &UsageQuery) -> Result<TenantUsage, Error> {
+        self.get(&["v1", "tenants", tenant, "usage"], query).await
+    }
+
+    /// Sends what was used; again does no harm.
+    pub async fn add_usage(&self, batch: &UsageBatch) -> Result<UsageReceipt, Error> {
+        self.post(&["v1", "usage"], &NOTHING, batch).await
     }
 
     /// Disables a tenant for good.

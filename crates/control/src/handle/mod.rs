@@ -10,6 +10,7 @@ mod identity;
 mod records;
 mod registry;
 mod tenants;
+mod usage;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -22,6 +22,7 @@ mod operations;
 mod plans;
 mod status;
 mod tenants;
+mod usage;
 mod webhooks;
 mod wire;
 
@@ -165,6 +166,8 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(webhooks::delete_webhook))
         .routes(routes!(bundle::put_bundle))
         .routes(routes!(bundle::list_migrations))
+        .routes(routes!(usage::add_usage))
+        .routes(routes!(usage::show_usage))
         .routes(routes!(status::show_status))
         .routes(routes!(status::healthz))
         .routes(routes!(status::readyz))

@@ -15,5 +15,6 @@ pub(crate) mod outbox;
 pub(crate) mod page;
 pub(crate) mod plans;
 pub(crate) mod tenants;
+pub(crate) mod usage;
 pub(crate) mod warm;
 pub(crate) mod webhooks;

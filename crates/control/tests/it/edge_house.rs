@@ -53,6 +53,13 @@ impl EdgeHouse {
         .await;
     }
 
+    /// A client that may read.
+    pub(crate) async fn reader(&self) -> insula_api::Client {
+        let control = Control::open(self.config.clone()).await.unwrap();
+        let key = control.create_api_key("test", "reader", Scope::Read).await.unwrap().secret;
+        insula_api::Client::new(&format!("http://{}", self.address), &key).unwrap()
+    }
+
     pub(crate) async fn sql(&mut self, sql: impl Into<String>) {
         sqlx::raw_sql(AssertSqlSafe(sql.into())).execute(&mut self.admin).await.unwrap();
     }

@@ -22,4 +22,5 @@ mod rest_input;
 mod rest_plans;
 mod rest_stream;
 mod rest_tenants;
+mod usage;
 mod webhooks;

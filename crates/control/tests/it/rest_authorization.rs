@@ -18,6 +18,8 @@ const CASES: &[(&str, &str, &str, Scope)] = &[
     ("suspend_tenant", "POST", "/v1/tenants/nobody/suspend", Scope::Provisioner),
     ("resume_tenant", "POST", "/v1/tenants/nobody/resume", Scope::Provisioner),
     ("create_grant", "POST", "/v1/tenants/nobody/grants", Scope::Admin),
+    ("add_usage", "POST", "/v1/usage", Scope::Edge),
+    ("show_usage", "GET", "/v1/tenants/nobody/usage", Scope::Read),
     ("list_domains", "GET", "/v1/tenants/nobody/domains", Scope::Read),
     ("add_domain", "POST", "/v1/tenants/nobody/domains", Scope::Admin),
     ("remove_domain", "DELETE", "/v1/tenants/nobody/domains/nowhere.example", Scope::Admin),
