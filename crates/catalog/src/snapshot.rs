@@ -243,6 +243,11 @@ impl<'a> View<'a> {
         self.snapshot.by_id(id)
     }
 
+    /// Every route, in no order: for operators' questions, not for requests.
+    pub fn routes(self) -> impl Iterator<Item = &'a Arc<Route>> {
+        self.snapshot.ids.iter()
+    }
+
     /// A cell.
     #[must_use]
     pub fn cell(self, name: &CellName) -> Option<&'a Arc<Cell>> {

@@ -6,11 +6,13 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use insula_http::observe::Spent;
 
 use crate::upstream::Streaming;
 use crate::watch::{Phase, Watch};
@@ -76,6 +78,8 @@ pub(crate) struct Progress {
     /// Not all of it has come yet.
     pub(crate) is_coming: Cell<bool>,
     pub(crate) fault: Cell<Option<Fault>>,
+    /// What has come is counted here.
+    pub(crate) spent: Arc<Spent>,
 }
 
 /// A request's body, counted.
@@ -118,6 +122,7 @@ impl ClientBody {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
                 let len = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.progress.spent.bytes_in.fetch_add(len, Ordering::Relaxed);
                 match self.left.checked_sub(len) {
                     Some(left) => {
                         self.left = left;

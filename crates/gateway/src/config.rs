@@ -40,6 +40,22 @@ pub struct Config {
     pub sharing: SharingConfig,
     /// Requests of tenants on the move.
     pub moves: MoveConfig,
+    /// What is noticed of requests, and who is told.
+    pub telemetry: TelemetryConfig,
+}
+
+/// What is noticed of requests, and who is told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// A file of objectives (TOML); without it, all tiers have the default ones.
+    pub objectives_file: Option<PathBuf>,
+    /// A folder of this process's own, in which usage waits until it is sent; without it, requests are not billed.
+    pub usage_dir: Option<PathBuf>,
+    /// The control plane, `http://HOST:PORT`: takes usage.
+    pub control_url: Option<String>,
+    /// A file with a key of scope `edge` of that control plane.
+    pub control_key_file: Option<PathBuf>,
 }
 
 /// Limits shared with other gateways. Without a server, this gateway holds tenants to their plans alone.

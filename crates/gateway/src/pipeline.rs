@@ -17,6 +17,7 @@ use insula_core::Principal;
 use insula_http::Identity;
 use insula_http::admit::Outcome;
 use insula_http::identity::CONTEXT;
+use insula_http::observe::{Observation, Observed};
 use insula_http::resolve::{Asked, Resolved};
 
 use crate::body::{Body, Progress, RequestBody};
@@ -34,13 +35,13 @@ pub(crate) async fn handle(
     peer: Rc<Peer>,
     watch: Arc<Watch>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Observed<Body>>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
     // The client may have meant two requests by a body that has two lengths; behind it, nothing is believed (RFC 9112, section 6.3).
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-    let mut response = answer(&worker, &peer, &watch, request).await;
+    let (mut response, seen) = answer(&worker, &peer, &watch, request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(response);
+        return Ok(seen.answered(response));
     }
     if is_last || worker.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -50,7 +51,7 @@ pub(crate) async fn handle(
         Body::Stream(stream) if !stream.is_end() => watch.enter(Phase::Stream, watch.timeouts().stream_ms),
         _ => watch.enter(Phase::Idle, watch.timeouts().idle_ms),
     }
-    Ok(response)
+    Ok(seen.answered(response))
 }
 
 /// Answers a request of an HTTP/2 connection.
@@ -59,27 +60,35 @@ pub(crate) async fn handle_stream(
     peer: Rc<Peer>,
     watch: Arc<Watch>,
     request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<Observed<Body>>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
-    let response = watched(&watch, answer(&worker, &peer, &watch, request)).await;
+    let (response, seen) = watched(&watch, answer(&worker, &peer, &watch, request)).await;
     watch.enter(Phase::Stream, watch.timeouts().stream_ms);
-    Ok(response)
+    Ok(seen.answered(response))
 }
 
-async fn answer(worker: &Rc<Worker>, peer: &Peer, watch: &Arc<Watch>, mut request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    watch: &Arc<Watch>,
+    mut request: Request<Incoming>,
+) -> (Response<Body>, Observation) {
     let wish = Wish::of(&mut request, &worker.shared.config.upstream.upgrades);
     let (head, body) = request.into_parts();
     let id = request_id(worker, peer, &head);
-    match go(worker, peer, watch, head, body, wish, &id).await {
+    let mut seen = Observation::begin(&worker.shared.senses, &head.method, &head.uri, id.clone());
+    let response = match go(worker, peer, watch, head, body, wish, &id, &mut seen).await {
         Ok(mut response) => {
             headers::of_response(&mut response);
             response.headers_mut().entry(REQUEST_ID).or_insert(id);
             response
         }
         Err(refusal) => refusal.into_response(&id),
-    }
+    };
+    (response, seen)
 }
 
+#[allow(clippy::too_many_arguments, reason = "the parts of one request")]
 async fn go(
     worker: &Rc<Worker>,
     peer: &Peer,
@@ -88,20 +97,29 @@ async fn go(
     body: Incoming,
     wish: Option<Wish>,
     id: &HeaderValue,
+    seen: &mut Observation,
 ) -> Result<Response<Body>, Refusal> {
     let shared = &*worker.shared;
     is_one_sentence(&head)?;
     let identity = prove(worker, &mut head).await?;
+    if let Some(principal) = identity.principal() {
+        seen.principal(Arc::clone(&principal.subject));
+    }
     let asked = Asked::read(&head.headers, &head.uri, &head.extensions)?;
     let route = match shared.resolver.find(&asked, &shared.catalog).await? {
         Resolved::Tenant { route, .. } => Some(worker.moves.settle(route, &head.method, &shared.catalog).await?),
         Resolved::HostSide => None,
     };
+    let class = shared.admission.classes().of(&head.method, head.uri.path());
+    if let Some(route) = &route {
+        seen.route(route);
+        seen.class(shared.admission.classes().name(class));
+    }
     let limits = route.as_deref().map(|route| &route.plan.limits);
     let most = limits.map_or(u64::MAX, |limits| limits.max_body_bytes);
     fits(&head, most)?;
     let mut permit = match &route {
-        Some(route) => Some(shared.admission.admit(route, shared.admission.classes().of(&head.method, head.uri.path())).await?),
+        Some(route) => Some(shared.admission.admit(route, class).await?),
         None => None,
     };
 
@@ -111,7 +129,7 @@ async fn go(
     sign(worker, &mut head, route.as_ref(), &identity);
 
     let within = limits.map_or(u64::MAX, |limits| limits.request_timeout_ms.into()).min(watch.timeouts().response_ms);
-    let progress = Rc::new(Progress::default());
+    let progress = Rc::new(Progress { spent: seen.spent(), ..Progress::default() });
     let body = RequestBody::of(body, most, within, &progress, watch);
     let cell = worker.cells.of(route.as_deref(), &shared.catalog).ok_or_else(Refusal::away)?;
     let call = Call { worker, cell: &cell, watch, progress: &progress };

@@ -8,13 +8,13 @@ use std::time::Duration;
 use insula_catalog::{Catalog, HttpSource, Options, PgSource};
 use insula_http::identity::{AuthOptions, Fetcher};
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
-use insula_telemetry::{Gate, Readiness, Shutdown, admin};
+use insula_telemetry::{Gate, Readiness, Senses, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::listener::Scheme;
 use crate::tls::Certificates;
 use crate::worker::{Shared, Worker};
-use crate::{Config, Error, Listeners, keys, sharing, tls};
+use crate::{Config, Error, Listeners, keys, senses, sharing, tls};
 
 /// Runs a gateway by its settings until `shutdown`, with its admin port.
 ///
@@ -22,9 +22,16 @@ use crate::{Config, Error, Listeners, keys, sharing, tls};
 /// When it cannot start, or a worker dies.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let readiness = Readiness::new();
-    let _admin = admin::serve("gateway", config.listen.admin, readiness.clone())?;
+    let senses = senses::start(&config.telemetry)?;
+    let _admin = admin::serve_with("gateway", config.listen.admin, readiness.clone(), Some(senses.clone()))?;
     let catalog = follow(&config)?;
-    serve(config, catalog, listeners, shutdown, readiness).await
+    let named = catalog.clone();
+    senses.set_names(Box::new(move |wanted| insula_http::observe::names(&named, wanted)));
+    let served = serve_watched(config, catalog, listeners, shutdown, readiness, senses.clone()).await;
+    // It may wait for the control plane, for some seconds. A panic there was reported by its own thread.
+    let _ = tokio::task::spawn_blocking(move || senses.close()).await;
+    insula_telemetry::logs::flush();
+    served
 }
 
 fn follow(config: &Config) -> Result<Catalog, Error> {
@@ -57,6 +64,21 @@ pub async fn serve(
     shutdown: Shutdown,
     readiness: Readiness,
 ) -> Result<(), Error> {
+    serve_watched(config, catalog, listeners, shutdown, readiness, Senses::default()).await
+}
+
+/// As [`serve`], and tells `senses` of every request.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_watched(
+    config: Config,
+    catalog: Catalog,
+    listeners: Listeners,
+    shutdown: Shutdown,
+    readiness: Readiness,
+    senses: Senses,
+) -> Result<(), Error> {
     let (serving, fresh) = (readiness.gate("serving"), readiness.gate("catalog"));
     for (scheme, addr) in listeners.addrs() {
         tracing::info!(scheme, %addr, "serving");
@@ -64,7 +86,7 @@ pub async fn serve(
     let certificates = config.tls.certificates.as_deref().map(Certificates::read).transpose()?.map(Arc::new);
     let following_certificates = certificates.clone().map(|certificates| tokio::spawn(certificates.follow()));
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
-    let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone())?);
+    let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone(), senses)?);
     let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
@@ -110,6 +132,7 @@ fn share(
     catalog: Catalog,
     certificates: Option<&Arc<Certificates>>,
     shutdown: Shutdown,
+    senses: Senses,
 ) -> Result<Shared, Error> {
     let wrong = |part, error: &dyn std::fmt::Display| Error::Setting { part, what: error.to_string() };
     let fetcher = Fetcher::new().map_err(|e| wrong("identity", &e))?;
@@ -119,7 +142,7 @@ fn share(
     let keys = config.identity.signing_keys.as_deref().map(keys::read).transpose()?;
     let signer = keys.map(|keys| Arc::new(ContextSigner::gateway(keys)));
     let tls = certificates.map(tls::acceptor).transpose()?;
-    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, shutdown })
+    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, senses, shutdown })
 }
 
 fn work(number: usize, shared: Arc<Shared>, sockets: Vec<(Scheme, TcpListener)>) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use insula_catalog::Catalog;
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
-use insula_telemetry::Shutdown;
+use insula_telemetry::{Senses, Shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) signer: Option<Arc<ContextSigner>>,
     /// `None` without certificates.
     pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) senses: Senses,
     pub(crate) shutdown: Shutdown,
 }
 

@@ -9,9 +9,11 @@ pub mod admit;
 pub mod feature;
 pub mod host;
 pub mod identity;
+pub mod observe;
 pub mod problem;
 pub mod request_id;
 pub mod resolve;
+pub mod usage;
 
 pub use admit::{Admission, AdmissionConfig, AdmitLayer};
 pub use identity::{Authenticator, ContextSigner, Identity, Verifier};

@@ -5,6 +5,7 @@
 mod alone;
 mod many;
 mod text;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use insula_core::feature::Features;
 pub use alone::Alone;
 pub(crate) use many::read_keyring;
 pub use many::{Jwks, Many};
+pub use watching::Watching;
 
 use text::{Vars, address, nearest};
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `INSULA_TENANCY`: for many customers (`on`, the default), or for one on its own server (`off`).
     pub tenancy: Tenancy,
+    /// What it notices of its tenants.
+    pub watching: Watching,
     /// What the application brings along when it runs for one customer.
     pub brings: Option<Brings>,
 }
@@ -89,7 +93,11 @@ const OTHERS: &[&str] =
 
 /// Every setting of ours.
 fn ours() -> impl Iterator<Item = &'static str> {
-    [TENANCY, LISTEN, ADMIN_LISTEN].into_iter().chain(many::NAMES.iter().copied()).chain(alone::NAMES.iter().copied())
+    [TENANCY, LISTEN, ADMIN_LISTEN]
+        .into_iter()
+        .chain(watching::NAMES.iter().copied())
+        .chain(many::NAMES.iter().copied())
+        .chain(alone::NAMES.iter().copied())
 }
 
 impl Config {
@@ -123,6 +131,7 @@ impl Config {
             listen: address(LISTEN, vars.get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
             admin_listen: address(ADMIN_LISTEN, vars.get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
             tenancy,
+            watching: Watching::read(vars),
             brings: None,
         })
     }
@@ -131,7 +140,13 @@ impl Config {
     #[must_use]
     pub fn for_many(catalog_url: String, keyring: KeyRing) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { listen: any, admin_listen: any, tenancy: Tenancy::On(Many::new(catalog_url, keyring)), brings: None }
+        Self {
+            listen: any,
+            admin_listen: any,
+            tenancy: Tenancy::On(Many::new(catalog_url, keyring)),
+            watching: Watching::default(),
+            brings: None,
+        }
     }
 
     /// With what the application brings along, so that it can run for one customer, too. Many customers' databases are prepared by

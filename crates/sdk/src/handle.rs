@@ -12,6 +12,7 @@ use insula_data::{Data, DataConfig};
 use insula_http::identity::{Fetcher, Published, Verifier};
 use insula_http::resolve::OptionsError;
 use insula_http::{ResolveLayer, ResolveOptions, Resolver};
+use insula_telemetry::Senses;
 use tokio::task::AbortHandle;
 use tower::Layer;
 
@@ -28,6 +29,9 @@ pub enum ConnectError {
     /// A setting is wrong or missing.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Telemetry cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] insula_telemetry::Error),
     /// How tenants are to be found.
     #[error("INSULA_SOURCES, INSULA_HOST_SIDE or INSULA_SHARED_HOSTS is wrong: {0}")]
     Resolve(#[from] OptionsError),
@@ -81,6 +85,7 @@ struct Inner {
     data: Data,
     layer: ResolveLayer,
     contexts: Arc<Contexts>,
+    senses: Senses,
     config: Option<Config>,
     /// Follows the key file.
     keys: Option<AbortHandle>,
@@ -118,6 +123,7 @@ impl Insula {
     /// # Errors
     /// [`ConnectError`], in words for whoever starts the process.
     pub async fn connect(config: Config) -> Result<Self, ConnectError> {
+        let senses = crate::senses::start(&config)?;
         match &config.tenancy {
             Tenancy::On(many) => {
                 let catalog = follow(many).await?;
@@ -127,7 +133,7 @@ impl Insula {
                     None => ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()),
                 };
                 let keys = Keys { ring: many.keyring.clone(), file: many.keyring_path.clone() };
-                Ok(Self::new(catalog, layer, contexts, keys, Some(config)))
+                Ok(Self::new(catalog, layer, contexts, keys, Some(config), senses))
             }
             Tenancy::Off(alone) => {
                 let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;
@@ -147,7 +153,7 @@ impl Insula {
                 let keys = Keys { ring: read_keyring(&alone.keyring_path)?, file: Some(alone.keyring_path.clone()) };
                 let address = alone.address();
                 let contexts = Contexts::new(None, None, &keys.ring);
-                let insula = Self::new(catalog, layer, contexts, keys, Some(config));
+                let insula = Self::new(catalog, layer, contexts, keys, Some(config), senses);
                 insula.enter(&address).await?;
                 Ok(insula)
             }
@@ -159,7 +165,7 @@ impl Insula {
     pub fn from_parts(catalog: Catalog, keys: KeyRing) -> Self {
         let layer = ResolveLayer::new(catalog.clone());
         let contexts = Contexts::new(None, None, &keys);
-        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None)
+        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None, Senses::default())
     }
 
     /// As [`Insula::from_parts`], behind a gateway: for requests that carry a context which one of the published keys has signed for a
@@ -169,14 +175,23 @@ impl Insula {
         let verifier = Arc::new(Verifier::new("", published));
         let layer = ResolveLayer::verified(Arc::clone(&verifier), catalog.clone());
         let contexts = Contexts::new(Some(verifier), None, &keys);
-        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None)
+        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None, Senses::default())
     }
 
-    fn new(catalog: Catalog, layer: ResolveLayer, contexts: Contexts, keys: Keys, config: Option<Config>) -> Self {
+    fn new(
+        catalog: Catalog,
+        layer: ResolveLayer,
+        contexts: Contexts,
+        keys: Keys,
+        config: Option<Config>,
+        senses: Senses,
+    ) -> Self {
+        crate::senses::name_tenants(&senses, catalog.clone());
+        let layer = layer.watched_by(senses.clone());
         let contexts = Arc::new(contexts);
         let data = Data::open(DataConfig::default(), catalog.clone(), keys.ring);
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, layer, contexts, config, keys }) }
+        Self { inner: Arc::new(Inner { catalog, data, layer, contexts, senses, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.
@@ -213,6 +228,10 @@ impl Insula {
 
     pub(crate) fn data(&self) -> &Data {
         &self.inner.data
+    }
+
+    pub(crate) fn senses(&self) -> &Senses {
+        &self.inner.senses
     }
 
     pub(crate) fn config(&self) -> Option<&Config> {

@@ -20,6 +20,7 @@ mod keys;
 pub mod outgoing;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+mod senses;
 pub mod serve;
 pub mod tenant;
 #[cfg(feature = "tonic")]

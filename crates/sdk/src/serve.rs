@@ -45,7 +45,7 @@ pub async fn serve(app: Router, insula: &Insula) -> Result<(), ServeError> {
     let config = insula.config().ok_or(ServeError::NoConfig)?;
     let readiness = Readiness::new();
     let (serving, catalog) = (readiness.gate("serving"), readiness.gate("catalog"));
-    let _admin = admin::serve("app", config.admin_listen, readiness)?;
+    let _admin = admin::serve_with("app", config.admin_listen, readiness, Some(insula.senses().clone()))?;
     let addr = config.listen;
     let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { addr, source })?;
     let shutdown = Shutdown::on_signals(DRAIN)?;
@@ -57,7 +57,12 @@ pub async fn serve(app: Router, insula: &Insula) -> Result<(), ServeError> {
         stopping.await;
         serving.close("stopping");
     });
-    serve_on(listener, app, insula, &shutdown).await
+    let served = serve_on(listener, app, insula, &shutdown).await;
+    let senses = insula.senses().clone();
+    // It may wait for the control plane, for some seconds. A panic there was reported by its own thread.
+    let _ = tokio::task::spawn_blocking(move || senses.close()).await;
+    logs::flush();
+    served
 }
 
 /// Serves the router on a listener until `shutdown`, then finishes what runs.

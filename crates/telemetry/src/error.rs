@@ -42,6 +42,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Where usage goes cannot be understood.
+    #[error("usage cannot be sent: {0}")]
+    Delivery(String),
     /// Where traces go cannot be understood.
     #[error("traces cannot be sent: {0}")]
     Traces(String),
@@ -55,7 +58,7 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Filter(_) | Self::Objectives(_) | Self::Traces(_) => Kind::Invalid,
+            Self::Filter(_) | Self::Objectives(_) | Self::Traces(_) | Self::Delivery(_) => Kind::Invalid,
             Self::Listen { .. } | Self::Orphan(_) | Self::Journal { .. } => Kind::Unavailable,
             Self::Thread(_) | Self::Signal(_) | Self::Parent(_) | Self::Recorder => Kind::Internal,
         }

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod budget;
 pub mod build;
+pub mod cpu;
 pub mod drain;
 pub mod error;
 pub mod lines;

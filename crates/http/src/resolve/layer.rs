@@ -1,7 +1,7 @@
 //! The layer of an application: each request gets its tenant, or an answer that says why not.
 //!
 //! Not for: deciding whose request it is ([`Resolver`] does). Always: the context is in the request's extensions and in scope for the
-//! handler's whole future; every request leaves one log line; no panic leaves without an answer.
+//! handler's whole future; every request leaves one log line ([`crate::observe`]); no panic leaves without an answer.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -22,11 +22,12 @@ use http_body_util::Limited;
 use insula_catalog::{Catalog, Route};
 use insula_core::context::{Proof, Trace};
 use insula_core::{Kind, TenantContext, scope};
-use insula_telemetry::{Alarm, security_event};
+use insula_telemetry::{Alarm, Senses, security_event};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
 use crate::identity::{Verified, Verifier, VerifyError};
+use crate::observe::{Counted, Observation, timed};
 use crate::problem::{Problem, normalise};
 use crate::request_id;
 use crate::resolve::{Asked, Resolved, Resolver};
@@ -35,6 +36,7 @@ use crate::resolve::{Asked, Resolved, Resolver};
 #[derive(Clone)]
 pub struct ResolveLayer {
     shared: Arc<Shared>,
+    senses: Senses,
 }
 
 struct Shared {
@@ -75,14 +77,20 @@ impl ResolveLayer {
 
     fn with(resolver: Resolver, catalog: Catalog, verifier: Option<Arc<Verifier>>) -> Self {
         let tenantless = vec!["/healthz".to_owned(), "/readyz".to_owned()];
-        Self { shared: Arc::new(Shared { catalog, resolver, verifier, tenantless }) }
+        Self { shared: Arc::new(Shared { catalog, resolver, verifier, tenantless }), senses: Senses::default() }
+    }
+
+    /// Tells these of every request.
+    #[must_use]
+    pub fn watched_by(self, senses: Senses) -> Self {
+        Self { senses, ..self }
     }
 }
 
 impl<S> Layer<S> for ResolveLayer {
     type Service = Resolve<S>;
     fn layer(&self, inner: S) -> Resolve<S> {
-        Resolve { inner, shared: self.shared.clone() }
+        Resolve { inner, shared: self.shared.clone(), senses: self.senses.clone() }
     }
 }
 
@@ -91,6 +99,7 @@ impl<S> Layer<S> for ResolveLayer {
 pub struct Resolve<S> {
     inner: S,
     shared: Arc<Shared>,
+    senses: Senses,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -112,45 +121,39 @@ where
         // The service that was polled ready is the one to call.
         let unready = self.inner.clone();
         let inner = std::mem::replace(&mut self.inner, unready);
-        let shared = self.shared.clone();
-        Box::pin(async move { Ok(shared.answer(inner, request).await) })
+        let (shared, senses) = (self.shared.clone(), self.senses.clone());
+        Box::pin(async move { Ok(shared.answer(inner, request, &senses).await) })
     }
 }
 
 impl Shared {
-    async fn answer<S>(&self, inner: S, mut request: Request) -> Response
+    async fn answer<S>(&self, inner: S, mut request: Request, senses: &Senses) -> Response
     where
         S: Service<Request, Response = Response, Error = Infallible> + Send,
         S::Future: Send,
     {
-        let started = Instant::now();
         let id = request_id::of(request.headers());
-        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("?"));
+        let mut seen = Observation::begin(senses, request.method(), request.uri(), header.clone());
+        let spent = seen.spent();
 
-        let (slug, mut response) = if self.tenantless.contains(&path) {
-            (None, guarded(inner, request).await)
+        let mut response = if self.tenantless.iter().any(|path| path == request.uri().path()) {
+            guarded(inner, request).await
         } else {
-            match self.admit(&mut request, &id).await {
-                Ok(None) => (None, guarded(inner, request).await),
+            match self.admit(&mut request, &id, &mut seen).await {
+                Ok(None) => timed(guarded(inner, request), spent).await,
                 Ok(Some(context)) => {
-                    let slug = context.slug.clone();
-                    let span = tracing::info_span!("request", tenant = %slug, request_id = %id);
+                    let span = tracing::info_span!("request", tenant = %context.slug, request_id = %id);
+                    let request = request.map(|body| Body::new(Counted::new(body, Arc::clone(&spent))));
                     // Normalised inside the scope, so that the problem can name the request.
                     let work = async { normalise(guarded(inner, limited(request)).await).await };
-                    (Some(slug), scope::enter(context, work).instrument(span).await)
+                    timed(scope::enter(context, work).instrument(span), spent).await
                 }
-                Err(problem) => (None, problem.request_id(&id).into_response()),
+                Err(problem) => problem.request_id(&id).into_response(),
             }
         };
-
-        if let Ok(value) = HeaderValue::from_str(&id) {
-            response.headers_mut().insert(request_id::HEADER, value);
-        }
-        let (status, tenant) = (response.status().as_u16(), slug.as_ref().map_or("-", |slug| slug.as_str()));
-        let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // The query stays out: people search for private things.
-        tracing::info!(target: "insula::request", tenant, request_id = %id, %method, path = %Printable(&path), status, ms);
-        response
+        response.headers_mut().insert(request_id::HEADER, header);
+        seen.answered(response).map(Body::new)
     }
 
     async fn asked(&self, asked: Asked<'_>) -> Result<Option<Found>, Problem> {
@@ -187,12 +190,21 @@ impl Shared {
     }
 
     /// Puts context, route and body limit into the request, or says why it may not go on. `None` for the host side.
-    async fn admit(&self, request: &mut Request, id: &Arc<str>) -> Result<Option<TenantContext>, Problem> {
+    async fn admit(
+        &self,
+        request: &mut Request,
+        id: &Arc<str>,
+        seen: &mut Observation,
+    ) -> Result<Option<TenantContext>, Problem> {
         let found = match &self.verifier {
             Some(verifier) => Some(self.proven(verifier, request).await?),
             None => self.asked(Asked::of(request)?).await?,
         };
         let Some(Found { route, principal, proof }) = found else { return Ok(None) };
+        seen.route(&route);
+        if let Some(principal) = &principal {
+            seen.principal(principal.clone());
+        }
         let limit = route.plan.limits.max_body_bytes;
         if let Some(length) = declared_length(request.headers())
             && length > limit
@@ -263,13 +275,4 @@ where
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
-}
-
-/// A path as a log line may show it: bounded, without control characters.
-struct Printable<'a>(&'a str);
-
-impl std::fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.chars().take(200).filter(|c| !c.is_control()).try_for_each(|c| std::fmt::Write::write_char(f, c))
-    }
 }

@@ -5,6 +5,7 @@ mod admit;
 mod context;
 mod identity;
 mod lease;
+mod observe;
 mod redis;
 mod resolve;
 mod unknown;

@@ -1,0 +1,24 @@
+//! What the gateway notices of requests, set up from its settings.
+
+use std::sync::Arc;
+
+use insula_http::usage::UsageDesk;
+use insula_telemetry::Senses;
+use insula_telemetry::senses::{Bills, Deliver, Settings};
+use insula_telemetry::slo::Objectives;
+
+use crate::Error;
+use crate::config::TelemetryConfig;
+
+/// Starts noticing. Requests and bytes are billed here; the work behind them, where it is done.
+pub(crate) fn start(config: &TelemetryConfig) -> Result<Senses, Error> {
+    let deliver = match (&config.control_url, &config.control_key_file) {
+        (Some(url), Some(key)) => {
+            let desk = UsageDesk::new(url, key).map_err(|what| Error::Setting { part: "telemetry", what })?;
+            Some(Arc::new(desk) as Arc<dyn Deliver>)
+        }
+        _ => None,
+    };
+    let objectives = config.objectives_file.as_deref().map(Objectives::read).transpose()?.unwrap_or_default();
+    Ok(Senses::start(Settings { objectives, spool: config.usage_dir.clone(), deliver, bills: Bills::Requests })?)
+}
