@@ -4,6 +4,7 @@
 mod admit;
 mod context;
 mod identity;
+mod languages;
 mod lease;
 mod observe;
 mod redis;
