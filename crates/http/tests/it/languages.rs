@@ -31,7 +31,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Where packages are installed: kept between runs, made anew when what is locked changes.
-fn installed(language: &str, lock: &Path) -> PathBuf {
+pub(crate) fn installed(language: &str, lock: &Path) -> PathBuf {
     let text = std::fs::read(lock).unwrap();
     let sum = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
     let sum = URL_SAFE_NO_PAD.encode(&sum.as_ref()[..9]);
@@ -40,7 +40,7 @@ fn installed(language: &str, lock: &Path) -> PathBuf {
 }
 
 /// Runs a step of an installation. `Err` when there is no network; anything else that goes wrong is a failure.
-async fn install(command: &mut Command) -> Result<(), String> {
+pub(crate) async fn install(command: &mut Command) -> Result<(), String> {
     let done = command.output().await.map_err(|error| format!("{command:?}: {error}"))?;
     let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
     let offline = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ENETUNREACH", "resolve", "Connection", "No matching distribution"];

@@ -7,6 +7,7 @@ mod identity;
 mod languages;
 mod lease;
 mod observe;
+mod provider;
 mod redis;
 mod resolve;
 mod unknown;
