@@ -28,6 +28,18 @@ pub use published::{Published, PublishedError};
 pub use sign::ContextSigner;
 pub use verify::{CONTEXT, Verified, Verifier, VerifyError};
 
+/// Takes a token apart and judges what needs no key, and reads the same bytes as a JWKS: for the fuzz target and for nothing else.
+/// Answers whether it is a JWT that would go on to have its signature verified.
+#[doc(hidden)]
+#[must_use]
+pub fn takes_apart(bytes: &[u8], now: i64) -> bool {
+    drop(jwt::PublicKey::read_all(bytes));
+    let token = std::str::from_utf8(bytes).ok().and_then(jwt::Unproven::read);
+    let Some(Ok(token)) = token else { return false };
+    let judged = token.algorithm().is_ok() && token.issuer().is_some() && token.audiences().next().is_some();
+    judged && token.good_until(now).is_ok()
+}
+
 /// What is known of whoever sends a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {

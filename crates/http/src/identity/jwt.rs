@@ -258,3 +258,48 @@ impl PublicKey {
         verified.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::takes_apart;
+    use super::*;
+
+    fn token(header: &str, claims: &str) -> String {
+        format!("{}.{}.AAAA", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn claims_are_named_or_pointed_at() {
+        let claims = json!({"sub": "a", "realm": {"roles": ["x", {"y": 1}], "a/b": "c"}, "/odd": 1});
+        let claims = claims.as_object().expect("an object");
+        let texts = |name: &str| texts(claim(claims, name)).collect::<Vec<_>>();
+        assert_eq!((texts("sub"), texts("/realm/roles"), texts("/realm/a~1b")), (vec!["a"], vec!["x"], vec!["c"]));
+        assert!(
+            texts("/realm").is_empty() && texts("/").is_empty() && texts("/realm/roles/0").is_empty() && texts("none").is_empty()
+        );
+    }
+
+    #[test]
+    fn a_whole_token_is_taken_apart() {
+        let claims = json!({"iss": "i", "aud": ["x", "y"], "exp": 20}).to_string();
+        assert!(takes_apart(token(r#"{"alg":"RS256"}"#, &claims).as_bytes(), 10));
+        assert!(!takes_apart(token(r#"{"alg":"HS256"}"#, &claims).as_bytes(), 10));
+        assert!(!takes_apart(token(r#"{"alg":"RS256"}"#, &claims).as_bytes(), 100));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_sent_breaks_it(bytes in prop::collection::vec(any::<u8>(), 0..400), now in any::<i64>()) {
+            prop_assert!(!takes_apart(&bytes, now) || bytes.len() > 20);
+        }
+
+        #[test]
+        fn no_json_breaks_it(header in "\\{[\"a-z:,0-9eE.+\\[\\]{} -]{0,80}\\}", claims in "\\{\"exp\":[-0-9eE.]{1,30}[\"a-z:,{}]{0,30}\\}", now in any::<i64>()) {
+            let _ = takes_apart(token(&header, &claims).as_bytes(), now);
+            let _ = takes_apart(token(r#"{"alg":"EdDSA"}"#, &claims).as_bytes(), now);
+        }
+    }
+}
