@@ -40,9 +40,15 @@ pub fn descendants(of: u32) -> Vec<u32> {
     processes.keys().copied().filter(|pid| is_below(&processes, *pid, of)).collect()
 }
 
+/// CPU ticks (a hundredth of a second) of a process and all that it started.
+#[must_use]
+pub fn cpu_ticks(of: u32) -> u64 {
+    let processes = processes();
+    processes.iter().filter(|(pid, _)| is_below(&processes, **pid, of)).map(|(_, (_, ticks))| ticks).sum()
+}
+
 fn own_ticks() -> u64 {
-    let (processes, me) = (processes(), std::process::id());
-    processes.iter().filter(|(pid, _)| is_below(&processes, **pid, me)).map(|(_, (_, ticks))| ticks).sum()
+    cpu_ticks(std::process::id())
 }
 
 fn is_below(processes: &HashMap<u32, (u32, u64)>, mut pid: u32, of: u32) -> bool {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use insula_bench::load::Usage;
 use insula_bench::report::{self, Measured};
-use insula_bench::rows::ROWS;
+use insula_bench::rows::{ROWS, gateway};
 use insula_bench::{Outcome, Row, machine};
 
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
@@ -25,6 +25,7 @@ fn main() -> Result<ExitCode> {
         ["list"] => println!("{}", listing()),
         // Runs in this process and answers as JSON: what `measure` starts.
         ["--row", name] => println!("{}", serde_json::to_string(&run(find(name)?))?),
+        [gateway::CHILD, words @ ..] => gateway::serve(words)?,
         ["all"] => {
             let rows = measure(ROWS)?;
             let when = today();

@@ -5,6 +5,7 @@ use crate::row::Row;
 mod decision;
 pub mod edge;
 mod edge_memory;
+pub mod gateway;
 mod ground;
 mod idle_memory;
 mod lane;
@@ -26,6 +27,7 @@ pub const ROWS: &[Row] = &[
     decision::ROW,
     edge_memory::ROW,
     revocation::ROW,
+    gateway::ROW,
     provision::ROW,
     up::ROW,
     idle_memory::ROW,

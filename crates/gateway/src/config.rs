@@ -108,11 +108,21 @@ pub struct Listen {
     pub workers: usize,
     /// Connections that the kernel keeps until they are accepted, a listener.
     pub backlog: u32,
+    /// A socket's path: a gateway that is started while another with the same path runs gets its sockets, and the other drains. Only the
+    /// gateway's own account may enter its folder.
+    pub succession: Option<PathBuf>,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { http: Vec::new(), https: Vec::new(), admin: SocketAddr::from(([127, 0, 0, 1], 0)), workers: 0, backlog: 4096 }
+        Self {
+            http: Vec::new(),
+            https: Vec::new(),
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: 0,
+            backlog: 4096,
+            succession: None,
+        }
     }
 }
 

@@ -32,6 +32,9 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The gateway that runs does not hand over.
+    #[error("cannot take over from the gateway that runs: {0}")]
+    Succession(std::io::Error),
     /// The catalog cannot be followed.
     #[error("the catalog cannot be followed: {0}")]
     Catalog(#[from] insula_catalog::Error),
@@ -54,7 +57,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Config { .. } | Self::Setting { .. } => Kind::Invalid,
-            Self::Listen { .. } | Self::Catalog(_) => Kind::Unavailable,
+            Self::Listen { .. } | Self::Succession(_) | Self::Catalog(_) => Kind::Unavailable,
             Self::Telemetry(_) | Self::Worker { .. } => Kind::Internal,
         }
     }

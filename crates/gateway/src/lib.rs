@@ -20,6 +20,7 @@ mod request_id;
 mod run;
 mod senses;
 mod sharing;
+mod succession;
 mod tls;
 mod upgrade;
 mod upstream;

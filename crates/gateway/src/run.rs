@@ -1,7 +1,6 @@
 //! From settings to a running gateway.
 
-use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
 use insula_telemetry::{Gate, Readiness, Senses, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
-use crate::listener::Scheme;
+use crate::listener::Spoken;
+use crate::succession::{self, Predecessor};
 use crate::tls::Certificates;
 use crate::worker::{Shared, Worker};
 use crate::{Config, Error, Listeners, keys, senses, sharing, tls};
@@ -90,6 +90,8 @@ pub async fn serve_watched(
     let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
+    let succession = shared.config.listen.succession.clone().map(|path| Ok::<_, std::io::Error>((path, listeners.copies()?)));
+    let succession = succession.transpose().map_err(Error::Succession)?;
     let mut workers = tokio::task::JoinSet::new();
     for (number, sockets) in listeners.by_worker.into_iter().enumerate() {
         let shared = Arc::clone(&shared);
@@ -107,6 +109,7 @@ pub async fn serve_watched(
         });
     }
     serving.open();
+    let succession = tokio::spawn(succeed(listeners.predecessor, succession, shared.catalog.clone(), shutdown.clone()));
     let mut outcome = Ok(());
     while let Some(ended) = workers.join_next().await {
         let ended = ended.unwrap_or_else(|e| Err(Error::Worker { worker: 0, what: e.to_string() }));
@@ -121,10 +124,26 @@ pub async fn serve_watched(
         // It says goodbye, in bounded time.
         sharing.await.ok();
     }
-    for following in keys.into_iter().chain(following_certificates) {
+    for following in keys.into_iter().chain(following_certificates).chain([succession]) {
         following.abort();
     }
     outcome
+}
+
+/// Lets the gateway before go once this one knows its tenants, then waits for the next.
+async fn succeed(
+    predecessor: Option<Predecessor>,
+    meeting: Option<(PathBuf, Vec<Spoken>)>,
+    catalog: Catalog,
+    shutdown: Shutdown,
+) {
+    catalog.ready().await;
+    if let Some(Err(error)) = predecessor.map(Predecessor::release) {
+        tracing::warn!(%error, "the gateway before is gone already");
+    }
+    if let Some((path, sockets)) = meeting {
+        succession::await_successor(path, sockets, shutdown).await;
+    }
 }
 
 fn share(
@@ -145,7 +164,7 @@ fn share(
     Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, senses, shutdown })
 }
 
-fn work(number: usize, shared: Arc<Shared>, sockets: Vec<(Scheme, TcpListener)>) -> Result<(), Error> {
+fn work(number: usize, shared: Arc<Shared>, sockets: Vec<Spoken>) -> Result<(), Error> {
     let failed = |what: std::io::Error| Error::Worker { worker: number, what: what.to_string() };
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).map_err(failed)?;
     runtime.block_on(Worker::new(number, shared).run(sockets)).map_err(failed)

@@ -1,7 +1,7 @@
 //! One core's share of the gateway: a runtime, listeners, connections. Nothing in it is shared with another.
 
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, ms};
 use crate::connection::{self, Peer};
-use crate::listener::Scheme;
+use crate::listener::{Scheme, Spoken};
 use crate::moves::Moves;
 use crate::request_id::{RequestIds, unix_ms};
 use crate::upstream::{Cells, health};
@@ -63,7 +63,7 @@ impl Worker {
     }
 
     /// Serves until asked to stop, then lets what runs come to its end.
-    pub(crate) async fn run(self: Rc<Self>, sockets: Vec<(Scheme, TcpListener)>) -> std::io::Result<()> {
+    pub(crate) async fn run(self: Rc<Self>, sockets: Vec<Spoken>) -> std::io::Result<()> {
         tokio::task::spawn_local(Rc::clone(&self).tick());
         tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
         tokio::task::spawn_local(health::look_after(Rc::clone(&self)));

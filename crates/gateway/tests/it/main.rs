@@ -5,5 +5,6 @@ mod attacks;
 mod proxy;
 mod rules;
 mod stage;
+mod succession;
 mod tls;
 mod versions;

@@ -37,6 +37,10 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
     let source = FakeSource::new();
     source.change(|content| {
         content.put_plan(fake::plan("bronze").expect("a plan"));
+        let mut gold = fake::plan("gold").expect("a plan");
+        gold.limits.requests_per_second = 1_000_000;
+        gold.limits.request_burst = 1_000_000;
+        content.put_plan(gold);
         for (name, app) in [("main", main), ("second", second)] {
             let mut cell = fake::cell(name, "127.0.0.1", 1).expect("a cell");
             cell.app_url = Some(format!("http://{app}").into());
@@ -59,6 +63,16 @@ impl Stage {
     /// A tenant as the gateway knows it.
     pub(crate) fn tenant(&self, slug: &str) -> Arc<Route> {
         self.catalog.by_slug(slug).expect("a tenant").arc()
+    }
+
+    /// Gives a tenant a plan without limits that a test could reach.
+    pub(crate) fn unlimited(&self, slug: &str) {
+        let (id, no) = (self.tenant(slug).id, self.tenant(slug).no.get());
+        self.source.change(|content| {
+            let mut tenant = fake::tenant(slug, no, "gold", "main").expect("a tenant");
+            tenant.id = id;
+            content.put_tenant(tenant);
+        });
     }
 
     /// Waits until the gateway knows `acme` so.
