@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use insula_core::Kind;
+use insula_core::{Kind, TenantId};
 use insula_http::admit::Outcome;
 
 use crate::body::{Body, Fault, Progress, RequestBody};
@@ -20,6 +20,8 @@ use crate::worker::Worker;
 /// A request's surroundings.
 pub(crate) struct Call<'a> {
     pub(crate) worker: &'a Rc<Worker>,
+    /// `None` on the host side.
+    pub(crate) tenant: Option<TenantId>,
     pub(crate) cell: &'a CellUpstream,
     pub(crate) watch: &'a Arc<Watch>,
     pub(crate) progress: &'a Progress,

@@ -132,7 +132,7 @@ async fn go(
     let progress = Rc::new(Progress { spent: seen.spent(), ..Progress::default() });
     let body = RequestBody::of(body, most, within, &progress, watch);
     let cell = worker.cells.of(route.as_deref(), &shared.catalog).ok_or_else(Refusal::away)?;
-    let call = Call { worker, cell: &cell, watch, progress: &progress };
+    let call = Call { worker, tenant: route.as_deref().map(|route| route.id), cell: &cell, watch, progress: &progress };
     let request = Request::from_parts(head, body);
     let outcome = match wish {
         None => forward::send(&call, request).await,

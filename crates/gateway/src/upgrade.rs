@@ -12,6 +12,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use insula_catalog::Catalog;
+use insula_core::{TenantId, TenantState};
 use insula_http::admit::{Outcome, Permit};
 
 use crate::body::{Body, RequestBody};
@@ -98,13 +100,13 @@ fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permi
         permit.linger();
     }
     let upstream = hyper::upgrade::on(&mut response);
-    let (worker, watch) = (Rc::clone(call.worker), Arc::clone(call.watch));
+    let (worker, watch, tenant) = (Rc::clone(call.worker), Arc::clone(call.watch), call.tenant);
     tokio::task::spawn_local(async move {
         let _held = (worker.hold(), permit);
         let ends = futures_util::future::try_join(wish.client, upstream);
         tokio::select! {
             tunnelled = watched(&watch, ends) => match tunnelled {
-                Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch).await,
+                Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch, tenant).await,
                 Err(error) => tracing::debug!(%error, "an upgrade was not carried out"),
             },
             () = worker.shared.shutdown.now() => {}
@@ -116,8 +118,8 @@ fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permi
     answer
 }
 
-/// Carries bytes both ways until one side ends, nothing moves for too long, or the gateway ends.
-async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &Watch) {
+/// Carries bytes both ways until one side ends, nothing moves for too long, the tenant is suspended or gone, or the gateway ends.
+async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &Watch, tenant: Option<TenantId>) {
     watch.hand_over();
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
     let mut copy = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
@@ -128,8 +130,16 @@ async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &W
     tokio::select! {
         _ = &mut copy => {}
         () = idle => {}
+        () = refused(&worker.shared.catalog, tenant) => {}
         () = worker.shared.shutdown.now() => {}
     }
+}
+
+/// Resolves when the tenant is not served any more: what was allowed when the tunnel began no longer is.
+async fn refused(catalog: &Catalog, tenant: Option<TenantId>) {
+    let mut changed = catalog.changed();
+    let is_served = |id| catalog.by_id(id).is_some_and(|route| route.state == TenantState::Active);
+    while tenant.is_none_or(is_served) && changed.changed().await.is_ok() {}
 }
 
 #[cfg(test)]

@@ -158,7 +158,16 @@ async fn a_websocket_becomes_a_tunnel_and_nothing_else_does() {
         client.stream.read_exact(&mut back).await.unwrap();
         assert_eq!(&back, b"\x81\x05hello");
     }
-    drop(client);
+    // Its tenant is suspended, and it ends; then the tenant is served again.
+    let state = |state| {
+        let mut tenant = insula_catalog::fake::tenant("acme", 1, "bronze", "main").unwrap();
+        (tenant.id, tenant.state) = (stage.tenant("acme").id, state);
+        stage.source.change(|content| content.put_tenant(tenant));
+    };
+    state(TenantState::Suspended);
+    assert!(client.is_closed().await);
+    state(TenantState::Active);
+    stage.seen(|route| route.state == TenantState::Active).await;
     let mut client = Wire::connect(stage.addr).await;
     assert!(client.ask(&ask("h2c")).await.ends_with("plain"));
     serving.await.unwrap();
