@@ -82,9 +82,9 @@ async fn remove(house: &House, catalog: &HostCatalog, name: &CellName) -> Result
     if let Ok(real) = link.canonicalize() {
         insula_cluster::Cluster::settle(&real).await?;
         std::fs::remove_dir_all(&real).map_err(|e| file_error("remove", &real, &e))?;
-        // Where the cluster lives elsewhere, this is the link to it.
-        let _ = std::fs::remove_file(&link);
     }
+    // Where the cluster lives elsewhere, this is the link to it: also when a killed `up` got no further than the cluster.
+    let _ = std::fs::remove_file(&link);
     house.drop_key(name).await?;
     catalog.forget_cell(name.as_str()).await?;
     tracing::info!(cell = name.as_str(), "taken away");
