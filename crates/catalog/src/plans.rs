@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use insula_core::Override;
 use insula_core::feature::Overrides;
 use insula_core::{Plan, PlanName};
 
@@ -86,13 +85,7 @@ impl Plans {
 }
 
 fn merge(base: &Plan, features: &Overrides, limits: &LimitOverrides) -> Plan {
-    let mut plan = base.clone();
-    for (name, by) in features {
-        match by {
-            Override::Value(value) => drop(plan.features.insert(name.clone(), value.clone())),
-            Override::Temporary(temporary) => drop(plan.temporary.insert(name.clone(), temporary.clone())),
-        }
-    }
+    let mut plan = base.overridden(features);
     match base.limits.overridden(limits) {
         Ok(merged) => plan.limits = merged,
         // The control plane checks overrides before it writes them; should one slip through, the plan's own limits hold.
@@ -105,7 +98,7 @@ fn merge(base: &Plan, features: &Overrides, limits: &LimitOverrides) -> Plan {
 mod tests {
     use chrono::DateTime;
     use insula_core::feature::Temporary;
-    use insula_core::{FeatureValue, Isolation, Limits, Tier};
+    use insula_core::{FeatureValue, Isolation, Limits, Override, Tier};
 
     use super::*;
 

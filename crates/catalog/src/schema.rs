@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (3, "edge", include_str!("../sql/0003_edge.sql")),
     (4, "usage", include_str!("../sql/0004_usage.sql")),
     (5, "admission", include_str!("../sql/0005_admission.sql")),
+    (6, "domains", include_str!("../sql/0006_domains.sql")),
 ];
 
 /// Any constant; the lock is per database.

@@ -43,6 +43,12 @@ pub(crate) struct ControlFile {
     /// Revisions that the change feed keeps (100,000 when not set).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) keep_revisions: Option<u32>,
+    /// Tenants answer at `SLUG.` before it (`localhost` when not set).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base_domain: Option<String>,
+    /// The name server that is asked for proofs of host names, as `9.9.9.9:53`; those of the system when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) dns: Option<SocketAddr>,
     /// PEM file of the certificate authorities that receivers of webhooks may have beside those of the web.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) webhook_authorities: Option<PathBuf>,
@@ -69,6 +75,8 @@ pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
     let mut config = insula_control::Config::new(&file.catalog_url, read_root_key(&file.root_key)?);
     config.cell_secrets = file.cell_logins;
     config.embedded_cells = file.embedded_cells;
+    config.base_domain = file.base_domain.unwrap_or(config.base_domain);
+    config.dns = file.dns;
     config.webhook_authorities = file.webhook_authorities;
     config.webhook_private = file.webhook_private;
     config.keep_revisions = file.keep_revisions.map_or(config.keep_revisions, i64::from);

@@ -9,6 +9,7 @@ mod cell;
 mod config;
 mod control;
 mod db;
+mod domain;
 mod error;
 mod follow;
 mod gateway;
@@ -55,6 +56,7 @@ enum Command {
     Lint(audit::LintArgs),
     Status(status::StatusArgs),
     Key(key::KeyArgs),
+    Domain(domain::DomainArgs),
     Identity(identity::IdentityArgs),
     Apikey(apikey::ApikeyArgs),
     Db(db::DbArgs),
@@ -106,6 +108,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Lint(args) => audit::lint(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Key(args) => key::run(args).await,
+        Command::Domain(args) => domain::run(args).await,
         Command::Identity(args) => identity::run(args).await,
         Command::Apikey(args) => apikey::run(args).await,
         Command::Db(args) => db::run(args).await,

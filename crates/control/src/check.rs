@@ -200,19 +200,27 @@ pub(crate) fn topics(topics: &[String]) -> Result<(), Error> {
     topics.iter().try_for_each(|t| if t == "*" { Ok(()) } else { word("topics", t.strip_suffix(".*").unwrap_or(t), 100) })
 }
 
-/// A host name in lower case.
+/// A host name as requests carry it: lower case, an international one as punycode (UTS 46, as browsers do).
 pub(crate) fn host(host: &str) -> Result<String, Error> {
-    let lower = host.trim_end_matches('.').to_ascii_lowercase();
-    let label = |l: &str| {
-        (1..=63).contains(&l.len())
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    if lower.len() <= 253 && lower.contains('.') && lower.split('.').all(label) {
-        return Ok(lower);
+    let wrong = || Error::invalid("host", "a host name like docs.example.com, without scheme or port");
+    let text = host.trim_end_matches('.');
+    let ascii = idna::domain_to_ascii_strict(text).map_err(|_| wrong())?;
+    // What could be read as an IPv4 address somewhere ends in digits (WHATWG URL, "ends in a number").
+    let last_is_number = ascii.rsplit('.').next().is_none_or(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    if ascii.len() > 253 || !ascii.contains('.') || last_is_number || insula_catalog::host::parse(&ascii).is_err() {
+        return Err(wrong());
     }
-    Err(Error::invalid("host", "a host name like docs.example.com, without scheme or port"))
+    Ok(ascii)
+}
+
+/// A host name that can be a tenant's own.
+pub(crate) fn domain(host: &str, base: &str) -> Result<String, Error> {
+    let host = self::host(host)?;
+    if host == base || host.strip_suffix(base).is_some_and(|rest| rest.ends_with('.')) {
+        let detail = format!("{host} is under {base}, where tenants have their names by their slugs: it cannot be one's own");
+        return Err(Error::invalid("host", detail));
+    }
+    Ok(host)
 }
 
 pub(crate) fn bundle(bundle: &Bundle) -> Result<(), Error> {

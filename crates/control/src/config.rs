@@ -1,6 +1,7 @@
 //! What the control plane is told at its start.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub struct Config {
     /// Whether webhooks may lead to this machine and to private networks. The link's own addresses (169.254.0.0/16, fe80::/10)
     /// they never reach.
     pub webhook_private: bool,
+    /// Tenants answer at `SLUG.` before it: no tenant's own host name can be it, or below it.
+    pub base_domain: String,
+    /// The name server that is asked for proofs of host names; those of the system unless given.
+    pub dns: Option<SocketAddr>,
     /// What goes wrong on purpose: nothing, outside of tests.
     pub faults: Arc<dyn Faults>,
 }
@@ -93,6 +98,8 @@ impl Config {
             keep_revisions: 100_000,
             webhook_authorities: None,
             webhook_private: false,
+            base_domain: "localhost".to_owned(),
+            dns: None,
             faults: Arc::new(NoFaults),
         }
     }

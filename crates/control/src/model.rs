@@ -352,10 +352,26 @@ pub struct Domain {
     pub tenant: TenantId,
     /// Its slug.
     pub slug: Slug,
+    /// What the record that proves it has to hold.
+    pub challenge: String,
     /// When it was shown to be the tenant's.
     pub verified_at: Option<DateTime<Utc>>,
     /// When it was added.
     pub created_at: DateTime<Utc>,
+}
+
+impl Domain {
+    /// The name of the TXT record that proves it.
+    #[must_use]
+    pub fn record_name(&self) -> String {
+        format!("_insula-challenge.{}", self.host)
+    }
+
+    /// What that record has to say.
+    #[must_use]
+    pub fn record_value(&self) -> String {
+        format!("insula-verification={}", self.challenge)
+    }
 }
 
 /// What an API key may do.

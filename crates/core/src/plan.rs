@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Clock;
-use crate::feature::{FeatureValue, Features, Temporary};
+use crate::feature::{FeatureValue, Features, Override, Overrides, Temporary};
 use crate::placement::Isolation;
 use crate::slug::{PlanName, RouteClass};
 
@@ -131,6 +131,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// This plan as a tenant has it that replaces some features.
+    #[must_use]
+    pub fn overridden(&self, by: &Overrides) -> Self {
+        let mut plan = self.clone();
+        for (name, by) in by {
+            match by {
+                Override::Value(value) => drop(plan.features.insert(name.clone(), value.clone())),
+                Override::Temporary(temporary) => drop(plan.temporary.insert(name.clone(), temporary.clone())),
+            }
+        }
+        plan
+    }
+
     /// A feature's value at this moment; `None` when neither plan nor tenant says one. [`crate::Feature`] reads it as a type.
     #[must_use]
     pub fn feature(&self, name: &str, clock: &impl Clock) -> Option<&FeatureValue> {

@@ -102,6 +102,13 @@ async fn lives_alone(owner: &str, way: i32) {
         .expect("a key file");
     let refused = Insula::connect(config(&without_owner(owner), other.path())).await.expect_err("the wrong key").to_string();
     assert!(refused.contains("prepare it") && !refused.contains("abab"), "{refused}");
+
+    // With the key file lost, the owner makes another; nothing else is lost.
+    let found = tempfile::tempdir().expect("a folder");
+    assert!(install(&config(owner, found.path())).await.expect("installs with a new key").admin.is_none());
+    let mut person = serve(config(&without_owner(owner), found.path())).await;
+    log_in(&mut person, &admin.password).await;
+    assert_eq!(person.send(Method::GET, "/api/documents", None).await.json["items"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]

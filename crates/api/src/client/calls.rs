@@ -84,6 +84,11 @@ impl Client {
         self.post(&["v1", "tenants", tenant, "domains"], &NOTHING, domain).await
     }
 
+    /// Looks for the record that proves a host name.
+    pub async fn verify_domain(&self, tenant: &str, host: &str) -> Result<Domain, Error> {
+        self.post(&["v1", "tenants", tenant, "domains", host, "verify"], &NOTHING, &serde_json::json!({})).await
+    }
+
     /// Takes a host name away.
     pub async fn remove_domain(&self, tenant: &str, host: &str) -> Result<(), Error> {
         self.send(Call::new(Method::DELETE, &["v1", "tenants", tenant, "domains", host])).await.map(drop)

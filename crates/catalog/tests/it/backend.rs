@@ -213,14 +213,15 @@ async fn put_tenant(tx: &mut PgConnection, row: TenantRow) -> Result<(), sqlx::E
     .bind(sqlx::types::Json(&row.settings))
     .execute(&mut *tx)
     .await?;
-    sqlx::query("DELETE FROM catalog.domain WHERE tenant = $1 AND host <> ALL ($2)")
+    // Those that it has no longer, and those that another one had.
+    sqlx::query("DELETE FROM catalog.domain WHERE (tenant = $1) <> (host = ANY ($2))")
         .bind(row.id.uuid())
         .bind(&row.domains)
         .execute(&mut *tx)
         .await?;
     sqlx::query(
         "INSERT INTO catalog.domain (host, tenant, verified_at) SELECT host, $1, now() FROM unnest($2::text[]) host \
-         ON CONFLICT (host) DO UPDATE SET tenant = excluded.tenant",
+         ON CONFLICT (host, tenant) DO NOTHING",
     )
     .bind(row.id.uuid())
     .bind(&row.domains)

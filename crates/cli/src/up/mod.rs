@@ -62,6 +62,9 @@ pub(crate) struct UpArgs {
     /// Certificate authorities that receivers of webhooks may have beside those of the web: a PEM file.
     #[arg(long, env = "INSULA_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,
+    /// The name server that is asked for proofs of host names; those of the system unless given.
+    #[arg(long, env = "INSULA_DNS", value_name = "ADDRESS:PORT")]
+    pub dns: Option<std::net::SocketAddr>,
     /// The application; `acmedocs` beside this program unless given.
     #[arg(long, value_name = "PATH")]
     pub app: Option<PathBuf>,

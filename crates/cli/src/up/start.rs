@@ -196,6 +196,8 @@ async fn start_control(args: &UpArgs, house: &House, catalog: &HostCatalog, name
         cell_logins: Some(named::write_logins(house, named)?),
         embedded_cells: true,
         keep_revisions: None,
+        base_domain: None,
+        dns: args.dns,
         webhook_authorities: args.webhook_ca.clone(),
         // On a machine of one's own, receivers are on it too.
         webhook_private: true,

@@ -5,6 +5,7 @@
 
 mod access;
 mod documents;
+mod domains;
 mod edge;
 mod identity;
 mod records;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cells::Cells;
 use crate::config::Config;
+use crate::dns::Dns;
 use crate::error::Error;
 use crate::operation::engine::Engine;
 use crate::store::bundle::Stored;
@@ -52,6 +54,8 @@ struct Inner {
     closing: CancellationToken,
     /// Streams of news that may yet be opened: each looks into the catalog several times a second.
     watchers: Arc<Semaphore>,
+    /// For proofs of host names.
+    dns: Dns,
     /// The change feed, for data planes.
     hub: Hub,
 }
@@ -89,6 +93,7 @@ impl Control {
         let soft = pool(4).connect_lazy_with(soft);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self(Arc::new(Inner {
+            dns: Dns::new(config.dns)?,
             hub: Hub::new(&config.catalog_url)?,
             cells: Cells::new(config.root_key.clone(), config.cell_secrets.clone()),
             engine: Engine::new(config.workers),
@@ -109,6 +114,10 @@ impl Control {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    pub(crate) fn dns(&self) -> &Dns {
+        &self.0.dns
     }
 
     /// Whether everything that is to be prepared at start is.

@@ -1,4 +1,4 @@
-//! Plans, cells, domains, the application's bundle.
+//! Plans, cells, the application's bundle.
 
 use insula_api::cell::AppVersion;
 use insula_core::CellName;
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Control;
 use crate::check;
 use crate::error::Error;
-use crate::model::{Bundle, BundlePut, Cell, CellState, Domain, Operation, Page, PageRequest, PlanRecord, PutPlan, RegisterCell};
+use crate::model::{Bundle, BundlePut, Cell, CellState, Operation, Page, PageRequest, PlanRecord, PutPlan, RegisterCell};
 use crate::operation::submit::{Request, submit};
 use crate::store;
 
@@ -138,50 +138,6 @@ impl Control {
         }
         tx.commit().await?;
         self.cell(name).await
-    }
-
-    /// Host names, of one tenant (by slug or id) or of all.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when there is no such tenant.
-    pub async fn domains(&self, tenant: Option<&str>, page: &PageRequest) -> Result<Page<Domain>, Error> {
-        let mut conn = self.catalog_pool().acquire().await?;
-        let tenant = match tenant {
-            Some(reference) => Some(store::tenants::find(&mut conn, reference).await?.id.uuid()),
-            None => None,
-        };
-        store::domains::list(&mut conn, tenant, page).await
-    }
-
-    /// Gives a tenant a host name of its own.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`] when it is taken; [`Error::Invalid`], [`Error::NotFound`].
-    pub async fn add_domain(&self, actor: &str, tenant: &str, host: &str) -> Result<Domain, Error> {
-        let host = check::host(host)?;
-        let mut tx = self.catalog_pool().begin().await?;
-        let tenant = store::tenants::find(&mut tx, tenant).await?;
-        let made = store::domains::insert(&mut tx, &host, tenant.id.uuid()).await?;
-        let made = made.ok_or_else(|| Error::Conflict(format!("{host} belongs to a tenant already")))?;
-        store::audit::append(&mut tx, actor, "domain.add", Some(tenant.id.uuid()), &host, &json!({})).await?;
-        tx.commit().await?;
-        Ok(made)
-    }
-
-    /// Takes a host name away.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] when the tenant does not have it.
-    pub async fn remove_domain(&self, actor: &str, tenant: &str, host: &str) -> Result<(), Error> {
-        let host = check::host(host)?;
-        let mut tx = self.catalog_pool().begin().await?;
-        let tenant = store::tenants::find(&mut tx, tenant).await?;
-        if !store::domains::delete(&mut tx, &host, tenant.id.uuid()).await? {
-            return Err(Error::not_found("domain", host));
-        }
-        store::audit::append(&mut tx, actor, "domain.remove", Some(tenant.id.uuid()), &host, &json!({})).await?;
-        tx.commit().await?;
-        Ok(())
     }
 
     /// Keeps the application's migrations and seed, and begins to apply what is new everywhere.

@@ -28,11 +28,11 @@ pub(super) async fn list_domains(
     Path(tenant): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> Answer {
-    let found = control.domains(Some(&tenant), &page_request(query.limit, query.cursor)?).await?;
+    let found = control.domains(&tenant, &page_request(query.limit, query.cursor)?).await?;
     ok(&wire::page(found, wire::domain))
 }
 
-/// Gives a tenant a host name.
+/// Claims a host name for a tenant. It leads nowhere until it is proven by the TXT record that the answer names.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/domains", tag = "domains", params(("tenant" = String, Path, description = "Id or slug")),
     request_body = AddDomain, responses((status = 201, body = Domain), Refused), security(("key" = ["admin"]))
@@ -47,6 +47,21 @@ pub(super) async fn add_domain(
     created(&format!("/v1/tenants/{tenant}/domains/{}", domain.host), &domain)
 }
 
+/// Looks for the record that proves a host name; from then on it leads to the tenant.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/domains/{host}/verify", tag = "domains",
+    params(("tenant" = String, Path, description = "Id or slug"), ("host" = String, Path, description = "The host name")),
+    responses((status = 200, body = Domain), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn verify_domain(
+    State(control): State<Control>,
+    caller: Caller,
+    Path((tenant, host)): Path<(String, String)>,
+) -> Answer {
+    let proven = control.verify_domain(&caller.name, &tenant, &host).await.map_err(none_of_its)?;
+    ok(&wire::domain(proven))
+}
+
 /// Takes a host name away.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/domains/{host}", tag = "domains",
@@ -58,10 +73,14 @@ pub(super) async fn remove_domain(
     caller: Caller,
     Path((tenant, host)): Path<(String, String)>,
 ) -> Answer {
-    control.remove_domain(&caller.name, &tenant, &host).await.map_err(|error| match error {
-        // What cannot be a host name is the name of none.
+    control.remove_domain(&caller.name, &tenant, &host).await.map_err(none_of_its)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// What cannot be a host name is the name of none.
+fn none_of_its(error: Error) -> Failure {
+    match error {
         Error::Invalid { .. } => Failure::new(Kind::NotFound, "the tenant does not have this host name"),
         error => error.into(),
-    })?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    }
 }

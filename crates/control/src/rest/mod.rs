@@ -132,6 +132,7 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(tenants::create_grant))
         .routes(routes!(domains::list_domains, domains::add_domain))
         .routes(routes!(domains::remove_domain))
+        .routes(routes!(domains::verify_domain))
         .routes(routes!(plans::list_plans, plans::create_plan))
         .routes(routes!(plans::show_plan, plans::update_plan))
         .routes(routes!(cells::list_cells, cells::register_cell))

@@ -93,7 +93,8 @@ pub(super) fn create_tenant(from: tenant::CreateTenant) -> model::CreateTenant {
 }
 
 pub(super) fn domain(found: model::Domain) -> domain::Domain {
-    domain::Domain { host: found.host, verified_at: found.verified_at, created_at: found.created_at }
+    let proof = domain::TxtRecord { name: found.record_name(), value: found.record_value() };
+    domain::Domain { host: found.host, proof, verified_at: found.verified_at, created_at: found.created_at }
 }
 
 pub(super) fn plan(found: model::PlanRecord) -> plan::Plan {

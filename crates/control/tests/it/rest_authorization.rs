@@ -22,6 +22,7 @@ const CASES: &[(&str, &str, &str, Scope)] = &[
     ("show_usage", "GET", "/v1/tenants/nobody/usage", Scope::Read),
     ("list_domains", "GET", "/v1/tenants/nobody/domains", Scope::Read),
     ("add_domain", "POST", "/v1/tenants/nobody/domains", Scope::Admin),
+    ("verify_domain", "POST", "/v1/tenants/nobody/domains/nowhere.example/verify", Scope::Admin),
     ("remove_domain", "DELETE", "/v1/tenants/nobody/domains/nowhere.example", Scope::Admin),
     ("list_plans", "GET", "/v1/plans", Scope::Read),
     ("create_plan", "POST", "/v1/plans", Scope::Admin),

@@ -161,6 +161,9 @@ async fn grants_and_domains_and_lint() {
     house.post("/v1/tenants/rest-doors/domains", &json!({"host": "no host"})).await.is_problem(422, "invalid").names("host");
     let listed = house.get("/v1/tenants/rest-doors/domains").await;
     assert_eq!(listed.is(200).body["items"][0]["host"], "docs.rest-doors.example");
+    assert_eq!(listed.body["items"][0]["verified_at"], Value::Null);
+    assert_eq!(listed.body["items"][0]["proof"]["name"], "_insula-challenge.docs.rest-doors.example");
+    house.post("/v1/tenants/rest-doors/domains/no host/verify", &json!({})).await.is_problem(404, "not-found");
     answer(house.admin("DELETE", "/v1/tenants/rest-doors/domains/docs.rest-doors.example")).await.is(204);
     answer(house.admin("DELETE", "/v1/tenants/rest-doors/domains/docs.rest-doors.example")).await.is_problem(404, "not-found");
 

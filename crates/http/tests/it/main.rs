@@ -3,6 +3,7 @@
 
 mod admit;
 mod context;
+mod fuzz;
 mod identity;
 mod languages;
 mod lease;
