@@ -49,7 +49,7 @@ fn edge() -> &'static Edge {
 ///
 /// # Panics
 /// When resolution breaks a promise.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let edge = edge();
     let Some((who, rest)) = data.split_first() else { return };
     let id = |slug: &str| edge.catalog.by_slug(slug).expect("a tenant").id;

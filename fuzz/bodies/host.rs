@@ -6,7 +6,7 @@ use insula_catalog::host::parse;
 
 /// # Panics
 /// When the parser breaks a promise.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(host) = parse(text)
     {
