@@ -2,14 +2,17 @@
 
 use crate::row::Row;
 
+mod crowd;
 mod decision;
 pub mod edge;
 mod edge_memory;
+mod fairness;
 pub mod gateway;
 mod ground;
 mod idle_memory;
 mod lane;
 mod lane_module;
+mod noisy;
 mod provision;
 mod revocation;
 mod route_lookup;
@@ -28,6 +31,8 @@ pub const ROWS: &[Row] = &[
     edge_memory::ROW,
     revocation::ROW,
     gateway::ROW,
+    noisy::ROW,
+    fairness::ROW,
     provision::ROW,
     up::ROW,
     idle_memory::ROW,

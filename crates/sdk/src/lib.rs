@@ -36,7 +36,7 @@ pub use insula_core::feature::Features;
 pub use insula_core::scope::{spawn, spawn_blocking};
 pub use insula_core::{FeatureValue, Kind, Principal, TenantContext, scope};
 pub use insula_data::TenantTx;
-pub use insula_http::{Identity, Problem};
+pub use insula_http::{Admission, AdmissionConfig, AdmitLayer, Identity, Problem};
 pub use insula_macros::requires;
 pub use outgoing::{OutgoingError, Services};
 pub use serve::{ServeError, serve, serve_on, service};

@@ -26,6 +26,53 @@ use super::ticks::Ticks;
 const SPAN: Nanos = 100_000_000;
 const SPAN_REQUESTS: u64 = 20;
 
+/// Threads that write the same counters go by different desks, as far as there are that many.
+const DESKS: usize = 8;
+
+/// On cache lines of its own (two, because processors fetch them in pairs): who only reads what lies beside it is not held up by who writes it.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// One thread's way to a gate: its count of references, and its share of the gate's counters, are hardly anybody else's.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Desk {
+    gate: Arc<Gate>,
+    at: usize,
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Arc<Gate>;
+    fn deref(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+}
+
+/// A gate's desks.
+#[derive(Clone, Debug)]
+pub(crate) struct Desks([Arc<Desk>; DESKS]);
+
+impl Desks {
+    pub(crate) fn new(gate: Gate) -> Self {
+        let gate = Arc::new(gate);
+        Self(std::array::from_fn(|at| Arc::new(Desk { gate: Arc::clone(&gate), at })))
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0[0].gate
+    }
+
+    /// The calling thread's.
+    #[inline]
+    pub(crate) fn mine(&self) -> Arc<Desk> {
+        thread_local! { static HERE: u8 = const { 0 } }
+        // Where a thread keeps its locals is a number of its own; multiplied (Fibonacci hashing), its high bits spread well.
+        let at = HERE.with(|here| std::ptr::from_ref(here).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61;
+        Arc::clone(&self.0[at as usize % DESKS])
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) name: CellName,
@@ -34,11 +81,11 @@ pub(crate) struct Gate {
     pub(crate) circuit: Circuit,
     /// Requests of each class at work, for bulkheads.
     pub(crate) classes: [AtomicU32; MOST + 1],
-    in_flight: AtomicU32,
+    in_flight: Apart<AtomicU32>,
     limit: AtomicU32,
     waiting: AtomicU32,
-    /// Requests finished well (20 bits) and the microseconds they took (44 bits), round and round.
-    finished: AtomicU64,
+    /// By desk: requests finished well (20 bits) and the microseconds they took (44 bits), round and round.
+    finished: [Apart<AtomicU64>; DESKS],
     peak: AtomicU32,
     lost: AtomicBool,
     /// Mean microseconds of a request in the last span.
@@ -52,7 +99,15 @@ pub(crate) struct Gate {
 struct Learning {
     gradient: Gradient,
     /// `finished` at the beginning of the span.
-    finished: u64,
+    finished: [u64; DESKS],
+}
+
+impl Desk {
+    /// What became of a request.
+    #[inline]
+    pub(crate) fn learn(&self, outcome: Outcome, took: Nanos, now: Nanos) {
+        self.gate.learn(self.at, outcome, took, now);
+    }
 }
 
 /// A place at work in a cell; gives itself back.
@@ -73,15 +128,15 @@ impl Gate {
             tenants,
             circuit: Circuit::new(config.breaker.policy()),
             classes: Default::default(),
-            in_flight: AtomicU32::new(0),
+            in_flight: Apart::default(),
             limit: AtomicU32::new(gradient.limit()),
             waiting: AtomicU32::new(0),
-            finished: AtomicU64::new(0),
+            finished: Default::default(),
             peak: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             usual: AtomicU64::new(0),
             span_ends: AtomicU64::new(ticks.now() + SPAN),
-            learning: Mutex::new(Learning { gradient, finished: 0 }),
+            learning: Mutex::new(Learning { gradient, finished: [0; DESKS] }),
             queue: Mutex::new(FairQueue::new(Bounds { all: config.queue, each: config.queue_per_tenant })),
             ticks,
         }
@@ -94,7 +149,7 @@ impl Gate {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             return false;
         }
-        let before = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let before = self.in_flight.0.fetch_add(1, Ordering::SeqCst);
         if before >= self.limit.load(Ordering::Relaxed) {
             self.leave_seat();
             return false;
@@ -144,19 +199,19 @@ impl Gate {
                 next
             };
             let Some((_, waiter)) = next else {
-                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
                 return;
             };
             if let Err(mut unwanted) = waiter.send(Seat { gate: Some(Arc::clone(self)) }) {
                 unwanted.gate = None;
-                self.in_flight.fetch_sub(1, Ordering::SeqCst);
+                self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
 
     fn take_seat(&self) -> bool {
         let limit = self.limit.load(Ordering::Relaxed);
-        let taken = self.in_flight.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
+        let taken = self.in_flight.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
         taken.is_ok_and(|before| {
             self.peak.fetch_max(before + 1, Ordering::Relaxed);
             true
@@ -165,7 +220,7 @@ impl Gate {
 
     #[inline]
     pub(crate) fn leave_seat(self: &Arc<Self>) {
-        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.serve();
         }
@@ -173,10 +228,10 @@ impl Gate {
 
     /// What became of a request: teaches the limit and the circuit.
     #[inline]
-    pub(crate) fn learn(self: &Arc<Self>, outcome: Outcome, took: Nanos, now: Nanos) {
+    pub(crate) fn learn(self: &Arc<Self>, desk: usize, outcome: Outcome, took: Nanos, now: Nanos) {
         match outcome {
             Outcome::Sound => {
-                self.finished.fetch_add(1 << 44 | (took / 1_000).min(1 << 40), Ordering::Relaxed);
+                self.finished[desk].0.fetch_add(1 << 44 | (took / 1_000).min(1 << 40), Ordering::Relaxed);
             }
             Outcome::Overloaded => self.lost.store(true, Ordering::Relaxed),
             Outcome::Failed => {
@@ -196,9 +251,9 @@ impl Gate {
     fn end_span(self: &Arc<Self>, now: Nanos) {
         // One thread learns; the others go on.
         let Ok(mut learning) = self.learning.try_lock() else { return };
-        let finished = self.finished.load(Ordering::Relaxed);
-        let passed = finished.wrapping_sub(learning.finished);
-        let (requests, micros) = (passed >> 44, passed & ((1 << 44) - 1));
+        let finished: [u64; DESKS] = std::array::from_fn(|at| self.finished[at].0.load(Ordering::Relaxed));
+        let passed = finished.iter().zip(learning.finished).map(|(now, before)| now.wrapping_sub(before));
+        let (requests, micros) = passed.fold((0, 0), |(n, sum), passed| (n + (passed >> 44), sum + (passed & ((1 << 44) - 1))));
         let ends = self.span_ends.load(Ordering::Relaxed);
         let lost = self.lost.load(Ordering::Relaxed);
         if now < ends || (requests < SPAN_REQUESTS && !lost && now < ends + 10 * SPAN) {
@@ -207,7 +262,7 @@ impl Gate {
         self.span_ends.store(now + SPAN, Ordering::Relaxed);
         learning.finished = finished;
         self.circuit.sound(requests);
-        let peak = self.peak.swap(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+        let peak = self.peak.swap(self.in_flight.0.load(Ordering::Relaxed), Ordering::Relaxed);
         let mean = micros.checked_div(requests).unwrap_or(0);
         if requests > 0 {
             self.usual.store(mean.max(1), Ordering::Relaxed);
@@ -243,7 +298,7 @@ impl Gate {
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        self.in_flight.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn limit(&self) -> u32 {

@@ -40,7 +40,7 @@ pub use permit::Permit;
 pub use refused::{LIMIT, POLICY, Refused, Why};
 pub use ticks::Ticks;
 
-use cell::Gate;
+use cell::{Desk, Desks, Gate};
 use permit::held;
 use tenant::{Meter, Tenants, enter};
 
@@ -60,7 +60,7 @@ struct House {
     new_gate: Mutex<()>,
 }
 
-type Gates = HashMap<CellName, Arc<Gate>, foldhash::fast::RandomState>;
+type Gates = HashMap<CellName, Desks, foldhash::fast::RandomState>;
 
 /// How things stand in one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,14 +140,14 @@ impl Admission {
     /// How things stand, cell by cell.
     #[must_use]
     pub fn cells(&self) -> Vec<CellLoad> {
-        let load = |gate: &Arc<Gate>| CellLoad {
+        let load = |gate: &Gate| CellLoad {
             cell: gate.name.clone(),
             in_flight: gate.in_flight(),
             limit: gate.limit(),
             waiting: gate.waiting(),
             closed: gate.circuit.is_closed(),
         };
-        self.house.gates.load().values().map(load).collect()
+        self.house.gates.load().values().map(|desks| load(desks.gate())).collect()
     }
 
     /// Bytes that tenants' states take.
@@ -215,24 +215,22 @@ impl Admission {
     }
 
     #[inline]
-    fn gate(&self, cell: &CellName) -> Arc<Gate> {
+    fn gate(&self, cell: &CellName) -> Arc<Desk> {
         match self.house.gates.load().get(cell) {
-            Some(gate) => Arc::clone(gate),
+            Some(desks) => desks.mine(),
             None => self.make_gate(cell),
         }
     }
 
     #[cold]
-    fn make_gate(&self, cell: &CellName) -> Arc<Gate> {
+    fn make_gate(&self, cell: &CellName) -> Arc<Desk> {
         let house = &self.house;
         let _one_at_a_time = house.new_gate.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gates = Gates::clone(&house.gates.load());
-        let gate = gates
-            .entry(cell.clone())
-            .or_insert_with(|| Arc::new(Gate::new(cell.clone(), &house.config, Arc::clone(&house.tenants), house.ticks.clone())));
-        let gate = Arc::clone(gate);
+        let make = || Gate::new(cell.clone(), &house.config, Arc::clone(&house.tenants), house.ticks.clone());
+        let desk = gates.entry(cell.clone()).or_insert_with(|| Desks::new(make())).mine();
         house.gates.store(Arc::new(gates));
-        gate
+        desk
     }
 
     #[cold]

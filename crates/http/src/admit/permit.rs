@@ -5,7 +5,7 @@ use std::sync::Arc;
 use insula_core::TenantNo;
 use insula_planner::gcra::Nanos;
 
-use super::cell::{Gate, Outcome};
+use super::cell::{Desk, Outcome};
 use super::class::ClassNo;
 use super::tenant::leave;
 
@@ -22,7 +22,7 @@ pub(crate) mod held {
 #[derive(Debug)]
 #[must_use = "dropped at once, it protects nothing"]
 pub struct Permit {
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<Desk>,
     pub(crate) tenant: TenantNo,
     pub(crate) class: ClassNo,
     pub(crate) held: u8,
