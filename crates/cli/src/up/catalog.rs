@@ -138,6 +138,17 @@ impl HostCatalog {
         .map_err(|e| database_error("read", &e))
     }
 
+    /// The keys that sign tenant contexts: number, and the Unix seconds from which it signs.
+    pub(crate) async fn context_keys(&self) -> Result<Vec<(i32, i64)>, Error> {
+        sqlx::query_as(
+            "SELECT no, extract(epoch FROM signs_from)::bigint FROM catalog.context_key
+             WHERE ends_at IS NULL OR ends_at > now() ORDER BY no",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| database_error("read the signing keys of", &e))
+    }
+
     /// Forgets a cell that was taken away; one that still holds tenants stays.
     pub(crate) async fn forget_cell(&self, name: &str) -> Result<(), Error> {
         let forget = async {

@@ -10,6 +10,7 @@ use insula_core::CellName;
 
 use crate::error::Error;
 use crate::up::catalog::{CellPlace, HostCatalog, KnownCell};
+use crate::up::contexts;
 use crate::up::folder::file_error;
 use crate::up::house::House;
 use crate::up::postgres::ADMIN_ROLE;
@@ -117,7 +118,9 @@ pub(crate) async fn follow(house: Arc<House>, catalog: HostCatalog) {
 }
 
 async fn look(house: &House, catalog: &HostCatalog) {
-    if let Err(error) = reconcile(house, catalog).await {
-        tracing::warn!("{error}");
+    for outcome in [reconcile(house, catalog).await, contexts::write(house, catalog).await] {
+        if let Err(error) = outcome {
+            tracing::warn!("{error}");
+        }
     }
 }

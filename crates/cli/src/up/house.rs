@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::error::Error;
 use crate::up::catalog::{CellPlace, HostCatalog};
 use crate::up::child::{Child, ChildSpec};
+use crate::up::contexts;
 use crate::up::folder::{DataFolder, write_secret};
 use crate::up::postgres::{ADMIN_ROLE, Server};
 use crate::up::roster::{ReadyCell, Roster};
@@ -153,7 +154,11 @@ impl House {
             self.write_ring(&ring, std::iter::once(cell))?;
         }
         let admin = free_address()?;
+        // Behind the gateway: what it has not signed is not served.
+        let jwks = contexts::write_public(self, cell.as_str())?;
         let env = [
+            ("INSULA_JWKS_URL", format!("http://{}/.well-known/jwks.json", self.control)),
+            ("INSULA_JWKS_FILE", jwks.display().to_string()),
             ("INSULA_CATALOG_URL", catalog.reader_url().to_owned()),
             ("INSULA_KEYRING", ring.display().to_string()),
             ("INSULA_LISTEN", listen.to_string()),

@@ -6,6 +6,7 @@
 mod catalog;
 mod cells;
 pub(crate) mod child;
+mod contexts;
 mod demo;
 mod documents;
 pub(crate) mod folder;

@@ -21,7 +21,7 @@ use crate::up::house::{House, MAIN, free_address};
 use crate::up::named::NamedCell;
 use crate::up::roster::Ready;
 use crate::up::screen::Screen;
-use crate::up::{UpArgs, cells, demo, named, summary};
+use crate::up::{UpArgs, cells, contexts, demo, named, summary};
 
 /// The private cells that every machine has: "another server" is real from the start.
 const PRIVATE_CELLS: [&str; 2] = [MAIN, "second"];
@@ -73,6 +73,7 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
     let client = Client::new(&format!("http://{}", house.control), &admin_key).map_err(|e| api_error(&e))?;
     // The application tells what its tenants need while the servers come up.
     let (catalog, bundle) = tokio::try_join!(catalog(args, house, &named, &admin_key, screen), bundle(house))?;
+    contexts::write(house, &catalog).await?;
     // The control plane is to find the cells when it comes up.
     place_cells(house, &catalog, &named).await?;
     let apps = async {
@@ -216,6 +217,7 @@ async fn start_gateway(house: &House) -> Result<(), Error> {
     config.catalog.control_url = Some(format!("http://{}", house.control));
     config.catalog.key_file = Some(house.folder.edge_key_file());
     config.catalog.snapshot_file = Some(house.folder.run("gateway.snapshot"));
+    config.identity.signing_keys = Some(contexts::signing_file(house));
     // Cells that an operator registers have a server and no application.
     config.upstream.default_url = house.app_url(MAIN).await;
     let text = toml::to_string(&config).map_err(|e| Error::new(Kind::Internal, e.to_string(), ""))?;
