@@ -31,7 +31,7 @@ const BEAT: Duration = Duration::from_millis(400);
 const KEPT_BYTES: usize = 8 << 20;
 const KEPT_FRAMES: usize = 4096;
 /// News that a watcher may have before it is cut off.
-const SLOWEST: usize = 1024;
+const SLOWEST: usize = if cfg!(test) { 32 } else { 1024 };
 /// Watchers at once, each a connection.
 const MOST_WATCHERS: usize = 2_000;
 /// Full loads at once: each is a transaction and reads all tenants.

@@ -178,3 +178,84 @@ fn event(name: &str, id: Option<i64>, data: &impl serde::Serialize) -> Result<By
         Err(error) => Err(End::Failed(Error::Corrupt(format!("a page cannot be written: {error}")))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::model::Scope;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    async fn control() -> (Control, Uuid) {
+        let postgres = insula_testkit::server().await;
+        let name = postgres.create_database("watch").await;
+        let control = Control::open(Config::new(postgres.admin_url(&name), postgres.root_key())).await.unwrap();
+        let key = control.create_api_key("test", "edge", Scope::Edge).await.unwrap().key.id;
+        (control, key)
+    }
+
+    /// A change, and the feed's reader has seen it.
+    async fn change(control: &Control, n: i32) -> i64 {
+        let sql = "UPDATE catalog.plan SET limits = limits || jsonb_build_object('max_users', $1::int) WHERE name = 'gold'";
+        sqlx::query(sql).bind(n).execute(control.catalog_pool()).await.unwrap();
+        let revision: i64 =
+            sqlx::query_scalar("SELECT rev FROM catalog.revision").fetch_one(control.catalog_pool()).await.unwrap();
+        let deadline = Instant::now() + LONG;
+        while control.hub().head() < revision {
+            assert!(Instant::now() < deadline, "the feed is not read");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        revision
+    }
+
+    fn id(event: &Bytes) -> Option<i64> {
+        let text = std::str::from_utf8(event).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("id: "))?.parse().ok()
+    }
+
+    #[tokio::test]
+    async fn who_is_too_slow_is_cut_off_and_takes_up_where_it_was() {
+        let (control, key) = control().await;
+        let mut slow = Box::pin(Watcher::new(control.clone(), key, Some(0)).unwrap().events());
+        let (mut at, mut head) = (0, 0);
+        // Until it lives on news, and not on what is kept.
+        loop {
+            let event = tokio::time::timeout(LONG, slow.next()).await.unwrap().unwrap().unwrap();
+            at = id(&event).unwrap_or(at);
+            if event.starts_with(b"event: current") {
+                break;
+            }
+        }
+        // Each is a frame and a sign of life: more than anybody may have waiting.
+        for n in 0..i32::try_from(super::super::SLOWEST).unwrap() / 2 + 20 {
+            head = change(&control, n).await;
+        }
+        while let Some(event) = tokio::time::timeout(LONG, slow.next()).await.expect("it ends") {
+            at = id(&event.unwrap()).unwrap_or(at);
+        }
+        assert!(at < head, "it was cut off before the end: {at} of {head}");
+        let mut again = Box::pin(Watcher::new(control.clone(), key, Some(at)).unwrap().events());
+        while at < head {
+            let event = tokio::time::timeout(LONG, again.next()).await.unwrap().expect("it goes on").unwrap();
+            let to = id(&event).unwrap();
+            assert!(to > at || event.starts_with(b"event: current"), "nothing comes twice");
+            at = to;
+        }
+        // A place is given back when its watcher is gone.
+        drop((slow, again));
+        assert_eq!(control.hub().0.watchers.available_permits(), super::super::MOST_WATCHERS);
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_is_closed_ends_its_streams() {
+        let (control, key) = control().await;
+        let mut stream = Box::pin(Watcher::new(control.clone(), key, None).unwrap().events());
+        assert!(tokio::time::timeout(LONG, stream.next()).await.unwrap().is_some());
+        control.hub().close();
+        let end = async { while stream.next().await.is_some() {} };
+        tokio::time::timeout(LONG, end).await.expect("it ends");
+    }
+}
