@@ -27,6 +27,7 @@ pub mod schema;
 mod snapshot;
 mod source;
 mod table;
+pub mod tls;
 pub mod wire;
 mod writer;
 

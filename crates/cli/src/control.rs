@@ -37,6 +37,9 @@ pub(crate) struct ControlFile {
     /// File of the superusers' URLs of registered cells.
     #[serde(default)]
     pub(crate) cell_logins: Option<PathBuf>,
+    /// PEM file of the certificate authorities that cells' database servers may have beside those of the web.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cell_authorities: Option<PathBuf>,
     /// Whether an `insula up` beside it starts private cells when asked.
     #[serde(default)]
     pub(crate) embedded_cells: bool,
@@ -74,6 +77,7 @@ pub(crate) async fn run(args: ControlArgs) -> Result<(), Error> {
     })?;
     let mut config = insula_control::Config::new(&file.catalog_url, read_root_key(&file.root_key)?);
     config.cell_secrets = file.cell_logins;
+    config.cell_authorities = file.cell_authorities;
     config.embedded_cells = file.embedded_cells;
     config.base_domain = file.base_domain.unwrap_or(config.base_domain);
     config.dns = file.dns;

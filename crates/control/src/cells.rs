@@ -30,6 +30,7 @@ const POOL: u32 = 16;
 pub(crate) struct Cells {
     root_key: RootKey,
     secrets: Option<PathBuf>,
+    authorities: Option<PathBuf>,
     pools: Mutex<HashMap<PoolKey, PgPool>>,
     /// One at a time makes databases in a cell: CREATE DATABASE does not share its template.
     making: Mutex<HashMap<CellName, Arc<tokio::sync::Mutex<()>>>>,
@@ -44,8 +45,8 @@ struct PoolKey {
 }
 
 impl Cells {
-    pub(crate) fn new(root_key: RootKey, secrets: Option<PathBuf>) -> Self {
-        Self { root_key, secrets, pools: Mutex::default(), making: Mutex::default() }
+    pub(crate) fn new(root_key: RootKey, secrets: Option<PathBuf>, authorities: Option<PathBuf>) -> Self {
+        Self { root_key, secrets, authorities, pools: Mutex::default(), making: Mutex::default() }
     }
 
     pub(crate) fn key(&self, cell: &CellName) -> CellKey {
@@ -71,6 +72,10 @@ impl Cells {
                 PgConnectOptions::from_str(url)
                     .map_err(|_| Error::Corrupt(format!("the secrets file's URL of cell {} cannot be read", cell.name)))?
             }
+        };
+        let options = match &self.authorities {
+            Some(authorities) => options.ssl_root_cert(authorities),
+            None => options,
         };
         let (Some(host), Some(port)) = (&cell.host, cell.port) else {
             return Err(Error::Away(format!("the database server of cell {} is not up yet", cell.name)));
@@ -170,8 +175,12 @@ impl CellTx {
 
 /// Marks errors of a cell's server.
 pub(crate) fn in_cell(cell: &Cell) -> impl FnOnce(sqlx::Error) -> Error + use<> {
-    let cell = cell.name.to_string();
-    |source| Error::Cell { cell, source }
+    let (cell, host, port) = (cell.name.to_string(), cell.host.clone().unwrap_or_default(), cell.port.unwrap_or_default());
+    move |source| match insula_catalog::tls::explain(&source, &host, port) {
+        // An operator mends it, and it is tried again until then.
+        Some(why) => Error::Away(format!("cell {cell}: {why}")),
+        None => Error::Cell { cell, source },
+    }
 }
 
 /// Marks errors of the SQL kit in a cell.

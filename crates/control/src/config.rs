@@ -25,6 +25,8 @@ pub struct Config {
     pub cells: Vec<CellSpec>,
     /// Admin logins of registered cells: JSON `{"cells": {"name": "postgres://admin:pw@host:port/db"}}`, mode 0600.
     pub cell_secrets: Option<PathBuf>,
+    /// Certificate authorities that cells' servers may have beside those of the web: a PEM file, read at each new connection.
+    pub cell_authorities: Option<PathBuf>,
     /// Where a tenant of isolation `cell` gets its cell: the registered free ones first, then, when this is on, a new
     /// embedded one from `insula up`.
     pub embedded_cells: bool,
@@ -87,6 +89,7 @@ impl Config {
             name: format!("control-{}", uuid::Uuid::new_v4().simple()),
             cells: Vec::new(),
             cell_secrets: None,
+            cell_authorities: None,
             embedded_cells: true,
             warm_databases: 4,
             workers: 16,

@@ -1,5 +1,6 @@
 //! What the data plane of one process may use.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Bounds on connections and waiting. The defaults suit one application process beside others on one server.
@@ -29,6 +30,8 @@ pub struct DataConfig {
     pub statement_cache: usize,
     /// Attempts at opening or repeating one transaction, the first included.
     pub attempts: u32,
+    /// Certificate authorities that cells' servers may have beside those of the web: a PEM file, read at each new connection.
+    pub authorities: Option<PathBuf>,
     /// What the connection calls itself in the server's activity view.
     pub application_name: String,
 }
@@ -48,6 +51,7 @@ impl Default for DataConfig {
             rollback_timeout: Duration::from_secs(2),
             statement_cache: 256,
             attempts: 4,
+            authorities: None,
             application_name: "insula".into(),
         }
     }

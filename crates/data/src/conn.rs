@@ -1,5 +1,7 @@
 //! One connection to one database as one login role, and what is known of its state.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,21 @@ pub(crate) struct Login {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: PgSslMode,
+    pub(crate) authorities: Option<PathBuf>,
     pub(crate) database: Arc<str>,
     pub(crate) role: String,
     pub(crate) password: String,
     pub(crate) schema: Arc<str>,
+}
+
+impl Login {
+    /// Whether the cell lets a connection be without TLS: it says so, or it leaves it open and is on this machine.
+    pub(crate) fn may_be_plain(&self) -> bool {
+        let local = self.host.starts_with('/')
+            || self.host == "localhost"
+            || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        matches!(self.tls, PgSslMode::Disable) || matches!(self.tls, PgSslMode::Prefer) && local
+    }
 }
 
 /// The session's timeouts, milliseconds.
@@ -112,6 +125,9 @@ fn options(login: &Login, timeouts: Timeouts, cache: usize, name: &str) -> PgCon
         .application_name(name)
         .statement_cache_capacity(cache)
         .options(settings(login, timeouts));
+    if let Some(authorities) = &login.authorities {
+        options = options.ssl_root_cert(authorities);
+    }
     if login.host.starts_with('/') {
         options = options.socket(&login.host);
     }

@@ -63,6 +63,12 @@ pub enum Error {
         /// What the driver says.
         reason: String,
     },
+    /// The cell wants TLS, which the fast lane does not speak.
+    #[error("the fast lane speaks no TLS, which cell {cell} wants: use a transaction (`begin`) for its tenants")]
+    LaneWithoutTls {
+        /// Which cell.
+        cell: CellName,
+    },
     /// The database keeps failing, or keeps refusing this tenant, and is left alone for a moment.
     #[error("database {database} of cell {cell} keeps failing: not asked for the moment")]
     CircuitOpen {
@@ -98,7 +104,7 @@ impl Error {
             Self::Mismatch { .. } | Self::GrantRefused(_) | Self::Statement(_) => Kind::Security,
             Self::TenantBusy { .. } => Kind::Limited,
             Self::NotReady(_) | Self::Busy { .. } | Self::Unavailable { .. } | Self::CircuitOpen { .. } => Kind::Unavailable,
-            Self::CommitUnknown | Self::RolledBack => Kind::Internal,
+            Self::CommitUnknown | Self::RolledBack | Self::LaneWithoutTls { .. } => Kind::Internal,
             Self::Sql(error) => sql_kind(error),
             Self::Lane(WireError::Server(error)) => state_kind(&error.code),
             Self::Lane(WireError::Lost(_)) => Kind::Unavailable,

@@ -109,11 +109,15 @@ impl Pools {
         let slot = self.slots.take_evicting(|| self.evict()).await;
         let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
         let opening = async {
-            let mut conn = opening.await?;
+            let opened = opening.await;
+            let mut conn = opened.map_err(|error| match insula_catalog::tls::explain(&error, &login.host, login.port) {
+                Some(reason) => Error::Unavailable { cell: route.placement.cell.clone(), reason },
+                None => error.into(),
+            })?;
             if pool.shared {
                 simple(&mut conn.pg, PREPARE_ENTER).await?;
             }
-            Ok::<_, sqlx::Error>(conn)
+            Ok::<_, Error>(conn)
         };
         self.in_time(route, opening).await.map(|conn| (conn, false))
     }
@@ -129,6 +133,9 @@ impl Pools {
             }
         }
         let login = self.login(route)?;
+        if !login.may_be_plain() {
+            return Err(Error::LaneWithoutTls { cell: route.placement.cell.clone() });
+        }
         let slot = self.slots.take_evicting(|| self.evict()).await;
         self.in_time(route, Line::open(&login, timeouts, &self.config.application_name, slot)).await
     }
@@ -161,6 +168,7 @@ impl Pools {
                 Tls::Require => PgSslMode::Require,
                 Tls::VerifyFull => PgSslMode::VerifyFull,
             },
+            authorities: self.config.authorities.clone(),
             database: placement.database.clone(),
             password: key.role_password(&role),
             role,

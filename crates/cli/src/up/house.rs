@@ -36,6 +36,8 @@ pub(crate) struct House {
     pub(crate) app_program: PathBuf,
     pub(crate) gateway: SocketAddr,
     pub(crate) control: SocketAddr,
+    /// Who may have signed the certificates of cells' servers.
+    pub(crate) cell_authorities: Option<PathBuf>,
     binaries: Option<Binaries>,
     /// What its servers may load, see [`SERVER_MODULE_SETTING`].
     server_module: Option<PathBuf>,
@@ -64,6 +66,7 @@ impl House {
             app_program,
             gateway: addresses.0,
             control: addresses.1,
+            cell_authorities: None,
             binaries,
             server_module,
             keys: Mutex::default(),
@@ -156,6 +159,8 @@ impl House {
         let admin = free_address()?;
         // Behind the gateway: what it has not signed is not served.
         let jwks = contexts::write_public(self, cell.as_str())?;
+        let authorities =
+            self.cell_authorities.as_ref().map(|file| (insula_catalog::tls::AUTHORITIES, file.display().to_string()));
         let env = [
             ("INSULA_JWKS_URL", format!("http://{}/.well-known/jwks.json", self.control)),
             ("INSULA_JWKS_FILE", jwks.display().to_string()),
@@ -170,7 +175,7 @@ impl House {
             role: format!("app:{cell}"),
             program: self.app_program.clone(),
             args: vec!["serve".into()],
-            env: env.map(|(k, v)| (k.to_owned(), v)).to_vec(),
+            env: env.into_iter().chain(authorities).map(|(k, v)| (k.to_owned(), v)).collect(),
             log: self.folder.log(&format!("app-{cell}")),
             admin_url: format!("http://{admin}"),
             base_url: format!("http://{listen}"),

@@ -60,6 +60,9 @@ pub(crate) struct UpArgs {
     /// a fifth.
     #[arg(long, env = "INSULA_SERVER_MODULE", value_name = "FILE")]
     pub server_module: Option<PathBuf>,
+    /// Certificate authorities that cells' database servers may have beside those of the web: a PEM file.
+    #[arg(long, env = "INSULA_CELL_CA", value_name = "FILE")]
+    pub cell_ca: Option<PathBuf>,
     /// Certificate authorities that receivers of webhooks may have beside those of the web: a PEM file.
     #[arg(long, env = "INSULA_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! The order in which everything comes up.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +35,16 @@ pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
     let addresses = (settle_address(args.gateway, "gateway")?, settle_address(args.control, "control")?);
     let root_key = folder.root_key()?;
     let module = args.server_module.as_deref().map(|module| folder.adopt_module(module)).transpose()?;
-    Ok(House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses))
+    let mut house = House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses);
+    house.cell_authorities = args.cell_ca.as_deref().map(authorities).transpose()?;
+    Ok(house)
+}
+
+/// The file of authorities, as processes in other folders find it.
+fn authorities(file: &Path) -> Result<PathBuf, Error> {
+    let wrong = |why: String| Error::new(Kind::Invalid, format!("--cell-ca: {why}"), "");
+    insula_catalog::tls::check_authorities(file).map_err(wrong)?;
+    file.canonicalize().map_err(|e| wrong(format!("{}: {e}", file.display())))
 }
 
 fn find_app(setting: Option<&PathBuf>) -> Result<PathBuf, Error> {
@@ -195,6 +204,7 @@ async fn start_control(args: &UpArgs, house: &House, catalog: &HostCatalog, name
         listen: house.control,
         admin_listen: admin,
         cell_logins: Some(named::write_logins(house, named)?),
+        cell_authorities: house.cell_authorities.clone(),
         embedded_cells: true,
         keep_revisions: None,
         base_domain: None,

@@ -83,6 +83,9 @@ impl Control {
             .catalog_url
             .parse()
             .map_err(|_| Error::invalid("catalog_url", "a URL like postgres://role:password@host:5432/insula_catalog"))?;
+        if let Some(authorities) = &config.cell_authorities {
+            insula_catalog::tls::check_authorities(authorities).map_err(|why| Error::invalid("cell_authorities", why))?;
+        }
         let options = options.application_name("insula-control");
         let soft = options.clone().options([("synchronous_commit", "off")]);
         let workers = u32::try_from(config.workers).unwrap_or(u32::MAX);
@@ -95,7 +98,7 @@ impl Control {
         Ok(Self(Arc::new(Inner {
             dns: Dns::new(config.dns)?,
             hub: Hub::new(&config.catalog_url)?,
-            cells: Cells::new(config.root_key.clone(), config.cell_secrets.clone()),
+            cells: Cells::new(config.root_key.clone(), config.cell_secrets.clone(), config.cell_authorities.clone()),
             engine: Engine::new(config.workers),
             config,
             catalog,

@@ -23,5 +23,6 @@ mod rest_input;
 mod rest_plans;
 mod rest_stream;
 mod rest_tenants;
+mod tls;
 mod usage;
 mod webhooks;

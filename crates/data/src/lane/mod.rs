@@ -9,13 +9,11 @@
 mod value;
 mod wire;
 
-use std::net::IpAddr;
 use std::time::Instant;
 
 use insula_catalog::Route;
 use insula_core::{TenantContext, TenantNo};
 use insula_telemetry::{Alarm, security_event};
-use sqlx::postgres::PgSslMode;
 
 pub use value::{Column, DecodeError, Param, Row};
 pub use wire::{Address, Call, ServerError, Wire, WireError};
@@ -55,15 +53,8 @@ impl Kept for Line {
 }
 
 impl Line {
+    /// To a cell that [`Login::may_be_plain`] allows.
     pub(crate) async fn open(login: &Login, timeouts: Timeouts, name: &str, slot: Slot) -> Result<Self, WireError> {
-        let local = login.host.starts_with('/')
-            || login.host == "localhost"
-            || login.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        let plain = matches!(login.tls, PgSslMode::Disable) || matches!(login.tls, PgSslMode::Prefer) && local;
-        if !plain {
-            let why = format!("the fast lane speaks no TLS, which the cell at {} wants: use a transaction instead", login.host);
-            return Err(std::io::Error::new(std::io::ErrorKind::Unsupported, why).into());
-        }
         let settings = settings(login, timeouts);
         let mut all: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
         all.push(("application_name", name));
@@ -103,7 +94,7 @@ impl Lane {
     /// Runs statements in one transaction, in one round trip, and commits: all or none. Rows come by statement.
     ///
     /// # Errors
-    /// As [`Data::begin`]; [`Error::Statement`] before anything is sent; [`Error::Lane`] when the database refuses a statement;
+    /// As [`Data::begin`]; [`Error::Statement`] and [`Error::LaneWithoutTls`] before anything is sent; [`Error::Lane`] when the database refuses a statement;
     /// [`Error::CommitUnknown`] when the connection is lost before the answer.
     pub async fn batch(&self, context: &TenantContext, calls: &[Call<'_>]) -> Result<Vec<Vec<Row>>, Error> {
         check_scope(context)?;

@@ -11,3 +11,4 @@ mod lane;
 mod outage;
 mod route;
 mod scope;
+mod tls;

@@ -20,12 +20,25 @@ const SOURCES: &str = "INSULA_SOURCES";
 const HOST_SIDE: &str = "INSULA_HOST_SIDE";
 const SHARED_HOSTS: &str = "INSULA_SHARED_HOSTS";
 const FALLBACK: &str = "INSULA_FALLBACK_TENANT";
+const CELL_CA: &str = insula_catalog::tls::AUTHORITIES;
 
-pub(super) const NAMES: &[&str] =
-    &[KEYRING, CATALOG_URL, BASE_DOMAIN, CELL, CONTROL_URL, JWKS_URL, JWKS_FILE, SOURCES, HOST_SIDE, SHARED_HOSTS, FALLBACK];
+pub(super) const NAMES: &[&str] = &[
+    KEYRING,
+    CELL_CA,
+    CATALOG_URL,
+    BASE_DOMAIN,
+    CELL,
+    CONTROL_URL,
+    JWKS_URL,
+    JWKS_FILE,
+    SOURCES,
+    HOST_SIDE,
+    SHARED_HOSTS,
+    FALLBACK,
+];
 /// Those that say nothing to a process for one.
 pub(super) const ONLY_MANY: &[&str] =
-    &[CATALOG_URL, BASE_DOMAIN, CELL, CONTROL_URL, JWKS_URL, JWKS_FILE, SOURCES, HOST_SIDE, SHARED_HOSTS, FALLBACK];
+    &[CELL_CA, CATALOG_URL, BASE_DOMAIN, CELL, CONTROL_URL, JWKS_URL, JWKS_FILE, SOURCES, HOST_SIDE, SHARED_HOSTS, FALLBACK];
 
 /// Settings of a process for many customers.
 #[derive(Clone)]
@@ -36,6 +49,9 @@ pub struct Many {
     pub keyring: KeyRing,
     /// The file itself: it is read again when it changes, because a process may be given more cells while it runs.
     pub keyring_path: Option<PathBuf>,
+    /// `INSULA_CELL_CA`: certificate authorities that cells' database servers may have beside those of the web, for cells whose tls is
+    /// `verify-full`: a PEM file.
+    pub cell_authorities: Option<PathBuf>,
     /// `INSULA_BASE_DOMAIN`: tenants answer at `SLUG.` before it. Default `localhost`.
     pub base_domain: String,
     /// `INSULA_CELL`: the cell that this process belongs to, when it belongs to one.
@@ -75,6 +91,7 @@ impl Many {
             catalog_url,
             keyring,
             keyring_path: None,
+            cell_authorities: None,
             base_domain: "localhost".to_owned(),
             cell: None,
             control_url: None,
@@ -99,10 +116,15 @@ impl Many {
                 what: "contexts are signed for a cell's application: say which cell's this is",
             });
         }
+        let cell_authorities = vars.get(CELL_CA).map(PathBuf::from);
+        if let Some(file) = &cell_authorities {
+            insula_catalog::tls::check_authorities(file).map_err(|why| wrong(CELL_CA, why))?;
+        }
         Ok(Self {
             catalog_url,
             keyring: read_keyring(&path)?,
             keyring_path: Some(path),
+            cell_authorities,
             base_domain: vars.get(BASE_DOMAIN).unwrap_or("localhost").trim_matches('.').to_ascii_lowercase(),
             cell,
             control_url: vars.get(CONTROL_URL).map(str::to_owned),
