@@ -19,6 +19,8 @@ use insula_http::admit::Outcome;
 use insula_http::identity::CONTEXT;
 use insula_http::observe::{Observation, Observed};
 use insula_http::resolve::{Asked, Resolved};
+use insula_telemetry::trace;
+use tracing::{Instrument as _, Span};
 
 use crate::body::{Body, Progress, RequestBody};
 use crate::connection::{Peer, watched};
@@ -74,10 +76,15 @@ async fn answer(
     mut request: Request<Incoming>,
 ) -> (Response<Body>, Observation) {
     let wish = Wish::of(&mut request, &worker.shared.config.upstream.upgrades);
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let id = request_id(worker, peer, &head);
+    let span = span(&mut head, &id);
     let mut seen = Observation::begin(&worker.shared.senses, &head.method, &head.uri, id.clone());
-    let response = match go(worker, peer, watch, head, body, wish, &id, &mut seen).await {
+    if let Some(trace) = trace::id(&span, &head.headers) {
+        seen.trace(trace);
+    }
+    let gone = go(worker, peer, watch, head, body, wish, &id, &mut seen);
+    let response = match gone.instrument(span.clone()).await {
         Ok(mut response) => {
             headers::of_response(&mut response);
             response.headers_mut().entry(REQUEST_ID).or_insert(id);
@@ -85,7 +92,21 @@ async fn answer(
         }
         Err(refusal) => refusal.into_response(&id),
     };
+    if let Some(route) = seen.tenant() {
+        trace::of_tenant(&span, route.id, route.slug.as_str());
+    }
+    trace::answered(&span, response.status().as_u16());
     (response, seen)
+}
+
+/// The request's span, where traces are on; what is upstream of us hangs on it.
+fn span(head: &mut Parts, id: &HeaderValue) -> Span {
+    if !trace::is_on() {
+        return Span::none();
+    }
+    let span = trace::request(&head.headers, head.method.as_str(), head.uri.path(), id.to_str().unwrap_or("?"));
+    trace::inject(&span, &mut head.headers);
+    span
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one request")]

@@ -74,6 +74,12 @@ impl Observation {
         self.route = Some(Arc::clone(route));
     }
 
+    /// Whose it is, when that is known by now.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
+    }
+
     /// This one asks.
     pub fn principal(&mut self, subject: Arc<str>) {
         self.principal = Some(subject);

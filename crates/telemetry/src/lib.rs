@@ -21,6 +21,7 @@ pub mod senses;
 pub mod sketch;
 pub mod slo;
 pub mod top;
+pub mod trace;
 pub mod usage;
 
 pub use admin::Admin;

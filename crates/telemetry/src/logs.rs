@@ -9,12 +9,15 @@ use std::sync::OnceLock;
 mod request_line;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Error;
 use crate::lines::{self, Lines as Buffered};
 use crate::requests::Finished;
+use crate::trace;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +29,7 @@ enum Format {
 /// Starts logging for this process. A second call changes nothing (tests share a process).
 ///
 /// # Errors
-/// When `RUST_LOG` is not a filter.
+/// When `RUST_LOG` is not a filter, or traces are to be sent to what is no address.
 pub fn init(service: &'static str) -> Result<(), Error> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) => EnvFilter::try_new(text).map_err(|e| Error::Filter(e.to_string()))?,
@@ -43,12 +46,14 @@ pub fn init(service: &'static str) -> Result<(), Error> {
     let lines = Lines { service, format };
     let _already = REQUESTS.set(Requests { lines, buffer: Buffered::new(lines::BUFFER) });
     start_writer()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(terminal);
-    // Fails only when a subscriber is there already: the first one stays.
-    let _already = match format {
-        Format::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init(),
-        Format::Human => builder.finish().try_init(),
+    let written = tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(terminal);
+    let written = match format {
+        Format::Json => written.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed(),
+        Format::Human => written.boxed(),
     };
+    let traced = trace::layer(service)?;
+    // Fails only when a subscriber is there already: the first one stays.
+    let _already = tracing_subscriber::registry().with(filter).with(written).with(traced).try_init();
     Ok(())
 }
 

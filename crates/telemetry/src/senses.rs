@@ -183,6 +183,7 @@ impl Senses {
             // A panic there was reported by its own thread.
             let _ = thread.join();
         }
+        crate::trace::close();
     }
 }
 

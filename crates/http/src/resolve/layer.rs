@@ -22,7 +22,7 @@ use http_body_util::Limited;
 use insula_catalog::{Catalog, Route};
 use insula_core::context::{Proof, Trace};
 use insula_core::{Kind, TenantContext, scope};
-use insula_telemetry::{Alarm, Senses, security_event};
+use insula_telemetry::{Alarm, Senses, security_event, trace as spans};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
@@ -136,22 +136,29 @@ impl Shared {
         let header = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("?"));
         let mut seen = Observation::begin(senses, request.method(), request.uri(), header.clone());
         let spent = seen.spent();
+        let span = spans::request(request.headers(), request.method().as_str(), request.uri().path(), &id);
+        if let Some(id) = spans::id(&span, request.headers()) {
+            seen.trace(id);
+        }
+        // What is done for this request hangs on its span, also in other processes: the context takes it from here.
+        spans::inject(&span, request.headers_mut());
 
         let mut response = if self.tenantless.iter().any(|path| path == request.uri().path()) {
             guarded(inner, request).await
         } else {
             match self.admit(&mut request, &id, &mut seen).await {
-                Ok(None) => timed(guarded(inner, request), spent).await,
+                Ok(None) => timed(guarded(inner, request).instrument(span.clone()), spent).await,
                 Ok(Some(context)) => {
-                    let span = tracing::info_span!("request", tenant = %context.slug, request_id = %id);
+                    spans::of_tenant(&span, context.tenant, context.slug.as_str());
                     let request = request.map(|body| Body::new(Counted::new(body, Arc::clone(&spent))));
                     // Normalised inside the scope, so that the problem can name the request.
                     let work = async { normalise(guarded(inner, limited(request)).await).await };
-                    timed(scope::enter(context, work).instrument(span), spent).await
+                    timed(scope::enter(context, work).instrument(span.clone()), spent).await
                 }
                 Err(problem) => problem.request_id(&id).into_response(),
             }
         };
+        spans::answered(&span, response.status().as_u16());
         response.headers_mut().insert(request_id::HEADER, header);
         seen.answered(response).map(Body::new)
     }
