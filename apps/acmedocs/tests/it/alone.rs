@@ -111,9 +111,10 @@ async fn lives_alone(owner: &str, way: i32) {
     assert_eq!(person.send(Method::GET, "/api/documents", None).await.json["items"].as_array().map(Vec::len), Some(1));
 }
 
+/// A server of its own: preparing it sets the passwords of the server's roles, which the other tests log in with.
 #[tokio::test]
 async fn one_customer_lives_alone() {
-    let server = insula_testkit::server().await;
+    let server = insula_testkit::durable_server().await;
     lives_alone(&server.admin_url("lonely_super"), 1).await;
 }
 
