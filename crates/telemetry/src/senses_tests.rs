@@ -1,3 +1,5 @@
+//! The admin port, asked as a scraper and an operator ask it.
+
 use std::collections::BTreeMap;
 
 use super::*;

@@ -63,7 +63,7 @@ async fn change(house: &mut EdgeHouse, dice: &mut Dice, n: u64) {
         ),
         7 => format!(
             "INSERT INTO catalog.domain (host, tenant, verified_at) SELECT 'host-' || {} || '.example', id, now() FROM catalog.tenant {who}
-             ON CONFLICT (host) DO UPDATE SET tenant = excluded.tenant",
+             ON CONFLICT (host) WHERE verified_at IS NOT NULL DO UPDATE SET tenant = excluded.tenant",
             dice.roll(TENANTS)
         ),
         _ => {
