@@ -14,7 +14,7 @@ up: setup-run
 ## All tests, against real servers that they start and stop themselves.
 test: setup-test
 	$(CARGO) build --locked --workspace
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 	$(CARGO) test --locked -p insula --all-features --test it
 	INSULA_SERVER_MODULE="$$(scripts/server-module)" $(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
 

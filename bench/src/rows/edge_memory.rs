@@ -31,10 +31,13 @@ fn run() -> Result<Vec<Outcome>> {
     let mut first = Follower::start(&edge, Some(disk.clone()))?;
     let loaded = seconds(first.ask(&Ask::Ready)?);
     let began = Instant::now();
-    while !disk.exists() {
-        ensure!(began.elapsed() < Duration::from_secs(120), "the snapshot is not written");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    runtime.block_on(async {
+        while !disk.exists() {
+            ensure!(began.elapsed() < Duration::from_secs(120), "the snapshot is not written");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    })?;
     let written = began.elapsed().as_secs_f64();
     let memory = first.ask(&Ask::Memory(ACTIVE))?;
     let size = std::fs::metadata(&disk)?.len();

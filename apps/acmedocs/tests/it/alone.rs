@@ -1,5 +1,7 @@
 //! The same application for one customer on its own server: no gateway, no control plane, no catalog; a database and nothing else.
 
+#![allow(clippy::disallowed_types, reason = "the customer's own administrator looks into the database")]
+
 use std::path::Path;
 
 use axum::http::Method;

@@ -64,7 +64,7 @@ pub(crate) async fn write(conn: &mut PgConnection, bundle: &Bundle) -> Result<bo
             .bind(migration.version)
             .bind(&migration.name)
             .bind(&migration.sql)
-            .bind(of_kit(&migration).checksum())
+            .bind(of_kit(migration).checksum())
             .execute(&mut *conn)
             .await?;
         news = true;

@@ -47,7 +47,7 @@ impl Secure {
     }
 
     async fn refusal(&self, authorities: Option<&Path>) -> String {
-        let error = self.data(authorities).begin(&self.house.tenant(1)).await.err().expect("refused");
+        let error = self.data(authorities).begin(&self.house.tenant(1)).await.map(drop).expect_err("refused");
         assert_eq!(error.kind(), Kind::Unavailable);
         error.to_string()
     }
