@@ -1,8 +1,10 @@
 //! A running server: started, watched, stopped.
 
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -109,6 +111,18 @@ impl Cluster {
         settled.unwrap_or_else(|e| Err(Error::Start { folder: data_dir.to_path_buf(), why: e.to_string() }))
     }
 
+    /// Gives the superuser of a stopped server the password that `config` says, whatever it had: the server's single-user mode asks
+    /// for none (PostgreSQL manual, `postgres --single`).
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when a server works in the folder and does not stop; [`Error::Program`] with what Postgres says.
+    pub async fn reset_password(binaries: &Binaries, config: &ClusterConfig) -> Result<(), Error> {
+        let (binaries, config) = (binaries.clone(), config.clone());
+        let folder = config.data_dir.clone();
+        let reset = tokio::task::spawn_blocking(move || reset_password(&binaries, &config)).await;
+        reset.unwrap_or_else(|e| Err(Error::Start { folder, why: e.to_string() }))
+    }
+
     fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
@@ -126,13 +140,7 @@ impl Drop for Cluster {
 fn start(binaries: Binaries, config: ClusterConfig) -> Result<Cluster, Error> {
     let account = Account::for_folder(&config.data_dir)?;
     let dir = folder::prepare(&binaries, &account, &config)?;
-    let made_by = folder::made_by(&dir)?;
-    let binaries = if made_by == binaries.major() {
-        binaries
-    } else {
-        let have = binaries.major();
-        Binaries::of_major(made_by).ok_or_else(|| Error::Version { folder: config.data_dir.clone(), made_by, have })?
-    };
+    let binaries = that_made(&dir, binaries, &config)?;
     orphan::settle(&dir)?;
     let log = config.log_path();
     let began = Instant::now();
@@ -156,6 +164,39 @@ fn start(binaries: Binaries, config: ClusterConfig) -> Result<Cluster, Error> {
         }
     }
     Err(Error::Start { folder: config.data_dir.clone(), why: "too many tries".into() })
+}
+
+/// The programs of the version that made the data.
+fn that_made(dir: &Path, binaries: Binaries, config: &ClusterConfig) -> Result<Binaries, Error> {
+    let (made_by, have) = (folder::made_by(dir)?, binaries.major());
+    if made_by == have {
+        return Ok(binaries);
+    }
+    Binaries::of_major(made_by).ok_or_else(|| Error::Version { folder: config.data_dir.clone(), made_by, have })
+}
+
+fn reset_password(binaries: &Binaries, config: &ClusterConfig) -> Result<(), Error> {
+    let account = Account::for_folder(&config.data_dir)?;
+    let dir = config.data_dir.canonicalize().map_err(Error::file("cannot read", &config.data_dir))?;
+    let binaries = that_made(&dir, binaries.clone(), config)?;
+    orphan::settle(&dir)?;
+    let program = binaries.program("postgres");
+    let mut command = account.command(&program, "INT");
+    // Otherwise it says what is wrong and ends well.
+    command.args(["--single", "-c", "exit_on_error=on", "-D"]).arg(&dir).arg("postgres");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(Error::file("cannot run", &program))?;
+    let quoted = |text: &str, quote: &str| format!("{quote}{}{quote}", text.replace(quote, &quote.repeat(2)));
+    let (role, password) = (quoted(&config.admin_role, "\""), quoted(&config.admin_password, "'"));
+    let told = child.stdin.take().map_or(Ok(()), |mut input| writeln!(input, "ALTER ROLE {role} PASSWORD {password}"));
+    let output = child.wait_with_output().map_err(Error::file("cannot run", &program))?;
+    match told {
+        Ok(()) if output.status.success() => Ok(()),
+        _ => {
+            let why = String::from_utf8_lossy(&output.stderr).replace(&config.admin_password, "***");
+            Err(Error::Program { program: "postgres --single".into(), why: why.trim().to_owned() })
+        }
+    }
 }
 
 fn spawn(binaries: &Binaries, account: &Account, config: &ClusterConfig, dir: &Path, log: &Path) -> Result<Process, Error> {

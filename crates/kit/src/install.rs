@@ -114,7 +114,7 @@ pub async fn give_key(conn: &mut PgConnection, database: &str, key: &CellKey, ki
 }
 
 /// Way, key id and previous key id, if the kit is here.
-async fn keys_before(conn: &mut PgConnection) -> Result<Option<(i32, i32, Option<i32>)>, Error> {
+pub(crate) async fn keys_before(conn: &mut PgConnection) -> Result<Option<(i32, i32, Option<i32>)>, Error> {
     let there: bool = sqlx::query_scalar("SELECT to_regclass('insula.config') IS NOT NULL").fetch_one(&mut *conn).await?;
     if !there {
         return Ok(None);
@@ -132,7 +132,7 @@ fn render(file: &str, way: Way) -> String {
 }
 
 /// Hands the pads over as parameters, so that they are in no statement's text.
-async fn keep_key(conn: &mut PgConnection, kid: i32, previous: Option<i32>, key: &GrantKey) -> Result<(), Error> {
+pub(crate) async fn keep_key(conn: &mut PgConnection, kid: i32, previous: Option<i32>, key: &GrantKey) -> Result<(), Error> {
     let (inner, outer) = key.pads();
     sqlx::query("SELECT insula.keep_key($1, $2, decode($3, 'hex'), decode($4, 'hex'))")
         .bind(kid)

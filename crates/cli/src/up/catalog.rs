@@ -47,7 +47,9 @@ impl HostCatalog {
     /// Connects to the server, makes the database and its schema, and lets data planes read it.
     ///
     /// A URL that names a database other than `postgres` means that one; otherwise it is `insula_catalog`.
-    pub(crate) async fn open(server: &str, root: &RootKey) -> Result<Self, Error> {
+    /// `replaced`: the root key is a new one, and what another signed is worth nothing any more. Otherwise a catalog of another root
+    /// key is refused before anything changes in it: somebody else runs on it, from another folder.
+    pub(crate) async fn open(server: &str, root: &RootKey, replaced: bool) -> Result<Self, Error> {
         let mut url = parse(server)?;
         if matches!(url.path(), "" | "/" | "/postgres") {
             url.set_path("/postgres");
@@ -61,6 +63,14 @@ impl HostCatalog {
             .connect_with(options.application_name("insula up"))
             .await
             .map_err(|e| database_error("connect to", &e))?;
+        match foreign_keys(&pool, root).await? {
+            0 => {}
+            _ if replaced => {
+                let forget = sqlx::query("DELETE FROM catalog.context_key").execute(&pool).await;
+                forget.map_err(|e| database_error("forget the signing keys of", &e))?;
+            }
+            _ => return Err(another_root_key()),
+        }
         let password = root.catalog_password(READER_ROLE);
         insula_catalog::schema::migrate(&pool, Some(&password))
             .await
@@ -169,6 +179,25 @@ impl HostCatalog {
             .await
             .map_err(|e| database_error("read", &e))
     }
+}
+
+/// How many of the catalog's signing keys follow from another root key than ours.
+async fn foreign_keys(pool: &PgPool, root: &RootKey) -> Result<usize, Error> {
+    let read = async {
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('catalog.context_key') IS NOT NULL").fetch_one(pool).await?;
+        if !there {
+            return Ok(Vec::new());
+        }
+        sqlx::query_as::<_, (i32, String)>("SELECT no, kid FROM catalog.context_key").fetch_all(pool).await
+    };
+    let keys = read.await.map_err(|e| database_error("read the signing keys of", &e))?;
+    Ok(keys.iter().filter(|(no, kid)| root.context_key(*no).map_or(true, |key| key.kid() != kid)).count())
+}
+
+fn another_root_key() -> Error {
+    let message = "this catalog was made with another root key: another folder's `insula up` works with it";
+    let help = "use that folder, or put its root.key here; if it is lost: docs/runbooks/lost-key-file.md (--new-root-key)";
+    Error::new(Kind::Conflict, message, help)
 }
 
 async fn create_database(url: &str) -> Result<(), Error> {

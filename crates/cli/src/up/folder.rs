@@ -111,11 +111,20 @@ impl DataFolder {
         if self.cluster("main").join("PG_VERSION").exists() {
             let message =
                 format!("{} is missing, and the data in {} cannot be opened without it", path.display(), self.root.display());
-            return Err(Error::new(Kind::Unavailable, message, "put the file back from a backup, or start anew with --fresh"));
+            return Err(Error::new(
+                Kind::Unavailable,
+                message,
+                "put the file back from a backup; without one: docs/runbooks/lost-key-file.md (--new-root-key)",
+            ));
         }
         let secret = new_secret()?;
-        write_secret(&path, &format!("{}\n", secret.to_hex()))?;
+        self.put_root_key(&secret)?;
         Ok(RootKey::new(secret))
+    }
+
+    /// Writes another root key, when everything that the one before opened has been given new secrets.
+    pub(crate) fn put_root_key(&self, secret: &Secret) -> Result<(), Error> {
+        write_secret(&self.root_key_file(), &format!("{}\n", secret.to_hex()))
     }
 
     /// The API key of this machine's operator; made on the first start.
@@ -143,7 +152,7 @@ impl DataFolder {
     }
 }
 
-fn new_secret() -> Result<Secret, Error> {
+pub(crate) fn new_secret() -> Result<Secret, Error> {
     Secret::random().map_err(|e| Error::new(Kind::Internal, e.to_string(), ""))
 }
 

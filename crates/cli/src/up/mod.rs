@@ -13,6 +13,7 @@ pub(crate) mod folder;
 mod house;
 mod named;
 mod postgres;
+mod rekey;
 mod roster;
 mod screen;
 mod start;
@@ -38,6 +39,9 @@ pub(crate) struct UpArgs {
     /// Throw away what the data folder holds, and start anew.
     #[arg(long)]
     pub fresh: bool,
+    /// Make a new root key, and replace every password and grant key: the old one is lost, or known to somebody.
+    #[arg(long, conflicts_with = "fresh")]
+    pub new_root_key: bool,
     /// Where the gateway listens; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub gateway: SocketAddr,
@@ -92,6 +96,9 @@ pub(crate) async fn run(args: UpArgs) -> Result<(), Error> {
     // What a killed `up` left there is not so any more.
     for stale in std::iter::once(folder.ready_file()).chain(args.ready_file.clone()) {
         folder::remove_if_there(&stale)?;
+    }
+    if args.new_root_key {
+        rekey::replace(&args, &folder, screen).await?;
     }
     let house = Arc::new(start::house(&args, folder)?);
     let mut end = Signals::new()?;

@@ -7,7 +7,7 @@ use insula_core::{CellName, Kind};
 
 use crate::error::Error;
 use crate::up::catalog::{CellPlace, parse};
-use crate::up::folder::write_secret;
+use crate::up::folder::{DataFolder, write_secret};
 use crate::up::house::{House, MAIN};
 
 /// A cell on a server that somebody else runs.
@@ -64,9 +64,27 @@ fn cell(name: &str, text: &str) -> Result<NamedCell, Error> {
     Ok(NamedCell { place, url: text.to_owned(), password: url.password().unwrap_or_default().to_owned() })
 }
 
+/// The superusers' URLs of all servers that somebody else runs: named now, in an earlier run, or registered through the API.
+pub(crate) fn all_logins(
+    folder: &DataFolder,
+    catalog_url: Option<&str>,
+    cells: &[String],
+) -> Result<BTreeMap<CellName, String>, Error> {
+    let there = crate::up::folder::read_if_there(&logins_file(folder))?;
+    let file: BTreeMap<String, BTreeMap<String, String>> =
+        there.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let before = file.get("cells").into_iter().flatten().filter_map(|(name, url)| Some((name.parse().ok()?, url.clone())));
+    let now = read(catalog_url, cells)?;
+    Ok(before.chain(now.into_iter().map(|cell| (cell.place.name, cell.url))).collect())
+}
+
+fn logins_file(folder: &DataFolder) -> PathBuf {
+    folder.root().join("cell-logins.json")
+}
+
 /// Writes the superusers' URLs where the control plane looks for them.
 pub(crate) fn write_logins(house: &House, cells: &[NamedCell]) -> Result<PathBuf, Error> {
-    let path = house.folder.root().join("cell-logins.json");
+    let path = logins_file(&house.folder);
     // Cells that were registered through the API are in the same file: they stay.
     let there = crate::up::folder::read_if_there(&path)?;
     let mut file: BTreeMap<String, BTreeMap<String, String>> =

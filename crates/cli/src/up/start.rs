@@ -167,7 +167,7 @@ async fn catalog(
             house.server_url(MAIN, "postgres").await.unwrap_or_default()
         }
     };
-    let catalog = HostCatalog::open(&url, &house.root_key).await?;
+    let catalog = HostCatalog::open(&url, &house.root_key, args.new_root_key).await?;
     catalog.put_key("insula up", Scope::Admin, admin_key).await?;
     catalog.put_key("gateway", Scope::Edge, &house.folder.edge_key()?).await?;
     screen.done("catalog");

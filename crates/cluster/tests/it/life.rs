@@ -106,3 +106,24 @@ async fn why_it_does_not_start_is_told_from_its_log() {
     let error = insula_cluster::Cluster::start(&binaries, config).await.unwrap_err().to_string();
     assert!(error.contains("max_connections") && !error.contains("hunter2"), "{error}");
 }
+
+#[tokio::test]
+async fn a_password_that_nobody_knows_any_more_is_replaced() {
+    let folder = folder();
+    let cluster = start(config(folder.path())).await;
+    let mut config = cluster.config().clone();
+    let binaries = insula_cluster::Binaries::find(None).unwrap();
+    config.admin_password = "it's \"new\"".to_owned();
+    // Also of a server that runs without an owner: it is stopped first.
+    std::mem::forget(cluster);
+    insula_cluster::Cluster::reset_password(&binaries, &config).await.unwrap();
+    let cluster = start(config).await;
+    let options = sqlx::postgres::PgConnectOptions::new().host("127.0.0.1").port(cluster.port()).database("postgres");
+    let connect = |password: &str| {
+        let options = options.clone().username(&cluster.config().admin_role).password(password);
+        async move { sqlx::PgConnection::connect_with(&options).await }
+    };
+    connect("it's \"new\"").await.unwrap().ping().await.unwrap();
+    assert!(connect("hunter2").await.is_err());
+    cluster.stop().await;
+}
