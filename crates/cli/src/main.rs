@@ -25,6 +25,7 @@ mod tenant;
 mod up;
 mod usage;
 mod value;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,7 @@ enum Command {
     Db(db::DbArgs),
     Load(load::LoadArgs),
     Usage(usage::UsageArgs),
+    Webhook(webhook::WebhookArgs),
     /// Print the OpenAPI document of the control plane
     #[command(hide = true)]
     Openapi,
@@ -114,6 +116,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Db(args) => db::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Usage(args) => usage::run(args).await,
+        Command::Webhook(args) => webhook::run(args).await,
         Command::Openapi => {
             let document = insula_control::rest::document().to_pretty_json().map_err(std::io::Error::other)?;
             screen::Screen::new(false).text(&document)

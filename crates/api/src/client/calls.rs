@@ -18,6 +18,7 @@ use crate::plan::{CreatePlan, Plan, UpdatePlan};
 use crate::status::Status;
 use crate::tenant::{CreateGrant, CreateTenant, GrantText, Tenant, TenantCreated, TenantQuery, UpdateTenant, WaitQuery};
 use crate::usage::{TenantUsage, UsageBatch, UsageQuery, UsageReceipt};
+use crate::webhook::{CreateWebhook, Webhook, WebhookCreated};
 
 const NOTHING: [(); 0] = [];
 
@@ -193,7 +194,7 @@ impl Client {
 }
 
 #[allow(clippy::missing_errors_doc)]
-/// Operations, audit, keys, and the whole.
+/// Operations, audit, keys, webhooks, and the whole.
 impl Client {
     /// A page of operations.
     pub async fn operations(&self, query: &OperationQuery) -> Result<Page<Operation>, Error> {
@@ -238,6 +239,21 @@ impl Client {
     /// Revokes a key.
     pub async fn revoke_key(&self, id: Uuid) -> Result<Key, Error> {
         self.send(Call::new(Method::DELETE, &["v1", "keys", &id.to_string()])).await?.json_of(self.url()).await
+    }
+
+    /// All webhooks.
+    pub async fn webhooks(&self) -> Result<Page<Webhook>, Error> {
+        self.get(&["v1", "webhooks"], &NOTHING).await
+    }
+
+    /// Makes a webhook.
+    pub async fn create_webhook(&self, webhook: &CreateWebhook) -> Result<WebhookCreated, Error> {
+        self.post(&["v1", "webhooks"], &NOTHING, webhook).await
+    }
+
+    /// Takes a webhook away.
+    pub async fn delete_webhook(&self, id: Uuid) -> Result<(), Error> {
+        self.send(Call::new(Method::DELETE, &["v1", "webhooks", &id.to_string()])).await.map(drop)
     }
 
     /// Hands in the application's bundle.
