@@ -74,6 +74,46 @@ async fn cursors_and_reuse(way: Way) {
     }
 }
 
+/// `RESET ALL` is the one statement that unbinds. By setting, whoever has two good grants for this connection may then use the second in
+/// the same transaction: it opens what two transactions would have opened, one tenant at a time. With one grant there is nothing to gain.
+async fn unbound(way: Way) {
+    let stage = Stage::new(Mode::Row, way).await;
+    let mut conn = stage.attacker().await;
+    let own = stage.grant(&mut conn, OWN).await;
+    let victims = stage.grant(&mut conn, VICTIM).await;
+    run(&mut conn, "BEGIN").await.expect("begin");
+    enter(&mut conn, &own).await.expect("enter");
+    assert_eq!(own_rows(&mut conn).await, OWN.to_string());
+    run(&mut conn, "RESET ALL").await.expect("anybody may");
+    assert_eq!(own_rows(&mut conn).await, "", "{way:?}: unbound is denied");
+    run(&mut conn, "SAVEPOINT unbound").await.expect("savepoint");
+    let forged = insula_core::Grant { no: victims.no, ..own };
+    let refusal = enter(&mut conn, &forged).await.expect_err("one's own grant with another's number");
+    assert_eq!(refusal.as_database_error().and_then(|e| e.code()).as_deref(), Some("28000"));
+    run(&mut conn, "ROLLBACK TO unbound").await.expect("rollback to");
+    match (way, enter(&mut conn, &victims).await) {
+        (Way::Setting, opened) => {
+            opened.expect("the holder of both grants");
+            let victim = VICTIM.to_string();
+            assert!(own_rows(&mut conn).await.lines().all(|row| row == victim), "the second tenant's rows, and no others");
+        }
+        // The lock that the first grant took is remembered, whatever was reset.
+        (Way::Ticket, opened) => assert!(opened.is_err(), "a second tenant"),
+    }
+    run(&mut conn, "ROLLBACK").await.expect("the end");
+    assert_eq!(own_rows(&mut conn).await, "");
+}
+
+#[tokio::test]
+async fn reset_all_needs_both_grants_by_setting() {
+    unbound(Way::Setting).await;
+}
+
+#[tokio::test]
+async fn reset_all_needs_both_grants_by_ticket() {
+    unbound(Way::Ticket).await;
+}
+
 #[tokio::test]
 async fn a_binding_ends_with_its_transaction_by_setting() {
     boundaries(Way::Setting).await;
