@@ -16,7 +16,8 @@ test: setup-test
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
 	$(CARGO) test --locked -p insula --all-features --test it
-	INSULA_SERVER_MODULE="$$(scripts/server-module)" $(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
+	module="$$(scripts/server-module)" && INSULA_SERVER_MODULE="$$module" \
+		$(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
 
 ## Prints ratios measured in one run and writes bench/RESULTS.md.
 bench: setup-test
