@@ -3,10 +3,12 @@
 //! For: what can be decided from values alone, and so tested by properties. Not for: carrying anything out.
 //! Always: the same input gives the same answer.
 
+pub mod again;
 pub mod breaker;
 pub mod circuit;
 pub mod gcra;
 pub mod gradient;
+pub mod lanes;
 pub mod placement;
 pub mod pot;
 pub mod queue;
