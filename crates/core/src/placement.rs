@@ -62,6 +62,10 @@ pub const APP_SCHEMA: &str = "app";
 pub const APP_ROLE: &str = "insula_app";
 /// The role that owns the kit and every table; nobody logs in as it.
 pub const OWNER_ROLE: &str = "insula_owner";
+/// The role that owns what workers call on the queue; nobody logs in as it.
+pub const QUEUE_ROLE: &str = "insula_queue";
+/// The role that workers take jobs as: it may call the queue's functions, and nothing else.
+pub const WORKER_ROLE: &str = "insula_worker";
 /// The role through which data planes read the catalog.
 pub const READER_ROLE: &str = "insula_reader";
 /// The line in a server's configuration file that offers the server module: where `insula_enter.so` is.

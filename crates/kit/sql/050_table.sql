@@ -254,7 +254,9 @@ BEGIN
     INSERT INTO insula.login VALUES (role, schema) ON CONFLICT DO NOTHING;
     EXECUTE format('GRANT USAGE ON SCHEMA insula, %I TO %I', schema, role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION insula.current_tenant(), insula.way(), insula.next_number(text),
-        insula.enter(text), insula.enter(bigint, bigint, bigint, bigint, integer, bytea) TO %I', role);
+        insula.enter(text), insula.enter(bigint, bigint, bigint, bigint, integer, bytea),
+        insula.enqueue(text, uuid[], text[], text[], text, smallint, bigint, bigint, integer, integer, integer, text, text),
+        insula.cancel_job(uuid), insula.job_state(uuid) TO %I', role);
     FOR t IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname = schema AND c.relkind IN ('r', 'p') AND NOT c.relispartition
                 AND insula.is_tenant_table(c.oid::regclass) LOOP

@@ -5,11 +5,11 @@ CREATE OR REPLACE FUNCTION insula.lint_roles() RETURNS TABLE (rule text, severit
 LANGUAGE sql STABLE AS $fn$
     SELECT 'role-attribute', 'error', r.rolname, 'may step around the boundary: ALTER ROLE ' || quote_ident(r.rolname)
            || ' NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION'
-      FROM pg_roles r WHERE r.rolname IN (SELECT l.role FROM insula.login l UNION SELECT unnest(ARRAY['insula_owner', 'insula_app', 'insula_guest']))
+      FROM pg_roles r WHERE r.rolname IN (SELECT l.role FROM insula.login l UNION SELECT unnest(ARRAY['insula_owner', 'insula_app', 'insula_guest', 'insula_queue', 'insula_worker']))
        AND (r.rolsuper OR r.rolbypassrls OR r.rolcreaterole OR r.rolcreatedb OR r.rolreplication)
     UNION ALL
-    SELECT 'owner-login', 'error', 'insula_owner', 'can log in: ALTER ROLE insula_owner NOLOGIN'
-      FROM pg_roles r WHERE r.rolname = 'insula_owner' AND r.rolcanlogin
+    SELECT 'owner-login', 'error', r.rolname, 'can log in: ALTER ROLE ' || r.rolname || ' NOLOGIN'
+      FROM pg_roles r WHERE r.rolname IN ('insula_owner', 'insula_queue') AND r.rolcanlogin
     UNION ALL
     SELECT 'role-member', 'error', g.name, 'is a member of ' || pg_get_userbyid(m.roleid) || ': REVOKE it; logins are members of nothing'
       FROM insula.lint_grantee g JOIN pg_auth_members m ON m.member = g.oid WHERE pg_get_userbyid(m.roleid) <> 'insula_guest'
@@ -57,7 +57,13 @@ LANGUAGE sql STABLE AS $fn$
     UNION ALL
     SELECT 'kit-grant', 'error', p.oid::regprocedure::text, g.name || ' may run it: install the kit again'
       FROM pg_proc p, aclexplode(p.proacl) a JOIN insula.lint_grantee g ON g.oid = a.grantee AND g.oid <> 0
-     WHERE p.pronamespace = 'insula'::regnamespace AND p.proname NOT IN ('enter', 'current_tenant', 'way', 'next_number')
+     WHERE p.pronamespace = 'insula'::regnamespace AND p.proname NOT IN ('enter', 'current_tenant', 'way', 'next_number', 'enqueue', 'cancel_job', 'job_state')
+    UNION ALL
+    SELECT 'worker-grant', 'error', c.oid::regclass::text, 'insula_worker has ' || a.privilege_type || ': workers call the queue''s functions and have no other right. REVOKE it'
+      FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee = 'insula_worker'::regrole
+    UNION ALL
+    SELECT 'worker-grant', 'error', p.oid::regprocedure::text, 'insula_worker may run it, and it is not the queue''s: REVOKE it'
+      FROM pg_proc p, aclexplode(p.proacl) a WHERE a.grantee = 'insula_worker'::regrole AND (p.proowner <> 'insula_queue'::regrole OR p.pronamespace <> 'insula'::regnamespace)
     UNION ALL
     SELECT 'schema-grant', 'error', n.nspname, g.name || ' has ' || a.privilege_type || ' on the schema: REVOKE it'
       FROM pg_namespace n, aclexplode(n.nspacl) a JOIN insula.lint_grantee g ON g.oid = a.grantee

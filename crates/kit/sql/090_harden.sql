@@ -59,7 +59,9 @@ BEGIN
 
     -- DO blocks and functions of one's own.
     REVOKE USAGE ON LANGUAGE plpgsql, sql FROM PUBLIC;
-    GRANT USAGE ON LANGUAGE plpgsql, sql TO insula_owner;
+    GRANT USAGE ON LANGUAGE plpgsql, sql TO insula_owner, insula_queue;
+    -- What the queue's functions read of transactions.
+    GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_xact_id() TO insula_queue;
     REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC;
     GRANT USAGE ON SCHEMA information_schema TO insula_owner;
 END $do$;

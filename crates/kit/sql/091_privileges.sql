@@ -9,5 +9,17 @@ BEGIN
     REVOKE ALL ON ALL SEQUENCES IN SCHEMA insula FROM PUBLIC;
     REVOKE ALL ON ALL FUNCTIONS IN SCHEMA insula FROM PUBLIC;
 END $do$;
+-- Workers call the queue's functions, and have no other right in a tenant database.
+DO $do$
+DECLARE
+    f record;
+BEGIN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO insula_worker', current_database());
+    GRANT USAGE ON SCHEMA insula TO insula_queue, insula_worker;
+    FOR f IN SELECT p.oid::regprocedure AS name FROM pg_proc p WHERE p.pronamespace = 'insula'::regnamespace AND p.proname IN
+        ('work', 'settle', 'worker_begin', 'worker_beat', 'worker_end', 'worker_bury', 'worker_sleeps', 'workers', 'worker_holds', 'tell_lanes', 'sweep_queue', 'queue_state') LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO insula_worker', f.name);
+    END LOOP;
+END $do$;
 -- Logins known from before an upgrade get what it brought.
 SELECT insula.open_schema(l.role, l.schema) FROM insula.login l;

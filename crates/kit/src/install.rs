@@ -11,7 +11,7 @@ use crate::server::{GUEST_ROLE, Way, hush, name, run};
 use crate::version::check_version;
 
 /// Counts up when the SQL changes in a way that operators should be able to see.
-const KIT: i32 = 1;
+const KIT: i32 = 2;
 
 /// What an installation ended with.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,10 @@ fn files(way: Way) -> Vec<&'static str> {
         include_str!("../sql/040_number.sql"),
         include_str!("../sql/050_table.sql"),
         include_str!("../sql/060_search.sql"),
+        include_str!("../sql/080_queue.sql"),
+        include_str!("../sql/081_enqueue.sql"),
+        include_str!("../sql/082_work.sql"),
+        include_str!("../sql/083_lease.sql"),
         include_str!("../sql/070_lint.sql"),
         include_str!("../sql/071_lint_code.sql"),
         include_str!("../sql/072_lint_privileges.sql"),

@@ -1,7 +1,7 @@
 //! The roles and databases of one server.
 
 use insula_core::CellKey;
-use insula_core::placement::{APP_ROLE, OWNER_ROLE};
+use insula_core::placement::{APP_ROLE, OWNER_ROLE, QUEUE_ROLE, WORKER_ROLE};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::error::Error;
@@ -99,10 +99,19 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
     let mut tx = admin.begin().await?;
     hush(&mut tx, way).await?;
     run(&mut tx, "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.kit'))".to_owned()).await?;
-    for (role, attributes) in [(OWNER_ROLE, "NOLOGIN"), (GUEST_ROLE, "NOLOGIN"), (APP_ROLE, "LOGIN")] {
+    let roles = [
+        (OWNER_ROLE, "NOLOGIN"),
+        (GUEST_ROLE, "NOLOGIN"),
+        (QUEUE_ROLE, "NOLOGIN"),
+        (APP_ROLE, "LOGIN"),
+        (WORKER_ROLE, "LOGIN NOINHERIT"),
+    ];
+    for (role, attributes) in roles {
         make_role(&mut tx, role, attributes, way).await?;
     }
-    run(&mut tx, format!("ALTER ROLE {APP_ROLE} PASSWORD '{}'", password(&key.role_password(APP_ROLE))?)).await?;
+    for role in [APP_ROLE, WORKER_ROLE] {
+        run(&mut tx, format!("ALTER ROLE {role} PASSWORD '{}'", password(&key.role_password(role))?)).await?;
+    }
     match way {
         // The binding, and the session's memory of grants that it has verified (020_bind_setting.sql), which only the owner reads.
         Way::Setting => {
@@ -112,7 +121,7 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
             run(&mut tx, grants).await?;
             close_the_servers_own(&mut tx).await?;
         }
-        Way::Ticket => run(&mut tx, format!("GRANT {OWNER_ROLE} TO CURRENT_USER")).await?,
+        Way::Ticket => run(&mut tx, format!("GRANT {OWNER_ROLE}, {QUEUE_ROLE} TO CURRENT_USER")).await?,
     }
     tx.commit().await?;
     Ok(Server { way, version })
@@ -197,16 +206,18 @@ pub async fn close_database(admin: &mut PgConnection, database: &str) -> Result<
     let closed: bool = sqlx::query_scalar(
         "SELECT NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT')
             AND NOT pg_catalog.has_database_privilege('public', d.oid, 'TEMP')
-            AND pg_catalog.has_database_privilege($2, d.oid, 'CONNECT')
+            AND pg_catalog.has_database_privilege($2, d.oid, 'CONNECT') AND pg_catalog.has_database_privilege($3, d.oid, 'CONNECT')
            FROM pg_catalog.pg_database d WHERE d.datname = $1",
     )
     .bind(database)
     .bind(OWNER_ROLE)
+    .bind(WORKER_ROLE)
     .fetch_one(&mut *tx)
     .await?;
     if !closed {
-        let close =
-            format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {OWNER_ROLE}");
+        let close = format!(
+            "REVOKE ALL ON DATABASE {database} FROM PUBLIC; GRANT CONNECT ON DATABASE {database} TO {OWNER_ROLE}, {WORKER_ROLE}"
+        );
         run(&mut tx, close).await?;
     }
     tx.commit().await?;

@@ -76,6 +76,8 @@ const VIOLATIONS: &[(&str, &str, &str)] = &[
     ("setting-grant", "GRANT SET ON PARAMETER dynamic_library_path TO PUBLIC", "PUBLIC"),
     ("login-binding", "INSERT INTO insula.tenant (no, epoch, role) VALUES (77, 1, 'insula_app')", "insula_app"),
     ("login-binding", "ALTER ROLE insula_app SET backtrace_functions = '1'", "insula_app"),
+    ("worker-grant", "GRANT SELECT ON insula.job TO insula_worker", "insula.job"),
+    ("worker-grant", "GRANT EXECUTE ON FUNCTION insula.host_enter(bigint) TO insula_worker", "insula.host_enter(bigint)"),
     ("table-grant", "GRANT TRUNCATE ON notes TO insula_app", "notes"),
     ("table-grant", "GRANT SELECT ON notes TO PUBLIC", "notes"),
     ("table-grant", "GRANT SELECT ON notes TO insula_app WITH GRANT OPTION", "notes"),

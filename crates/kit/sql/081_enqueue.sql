@@ -1,0 +1,92 @@
+-- What an application may do with jobs: its own tenant's, in its own transaction, as insula_owner under the policy "tenant".
+SET LOCAL ROLE insula_owner;
+
+-- Enqueues jobs of one kind. Answers how many are new: one whose key is taken by a job of the kind that waits or runs is not.
+-- `delay_ms` from now; `deadline_ms` from now, after which it is not started; `retention_s` is how long its end can be asked for.
+CREATE OR REPLACE FUNCTION insula.enqueue(
+    kind text, ids uuid[], bodies text[], keys text[] DEFAULT NULL, lane text DEFAULT '', priority smallint DEFAULT 0::smallint,
+    delay_ms bigint DEFAULT 0, deadline_ms bigint DEFAULT NULL, attempts integer DEFAULT 10, cost integer DEFAULT 1,
+    retention_s integer DEFAULT 0, principal text DEFAULT NULL, trace text DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $fn$
+#variable_conflict use_column
+DECLARE
+    me    bigint      := insula.current_tenant();
+    now   timestamptz := clock_timestamp();
+    due   timestamptz := now;
+    given bigint;
+    body  text;
+BEGIN
+    IF me IS NULL THEN
+        RAISE EXCEPTION 'insula: no tenant is bound to this transaction' USING ERRCODE = '28000';
+    END IF;
+    -- NULL would slip through a comparison.
+    IF (octet_length(enqueue.kind) BETWEEN 1 AND 100 AND octet_length(enqueue.lane) <= 100 AND cardinality(ids) <= 10000
+        AND cardinality(ids) = cardinality(bodies) AND (keys IS NULL OR cardinality(keys) = cardinality(ids))
+        AND enqueue.priority BETWEEN -1000 AND 1000 AND delay_ms BETWEEN 0 AND 31622400000 AND enqueue.attempts BETWEEN 1 AND 100
+        AND (deadline_ms IS NULL OR deadline_ms BETWEEN 0 AND 31622400000)
+        AND enqueue.cost BETWEEN 1 AND 1000000 AND retention_s BETWEEN 0 AND 31622400
+        AND coalesce(octet_length(enqueue.principal), 0) <= 500 AND coalesce(octet_length(enqueue.trace), 0) <= 1000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'insula: this is no job: see insula.enqueue() for what its fields may be' USING ERRCODE = '22023';
+    END IF;
+    FOREACH body IN ARRAY bodies LOOP
+        IF octet_length(body) > 262144 THEN
+            RAISE EXCEPTION 'insula: a job''s body has % bytes; 262144 are allowed: keep large things in a table or in the object store',
+                octet_length(body) USING ERRCODE = '54000';
+        END IF;
+    END LOOP;
+    IF delay_ms > 0 THEN
+        due := now + delay_ms * interval '1 millisecond';
+    END IF;
+    INSERT INTO insula.job (tenant_id, id, state, rank, due, attempts, cost, keep, created_at, deadline, lane, kind, key, principal, trace, body)
+        SELECT me, j.id, CASE WHEN enqueue.delay_ms > 0 THEN 'l'::"char" ELSE 'w'::"char" END, -enqueue.priority,
+               due + j.n * interval '1 microsecond', enqueue.attempts, enqueue.cost, enqueue.retention_s, now,
+               now + enqueue.deadline_ms * interval '1 millisecond', enqueue.lane, enqueue.kind, j.key, enqueue.principal, enqueue.trace,
+               j.body::json
+          FROM unnest(enqueue.ids, enqueue.bodies, enqueue.keys) WITH ORDINALITY j (id, body, key, n)
+        ON CONFLICT (tenant_id, kind, key) WHERE key IS NOT NULL DO NOTHING;
+    GET DIAGNOSTICS given = ROW_COUNT;
+    IF given > 0 AND delay_ms = 0 THEN
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES (me, enqueue.lane, -enqueue.priority, now);
+        IF pg_sequence_last_value('insula.asleep') = 2 THEN
+            -- The first to see it rings for those who come meanwhile.
+            PERFORM setval('insula.asleep', 1), pg_notify('insula_jobs', '');
+        END IF;
+    END IF;
+    RETURN given;
+END $fn$;
+
+-- Cancels a job: one that waits is over at once; one that runs is told, and is over when it stops. False when there is none.
+CREATE OR REPLACE FUNCTION insula.cancel_job(job uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+DECLARE
+    me bigint := insula.current_tenant();
+    j  insula.job;
+BEGIN
+    SELECT * INTO j FROM insula.job x WHERE x.tenant_id = me AND x.id = job FOR UPDATE;
+    IF j.id IS NULL THEN
+        RETURN false;
+    ELSIF j.state = 'r' THEN
+        INSERT INTO insula.cancellation VALUES (me, job, j.worker) ON CONFLICT DO NOTHING;
+    ELSE
+        DELETE FROM insula.job x WHERE x.tenant_id = me AND x.id = job;
+        INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at,
+                                    key, principal, trace, error, body)
+            VALUES (me, job, 'cancelled', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, clock_timestamp(),
+                    clock_timestamp() + greatest(j.keep, 86400) * interval '1 second', j.key, j.principal, j.trace, j.error, j.body)
+            ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN true;
+END $fn$;
+
+-- One job of this tenant, as it is now or as it ended. No row when there is none, or its end is not kept.
+CREATE OR REPLACE FUNCTION insula.job_state(job uuid)
+RETURNS TABLE (state text, kind text, attempt integer, created_at timestamptz, due timestamptz, ended_at timestamptz, progress json, result json, error text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT CASE j.state WHEN 'r' THEN 'running' WHEN 'l' THEN 'later' ELSE 'waiting' END, j.kind, j.attempt, j.created_at, j.due, NULL::timestamptz,
+           j.progress, NULL::json, j.error
+      FROM insula.job j WHERE j.tenant_id = {{tenant}} AND j.id = job
+    UNION ALL
+    SELECT e.outcome, e.kind, e.attempt, e.created_at, NULL, e.ended_at, NULL, e.result, e.error
+      FROM insula.job_end e WHERE e.tenant_id = {{tenant}} AND e.id = job
+$fn$;
+RESET ROLE;

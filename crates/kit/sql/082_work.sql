@@ -1,0 +1,183 @@
+-- insula.work(): ends what is done and takes what is next, in one round trip. The choice is start-time fair queueing on insula.lane, as
+-- crates/planner/src/lanes.rs has it; 80640 is its unit. One chooser at a time (the row of insula.queue), so the order is exact, and
+-- there is nothing to skip. What it reads grows with what it takes and not with what waits: the first `want` lanes from the floor, and
+-- of each the first jobs from its head.
+GRANT CREATE ON SCHEMA insula TO insula_queue;
+GRANT USAGE ON SCHEMA insula TO insula_queue, insula_worker;
+SET LOCAL ROLE insula_queue;
+
+-- Puts lanes where arrivals say, and lets jobs and lanes go on whose time has come. Under the lock on insula.queue.
+CREATE OR REPLACE FUNCTION insula.welcome(q insula.queue, now timestamptz) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+BEGIN
+    IF EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now) THEN
+        WITH p AS (SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now ORDER BY j.due LIMIT 2000 FOR UPDATE SKIP LOCKED),
+             u AS (UPDATE insula.job j SET state = 'w' FROM p WHERE j.tenant_id = p.tenant_id AND j.id = p.id RETURNING j.tenant_id, j.lane, j.rank, j.due)
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT u.tenant_id, u.lane, u.rank, min(u.due) FROM u GROUP BY 1, 2, 3;
+    END IF;
+    IF EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= welcome.now) THEN
+        UPDATE insula.lane l SET wake_at = NULL, ready = NOT (l.held OR l.blocked), start = greatest(l.start, q.present), since = welcome.now
+         WHERE l.wake_at <= welcome.now;
+    END IF;
+    -- All of one's arrivals that are visible are consumed; those of transactions that had not ended stay. So what is before the oldest
+    -- transaction need never be looked at again.
+    WITH a AS (DELETE FROM insula.arrival a WHERE a.xid >= q.arrivals RETURNING a.tenant_id, a.lane, a.rank, a.due),
+         -- The least rank with the least time: at or before every job that came.
+         m AS MATERIALIZED (SELECT a.tenant_id, a.lane, min(a.rank) AS rank, min(a.due) AS due FROM a GROUP BY 1, 2),
+         u AS (UPDATE insula.lane l
+                  SET head_rank = least(l.head_rank, m.rank),
+                      head_due = CASE WHEN m.rank < l.head_rank THEN m.due WHEN m.rank = l.head_rank THEN least(l.head_due, m.due) ELSE l.head_due END,
+                      start = CASE WHEN l.ready THEN l.start ELSE greatest(l.start, q.present) END,
+                      since = CASE WHEN l.ready THEN l.since ELSE welcome.now END,
+                      ready = NOT (l.held OR l.blocked OR l.wake_at IS NOT NULL)
+                 FROM m
+                WHERE l.tenant_id = m.tenant_id AND l.lane = m.lane
+                  AND (NOT l.ready OR (m.rank, m.due) < (l.head_rank, l.head_due))),
+         i AS (INSERT INTO insula.lane (tenant_id, lane, start, ready, held, siblings, since)
+                   SELECT m.tenant_id, m.lane, greatest(q.present, s.start), t.no IS NOT NULL, t.no IS NULL,
+                          s.start IS NOT NULL OR count(*) OVER (PARTITION BY m.tenant_id) > 1, welcome.now
+                     FROM m
+                     LEFT JOIN insula.tenant t ON t.no = m.tenant_id AND t.state = 'active'
+                     CROSS JOIN LATERAL (SELECT max(x.start) AS start FROM insula.lane x WHERE x.tenant_id = m.tenant_id) s
+                    WHERE NOT EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = m.tenant_id AND x.lane = m.lane)
+                   RETURNING tenant_id, siblings)
+    UPDATE insula.lane l SET siblings = true FROM i WHERE i.siblings AND l.tenant_id = i.tenant_id AND NOT l.siblings;
+END $fn$;
+
+-- How many jobs a lane may start now by its caps and its breaker, at most `want`; -1 when it is the turn of another lane of its tenant.
+CREATE OR REPLACE FUNCTION insula.room(l insula.lane, want bigint) RETURNS bigint LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+DECLARE
+    room bigint := want;
+BEGIN
+    -- A count of what runs, which the cap bounds, and not of what waits.
+    IF l.cap IS NOT NULL THEN
+        room := least(room, l.cap - (SELECT count(*) FROM insula.job j WHERE j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'r'));
+    END IF;
+    IF l.tenant_cap IS NOT NULL THEN
+        room := least(room, l.tenant_cap - (SELECT count(*) FROM insula.job j WHERE j.tenant_id = l.tenant_id AND j.state = 'r'));
+        -- One lane of a tenant at a time, so that together they keep its cap: the one that was not served for longest.
+        IF l.siblings AND EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = l.tenant_id AND x.ready AND (x.since, x.lane) < (l.since, l.lane)) THEN
+            RETURN -1;
+        END IF;
+    END IF;
+    -- Half open: one at a time, until one goes well.
+    IF l.failures >= 10 THEN
+        room := least(room, 1 - (SELECT count(*) FROM insula.job j WHERE j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'r'));
+    END IF;
+    RETURN greatest(room, 0);
+END $fn$;
+
+-- Ends what is done (and leaves nothing behind; the rest is settled by insula.settle()) and takes up to `want`.
+-- A row of another's, or of an attempt that is over, is left alone.
+CREATE OR REPLACE FUNCTION insula.work(me bigint, done_tenants bigint[], done_ids uuid[], done_attempts integer[], want bigint)
+RETURNS TABLE (tenant_id bigint, id uuid, kind text, lane text, attempt integer, attempts integer, cost integer, keep integer, priority smallint,
+               overdue boolean, waited_us bigint, told bigint, principal text, trace text, body text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $fn$
+#variable_conflict use_column
+DECLARE
+    now     timestamptz;
+    horizon xid8;
+    q       insula.queue;
+BEGIN
+    IF cardinality(done_ids) > 0 THEN
+        DELETE FROM insula.job j USING unnest(done_tenants, done_ids, done_attempts) f (tenant_id, id, attempt)
+         WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me AND j.state = 'r';
+    ELSIF want <= 0 THEN
+        RETURN;
+    END IF;
+    SELECT * INTO q FROM insula.queue FOR UPDATE;
+    now := clock_timestamp();
+    IF cardinality(done_ids) > 0 THEN
+        IF EXISTS (SELECT FROM insula.lane l WHERE l.blocked) THEN
+            UPDATE insula.lane l SET blocked = false, ready = NOT (l.held OR l.wake_at IS NOT NULL), start = greatest(l.start, q.present), since = now
+             WHERE l.blocked AND l.tenant_id = ANY (done_tenants);
+        END IF;
+        IF EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0) THEN
+            UPDATE insula.lane l SET failures = 0 WHERE l.failures > 0 AND l.tenant_id = ANY (done_tenants);
+        END IF;
+    END IF;
+    IF want <= 0 THEN
+        RETURN;
+    END IF;
+    horizon := pg_snapshot_xmin(pg_current_snapshot());
+    PERFORM insula.welcome(q, now);
+
+    -- Lanes may turn out to have nothing for now: then the next are looked at.
+    FOR round IN 1..50 LOOP
+    RETURN QUERY
+    WITH l AS MATERIALIZED (
+        SELECT l.* FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want
+    ), b AS MATERIALIZED (
+        -- Up to which tag as many jobs as are wanted would start, did each lane have enough of cost 1; and where other lanes begin.
+        SELECT CASE WHEN count(*) >= want THEN max(l.start) ELSE max(l.start) + want * 80640 / sum(l.weight)::bigint END AS level,
+               CASE WHEN count(*) >= want THEN max(l.start) ELSE 9223372036854775807 END AS others
+          FROM l
+    ), c AS MATERIALIZED (
+        SELECT l.tenant_id, l.lane, l.start, l.weight, l.head_rank, l.head_due, l.told, l.siblings,
+               least(want, 1 + (b.level - l.start) * l.weight / 80640) AS fair,
+               CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN want + 1
+                    ELSE insula.room(ROW (l.*)::insula.lane, want + 1) END AS room,
+               CASE WHEN l.pace IS NULL THEN want + 1
+                    ELSE greatest(0, floor(extract(epoch FROM now - greatest(l.paid_until, now)) * 1000000 / l.pace) + l.burst)::bigint END AS paced
+          FROM l, b
+    ), p AS MATERIALIZED (
+        -- One more than may be taken, to know whether anything is left.
+        SELECT c.tenant_id, c.lane, c.told, c.siblings, c.weight, c.room, c.paced, j.place, j.rank, j.due, j.cost,
+               row_number() OVER line <= c.asked AS may, c.start + (sum(j.cost) OVER line - j.cost) * 80640 / c.weight AS tag
+          FROM (SELECT *, least(c.fair, c.room, c.paced) AS asked FROM c) c LEFT JOIN LATERAL (
+              SELECT j.ctid AS place, j.rank, j.due, j.cost FROM insula.job j
+               WHERE j.tenant_id = c.tenant_id AND j.lane = c.lane AND j.state = 'w' AND (j.rank, j.due) >= (c.head_rank, c.head_due)
+               ORDER BY j.rank, j.due LIMIT CASE WHEN c.asked > 0 THEN c.asked + 1 ELSE 0 END) j ON true
+        WINDOW line AS (PARTITION BY c.tenant_id, c.lane ORDER BY j.rank, j.due ROWS UNBOUNDED PRECEDING)
+    ), t AS MATERIALIZED (
+        SELECT p.*, p.place IS NOT NULL AND p.may AND p.tag <= b.others AND row_number() OVER (ORDER BY CASE WHEN p.may THEN p.tag END) <= want AS picked
+          FROM p, b
+    ), n AS MATERIALIZED (
+        SELECT t.tenant_id, t.lane, bool_or(t.siblings) AS siblings, min(t.room) AS room, min(t.paced) AS paced,
+               count(*) FILTER (WHERE t.picked) AS taken, count(t.place) AS found,
+               coalesce(sum(t.cost) FILTER (WHERE t.picked), 0)::bigint * 80640 / min(t.weight) AS charge,
+               -- The place of the last, or one before it.
+               max(t.rank) FILTER (WHERE t.picked) AS rank,
+               CASE WHEN min(t.rank) FILTER (WHERE t.picked) = max(t.rank) FILTER (WHERE t.picked) THEN max(t.due) FILTER (WHERE t.picked)
+                    ELSE '-infinity' END AS due
+          FROM t WHERE t.room >= 0 GROUP BY 1, 2
+    ), m AS MATERIALIZED (
+        SELECT n.*, sum(n.charge) OVER (PARTITION BY n.tenant_id)::bigint AS charges FROM n
+    ), s AS (
+        UPDATE insula.lane l
+           SET start = l.start + m.charges,
+               head_rank = CASE WHEN m.taken > 0 THEN m.rank ELSE l.head_rank END, head_due = CASE WHEN m.taken > 0 THEN m.due ELSE l.head_due END,
+               since = CASE WHEN m.taken > 0 THEN now ELSE l.since END,
+               paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + m.taken * l.pace * interval '1 microsecond' END,
+               blocked = m.taken >= m.room,
+               wake_at = CASE WHEN m.taken >= m.paced THEN greatest(l.paid_until, now) + (m.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END,
+               -- Nothing is left: it is idle until something arrives.
+               ready = m.taken < m.room AND m.taken < m.paced AND m.taken < m.found
+          FROM m
+         WHERE l.tenant_id = m.tenant_id AND l.lane = m.lane
+           AND (m.charges > 0 OR m.found = 0)
+        RETURNING l.start, l.ready
+    ), o AS (
+        UPDATE insula.lane l SET start = l.start + k.charge
+          FROM (SELECT m.tenant_id, max(m.charges) AS charge, array_agg(m.lane) AS lanes FROM m WHERE m.siblings GROUP BY 1) k
+         WHERE l.tenant_id = k.tenant_id AND l.lane <> ALL (k.lanes)
+    ), v AS (
+        UPDATE insula.queue
+           SET arrivals = horizon, present = greatest(q.present, (SELECT max(t.tag)::bigint FROM t WHERE t.picked)),
+               floor = least(greatest(q.present, (SELECT max(t.tag)::bigint FROM t WHERE t.picked)), (SELECT b.others FROM b),
+                             (SELECT min(s.start) FROM s WHERE s.ready))
+    )
+    UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
+      FROM t
+     WHERE t.picked AND j.ctid = t.place AND j.state = 'w'
+    RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
+        (extract(epoch FROM now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
+    EXIT WHEN FOUND;
+    SELECT * INTO q FROM insula.queue;
+    EXIT WHEN NOT EXISTS (SELECT FROM insula.lane l WHERE l.ready AND l.start >= q.floor);
+    END LOOP;
+END $fn$;
+RESET ROLE;

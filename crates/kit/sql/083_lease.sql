@@ -1,0 +1,195 @@
+-- Leases, ends that are more than "done", and the house-keeping of the queue. What workers call besides insula.work().
+SET LOCAL ROLE insula_queue;
+
+-- A worker process begins: its number, which no other ever has.
+CREATE OR REPLACE FUNCTION insula.worker_begin(name text, lease_ms integer) RETURNS bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    INSERT INTO insula.worker (no, name, lease_ms) VALUES (nextval('insula.worker_no'), left(name, 100), lease_ms) RETURNING no
+$fn$;
+
+-- Jobs whose worker is no more wait again, or are dead when that was their last attempt. Their attempt stays counted: a job that kills its
+-- worker does not do so for ever.
+CREATE OR REPLACE FUNCTION insula.release_orphans() RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+DECLARE
+    freed bigint;
+BEGIN
+    WITH j AS (
+        DELETE FROM insula.job j WHERE j.state = 'r' AND j.attempt >= j.attempts AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker)
+        RETURNING j.*
+    )
+    INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
+                                principal, trace, error, body)
+        SELECT j.tenant_id, j.id, 'dead', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, clock_timestamp(),
+               clock_timestamp() + greatest(j.keep, 1209600) * interval '1 second', j.key, j.principal, j.trace,
+               'its worker was lost, and that was its last attempt', j.body
+          FROM j ON CONFLICT DO NOTHING;
+    WITH j AS (
+        UPDATE insula.job j SET state = 'w', worker = NULL, error = 'its worker was lost'
+         WHERE j.state = 'r' AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker)
+        RETURNING j.tenant_id, j.lane, j.rank, j.due, j.id
+    ), c AS (
+        DELETE FROM insula.cancellation c USING j WHERE c.tenant_id = j.tenant_id AND c.id = j.id
+    ), l AS (
+        UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id IN (SELECT j.tenant_id FROM j)
+    )
+    INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT j.tenant_id, j.lane, j.rank, j.due FROM j;
+    GET DIAGNOSTICS freed = ROW_COUNT;
+    RETURN freed;
+END $fn$;
+
+-- A sign of life, at least three in a lease. Brings progress (`{"t": tenant, "i": id, "a": attempt, "p": anything}`) and how far measured costs
+-- were from those charged (`{"t": tenant, "l": lane, "u": units}`); takes along what is to be cancelled. No row means no lease: the worker was
+-- given up, and must stop its jobs.
+CREATE OR REPLACE FUNCTION insula.worker_beat(me bigint, progress jsonb, corrections jsonb)
+RETURNS TABLE (alive boolean, tenant_id bigint, id uuid) LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+#variable_conflict use_column
+DECLARE
+    q insula.queue;
+BEGIN
+    UPDATE insula.worker w SET beats = w.beats + 1 WHERE w.no = me;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF progress IS NOT NULL THEN
+        UPDATE insula.job j SET progress = x.p FROM jsonb_to_recordset(worker_beat.progress) x (t bigint, i uuid, a integer, p json)
+         WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r';
+    END IF;
+    IF corrections IS NOT NULL THEN
+        SELECT * INTO q FROM insula.queue FOR UPDATE;
+        -- Never before the present: what nobody else wanted is not saved up.
+        UPDATE insula.lane l SET start = greatest(l.start + x.u * 80640 / l.weight, least(l.start, q.present))
+          FROM (SELECT x.t, sum(x.u) AS u FROM jsonb_to_recordset(corrections) x (t bigint, u bigint) GROUP BY 1) x WHERE l.tenant_id = x.t;
+    END IF;
+    RETURN QUERY SELECT true, NULL::bigint, NULL::uuid UNION ALL SELECT true, c.tenant_id, c.id FROM insula.cancellation c WHERE c.worker = me;
+END $fn$;
+
+-- What a worker has, as the queue sees it: for one that lost an answer, and does not know what it was given.
+CREATE OR REPLACE FUNCTION insula.worker_holds(me bigint) RETURNS TABLE (tenant_id bigint, id uuid, attempt integer, lane text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+    SELECT j.tenant_id, j.id, j.attempt, j.lane FROM insula.job j WHERE j.state = 'r' AND j.worker = me
+$fn$;
+
+-- All workers, for whoever watches.
+CREATE OR REPLACE FUNCTION insula.workers() RETURNS TABLE (no bigint, name text, lease_ms integer, beats bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT w.no, w.name, w.lease_ms, w.beats FROM insula.worker w
+$fn$;
+
+-- Gives up a worker that has not beaten since it was seen at `seen`: by the clock of the caller, which waited for longer than a lease.
+CREATE OR REPLACE FUNCTION insula.worker_bury(no bigint, seen bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    DELETE FROM insula.worker w WHERE w.no = worker_bury.no AND w.beats = seen;
+    RETURN CASE WHEN FOUND THEN insula.release_orphans() ELSE -1 END;
+END $fn$;
+
+-- A worker ends in good order. What it still has waits again.
+CREATE OR REPLACE FUNCTION insula.worker_end(me bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    DELETE FROM insula.worker w WHERE w.no = me;
+    RETURN insula.release_orphans();
+END $fn$;
+
+-- Ends that are more than "done": `{"t": tenant, "i": id, "a": attempt, "o": outcome, "d": delay in ms, "e": error, "r": result}`.
+-- Outcomes: done (with a result, or kept), retry, dead, cancelled, back (not started: tried again, and not counted). Answers how many were believed.
+CREATE OR REPLACE FUNCTION insula.settle(me bigint, ends jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+DECLARE
+    now  timestamptz := clock_timestamp();
+    gone bigint;
+    kept bigint;
+BEGIN
+    WITH x AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text, r json)),
+         j AS (DELETE FROM insula.job j USING x
+                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r' AND x.o IN ('done', 'dead', 'cancelled')
+               RETURNING j.*, x.o, x.e, x.r),
+         c AS (DELETE FROM insula.cancellation c USING j WHERE c.tenant_id = j.tenant_id AND c.id = j.id),
+         l AS (UPDATE insula.lane l SET failures = 0 FROM (SELECT DISTINCT j.tenant_id, j.lane FROM j WHERE j.o = 'done') d
+                WHERE l.tenant_id = d.tenant_id AND l.lane = d.lane AND l.failures > 0)
+    INSERT INTO insula.job_end AS e (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
+                                     principal, trace, error, result, body)
+        SELECT j.tenant_id, j.id, j.o, j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, now,
+               now + CASE j.o WHEN 'done' THEN j.keep WHEN 'dead' THEN greatest(j.keep, 1209600) ELSE greatest(j.keep, 86400) END * interval '1 second',
+               j.key, j.principal, j.trace, left(coalesce(j.e, j.error), 4000), j.r, j.body
+          FROM j
+        ON CONFLICT (tenant_id, id) DO UPDATE SET outcome = excluded.outcome, ended_at = excluded.ended_at, expires_at = excluded.expires_at,
+            error = excluded.error, result = excluded.result, attempt = excluded.attempt;
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    WITH x AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text)),
+         j AS (UPDATE insula.job j
+                  SET state = CASE WHEN coalesce(x.d, 0) > 0 THEN 'l'::"char" ELSE 'w'::"char" END, worker = NULL, progress = NULL,
+                      due = CASE WHEN coalesce(x.d, 0) > 0 THEN now + x.d * interval '1 millisecond' ELSE j.due END,
+                      -- The attempt only ever grows, because it is the fence; so what was not tried may be tried once more.
+                      attempts = CASE x.o WHEN 'back' THEN j.attempts + 1 ELSE j.attempts END,
+                      error = CASE x.o WHEN 'back' THEN j.error ELSE left(x.e, 4000) END
+                 FROM x
+                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r' AND x.o IN ('retry', 'back')
+               RETURNING j.tenant_id, j.lane, j.rank, j.due, j.state)
+    INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+        SELECT j.tenant_id, j.lane, j.rank, j.due FROM j WHERE j.state = 'w';
+    GET DIAGNOSTICS kept = ROW_COUNT;
+    -- The breaker: ten failures in a row, whichever jobs', stop the lane for a while, twice as long with each more, up to five minutes. Then one
+    -- job may try. Whatever ended may also have let a blocked lane go on: an arrival has it looked at.
+    UPDATE insula.lane l
+       SET failures = l.failures + f.n, blocked = false,
+           wake_at = CASE WHEN l.failures + f.n >= 10 THEN now + least(power(2, least(l.failures + f.n - 10, 20)), 300) * interval '1 second' ELSE l.wake_at END,
+           ready = l.ready AND l.failures + f.n < 10
+      FROM (SELECT x.t, j.lane, count(*) AS n FROM jsonb_to_recordset(ends) x (t bigint, o text, l text) CROSS JOIN LATERAL (SELECT x.l AS lane) j
+             WHERE x.o IN ('retry', 'dead') GROUP BY 1, 2) f
+     WHERE l.tenant_id = f.t AND l.lane = f.lane;
+    UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id IN (SELECT x.t FROM jsonb_to_recordset(ends) x (t bigint));
+    INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+        SELECT l.tenant_id, l.lane, l.head_rank, l.head_due
+          FROM (SELECT DISTINCT x.t FROM jsonb_to_recordset(ends) x (t bigint)) x JOIN insula.lane l ON l.tenant_id = x.t WHERE NOT l.ready;
+    RETURN gone + kept;
+END $fn$;
+
+-- What a worker knows of lanes: `{"t": tenant, "l": lane, "w": weight, "c": cap, "tc": the tenant's cap, "p": pace in us, "b": burst, "m": its mark}`.
+CREATE OR REPLACE FUNCTION insula.tell_lanes(lanes jsonb) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    PERFORM FROM insula.queue FOR UPDATE;
+    UPDATE insula.lane l SET weight = greatest(x.w, 1), cap = x.c, tenant_cap = x.tc, pace = x.p, burst = greatest(coalesce(x.b, 1), 1), told = x.m,
+           blocked = false, wake_at = CASE WHEN x.p IS NULL AND l.failures < 10 THEN NULL ELSE l.wake_at END
+      FROM jsonb_to_recordset(lanes) x (t bigint, l text, w integer, c integer, tc integer, p bigint, b integer, m bigint)
+     WHERE l.tenant_id = x.t AND l.lane = x.l;
+    INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+        SELECT l.tenant_id, l.lane, l.head_rank, l.head_due FROM jsonb_to_recordset(lanes) x (t bigint, l text)
+          JOIN insula.lane l ON l.tenant_id = x.t AND l.lane = x.l WHERE NOT l.ready;
+END $fn$;
+
+-- Whether enqueueing is to notify: a worker with free places that found nothing sleeps.
+CREATE OR REPLACE FUNCTION insula.worker_sleeps(sleeps boolean) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT setval('insula.asleep', CASE WHEN sleeps THEN 2 ELSE 1 END)
+$fn$;
+
+-- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over, frees jobs without a worker, and sets the floor right.
+CREATE OR REPLACE FUNCTION insula.sweep_queue(every_ms integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+BEGIN
+    PERFORM FROM insula.queue WHERE swept_at < clock_timestamp() - every_ms * interval '1 millisecond' FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
+    DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (
+        SELECT x.tenant_id, x.id FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000);
+    PERFORM insula.release_orphans();
+    RETURN true;
+END $fn$;
+
+-- What metrics show: lanes, and how long the one that was not served for longest has waited.
+CREATE OR REPLACE FUNCTION insula.queue_state() RETURNS TABLE (tenant_id bigint, waits_ms bigint, ready bigint, held bigint, blocked bigint, stopped bigint, running bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT o.tenant_id, (extract(epoch FROM clock_timestamp() - o.since) * 1000)::bigint, n.ready, n.held, n.blocked, n.stopped,
+           (SELECT count(*) FROM insula.job j WHERE j.state = 'r')
+      FROM (SELECT count(*) FILTER (WHERE l.ready) AS ready, count(*) FILTER (WHERE l.held) AS held, count(*) FILTER (WHERE l.blocked) AS blocked,
+                   count(*) FILTER (WHERE l.failures >= 10) AS stopped FROM insula.lane l) n
+      LEFT JOIN LATERAL (SELECT l.tenant_id, l.since FROM insula.lane l WHERE l.ready ORDER BY l.since LIMIT 100) o ON true
+$fn$;
+RESET ROLE;
+REVOKE CREATE ON SCHEMA insula FROM insula_queue;
