@@ -83,8 +83,9 @@ DECLARE
     q       insula.queue;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
+        -- Who has a worker runs. Not `state = 'r'` as well: the index of what runs would be taken for this, and it has no ids.
         DELETE FROM insula.job j USING unnest(done_tenants, done_ids, done_attempts) f (tenant_id, id, attempt)
-         WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me AND j.state = 'r';
+         WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me;
     ELSIF want <= 0 THEN
         RETURN;
     END IF;

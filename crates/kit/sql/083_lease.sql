@@ -54,7 +54,7 @@ BEGIN
     END IF;
     IF progress IS NOT NULL THEN
         UPDATE insula.job j SET progress = x.p FROM jsonb_to_recordset(worker_beat.progress) x (t bigint, i uuid, a integer, p json)
-         WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r';
+         WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me;
     END IF;
     IF corrections IS NOT NULL THEN
         SELECT * INTO q FROM insula.queue FOR UPDATE;
@@ -104,7 +104,7 @@ DECLARE
 BEGIN
     WITH x AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text, r json)),
          j AS (DELETE FROM insula.job j USING x
-                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r' AND x.o IN ('done', 'dead', 'cancelled')
+                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND x.o IN ('done', 'dead', 'cancelled')
                RETURNING j.*, x.o, x.e, x.r),
          c AS (DELETE FROM insula.cancellation c USING j WHERE c.tenant_id = j.tenant_id AND c.id = j.id),
          l AS (UPDATE insula.lane l SET failures = 0 FROM (SELECT DISTINCT j.tenant_id, j.lane FROM j WHERE j.o = 'done') d
@@ -126,7 +126,7 @@ BEGIN
                       attempts = CASE x.o WHEN 'back' THEN j.attempts + 1 ELSE j.attempts END,
                       error = CASE x.o WHEN 'back' THEN j.error ELSE left(x.e, 4000) END
                  FROM x
-                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND j.state = 'r' AND x.o IN ('retry', 'back')
+                WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND x.o IN ('retry', 'back')
                RETURNING j.tenant_id, j.lane, j.rank, j.due, j.state)
     INSERT INTO insula.arrival (tenant_id, lane, rank, due)
         SELECT j.tenant_id, j.lane, j.rank, j.due FROM j WHERE j.state = 'w';

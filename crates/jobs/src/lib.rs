@@ -1,0 +1,25 @@
+//! Jobs: work that is done later, for one tenant, exactly as fairly as the tenants' plans say.
+//!
+//! For: typed jobs, enqueueing them in the transaction that they belong to, and workers that run them in their tenant's context.
+//! Not for: the queue's rows and the choice (`insula-kit`, `sql/08*.sql`), or the arithmetic of fairness (`insula-planner`).
+//! Always: a job belongs to a tenant; it exists exactly when the transaction that enqueued it committed; it runs inside its tenant's
+//! scope; at any moment at most one worker holds it, and an end is believed only from the holder; it ends as done, dead or
+//! cancelled, and until then it waits, however many workers die.
+//!
+//! At least once: a worker that is lost in mid-job is found out, and the job runs again. So effects are made idempotent by the
+//! job's id ([`JobContext::id`]), which is the same in each attempt, or by a unique key.
+
+mod context;
+mod enqueue;
+mod error;
+mod job;
+mod registry;
+mod worker;
+
+pub use context::JobContext;
+pub use enqueue::JobState;
+pub use enqueue::{BODY_BYTES, Enqueue, JobId, cancel, enqueue, enqueue_all, send, send_all, state};
+pub use error::{Error, JobError};
+pub use job::{Job, KindRules};
+pub use registry::Jobs;
+pub use worker::{DatabaseName, Worker, WorkerConfig};

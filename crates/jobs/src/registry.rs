@@ -1,0 +1,87 @@
+//! The kinds that a process can run.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+
+use crate::context::JobContext;
+use crate::error::JobError;
+use crate::job::{Job, KindRules};
+
+/// How one attempt ended.
+pub(crate) enum Ran {
+    /// Well; its output, where it is kept.
+    Done(Option<serde_json::Value>),
+    /// Not well.
+    Failed(JobError),
+    /// It panicked.
+    Panicked(String),
+}
+
+type Handler = Arc<dyn Fn(&str, JobContext, bool) -> BoxFuture<'static, Ran> + Send + Sync>;
+
+/// A kind, its body's type hidden.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) kind: &'static str,
+    pub(crate) rules: KindRules,
+    pub(crate) run: Handler,
+}
+
+/// The kinds of jobs that an application has. Made once, given to its worker.
+#[derive(Clone, Default)]
+pub struct Jobs {
+    kinds: HashMap<&'static str, Entry>,
+}
+
+impl std::fmt::Debug for Jobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.kinds.keys()).finish()
+    }
+}
+
+impl Jobs {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more kind. The last of one name counts.
+    #[must_use]
+    pub fn with<J: Job>(mut self) -> Self {
+        let run: Handler = Arc::new(|body, context, keep| match serde_json::from_str::<J>(body) {
+            Ok(job) => attempt(job, context, keep).boxed(),
+            Err(error) => {
+                let error = format!("its body does not decode as {}: {error}", J::KIND);
+                std::future::ready(Ran::Failed(JobError::Dead(error))).boxed()
+            }
+        });
+        self.kinds.insert(J::KIND, Entry { kind: J::KIND, rules: J::rules(), run });
+        self
+    }
+
+    pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
+        self.kinds.get(kind)
+    }
+}
+
+/// Runs a job; a panic in it ends the attempt and nothing else.
+async fn attempt<J: Job>(job: J, context: JobContext, keep: bool) -> Ran {
+    let work = async move { job.run(context).await };
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(output)) if keep => match serde_json::to_value(output) {
+            Ok(value) => Ran::Done(Some(value)),
+            Err(error) => Ran::Failed(JobError::Dead(format!("its output cannot be written as JSON: {error}"))),
+        },
+        Ok(Ok(_)) => Ran::Done(None),
+        Ok(Err(error)) => Ran::Failed(error),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+            Ran::Panicked(text.unwrap_or_else(|| "it panicked".to_owned()))
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A connection to one queue, as the role that may call its functions and nothing else.
+
+use insula_catalog::Tls;
+use insula_core::placement::WORKER_ROLE;
+use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
+use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+use uuid::Uuid;
+
+use super::{DatabaseName, Shared};
+use crate::error::Error;
+
+/// A job as `insula.work()` gives it.
+pub(crate) struct Taken {
+    pub(crate) tenant: i64,
+    pub(crate) id: Uuid,
+    pub(crate) kind: String,
+    pub(crate) lane: String,
+    pub(crate) attempt: i32,
+    pub(crate) attempts: i32,
+    pub(crate) cost: i32,
+    pub(crate) keep: i32,
+    pub(crate) overdue: bool,
+    pub(crate) waited_us: i64,
+    pub(crate) told: i64,
+    pub(crate) principal: Option<String>,
+    pub(crate) trace: Option<String>,
+    pub(crate) body: String,
+}
+
+impl Taken {
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            tenant: row.try_get(0)?,
+            id: row.try_get(1)?,
+            kind: row.try_get(2)?,
+            lane: row.try_get(3)?,
+            attempt: row.try_get(4)?,
+            attempts: row.try_get(5)?,
+            cost: row.try_get(6)?,
+            keep: row.try_get(7)?,
+            overdue: row.try_get(8)?,
+            waited_us: row.try_get(9)?,
+            told: row.try_get(10)?,
+            principal: row.try_get(11)?,
+            trace: row.try_get(12)?,
+            body: row.try_get(13)?,
+        })
+    }
+}
+
+/// Jobs that ended well and leave nothing behind.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) tenants: Vec<i64>,
+    pub(crate) ids: Vec<Uuid>,
+    pub(crate) attempts: Vec<i32>,
+}
+
+impl Done {
+    pub(crate) fn push(&mut self, tenant: i64, id: Uuid, attempt: i32) {
+        self.tenants.push(tenant);
+        self.ids.push(id);
+        self.attempts.push(attempt);
+    }
+
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.tenants.append(&mut other.tenants);
+        self.ids.append(&mut other.ids);
+        self.attempts.append(&mut other.attempts);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// How to connect to a queue, as the catalog says now.
+pub(crate) fn options(shared: &Shared, name: &DatabaseName) -> Result<PgConnectOptions, Error> {
+    let unreachable =
+        |reason: String| Error::Unreachable { cell: name.cell.to_string(), database: name.database.to_string(), reason };
+    let cell = shared.catalog.cell(&name.cell).ok_or_else(|| unreachable("the cell is not in the catalog".to_owned()))?;
+    let (Some(host), Some(port)) = (&cell.host, cell.port) else {
+        return Err(unreachable("the cell has no address yet".to_owned()));
+    };
+    let key = shared.keys.cell(&name.cell).map_err(|error| unreachable(error.to_string()))?;
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(host)
+        .port(port)
+        .ssl_mode(match cell.tls {
+            Tls::Disable => PgSslMode::Disable,
+            Tls::Prefer => PgSslMode::Prefer,
+            Tls::Require => PgSslMode::Require,
+            Tls::VerifyFull => PgSslMode::VerifyFull,
+        })
+        .username(WORKER_ROLE)
+        .password(&key.role_password(WORKER_ROLE))
+        .database(&name.database)
+        .application_name("insula-worker")
+        .options([("statement_timeout", "30000"), ("lock_timeout", "20000"), ("client_connection_check_interval", "2000")]);
+    if let Some(authorities) = &shared.config.authorities {
+        options = options.ssl_root_cert(authorities);
+    }
+    if host.starts_with('/') {
+        options = options.socket(&**host);
+    }
+    Ok(options.disable_statement_logging())
+}
+
+/// An open connection.
+pub(crate) struct Link(PgConnection);
+
+impl Link {
+    pub(crate) async fn open(shared: &Shared, name: &DatabaseName) -> Result<Self, Error> {
+        let opening = options(shared, name)?;
+        let opened = tokio::time::timeout(std::time::Duration::from_secs(5), opening.connect()).await;
+        let opened = opened.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?;
+        Ok(Self(opened?))
+    }
+
+    pub(crate) async fn close(self) {
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(500), self.0.close()).await;
+    }
+
+    /// Ends and takes, in one round trip.
+    pub(crate) async fn work(&mut self, me: i64, done: &Done, want: usize) -> Result<Vec<Taken>, sqlx::Error> {
+        // The columns that are used, by place.
+        let sql =
+            "SELECT tenant_id, id, kind, lane, attempt, attempts, cost, keep, overdue, waited_us, told, principal, trace, body
+                     FROM insula.work($1, $2, $3, $4, $5)";
+        let rows = sqlx::query(sql)
+            .bind(me)
+            .bind(&done.tenants)
+            .bind(&done.ids)
+            .bind(&done.attempts)
+            .bind(i64::try_from(want).unwrap_or(0))
+            .fetch_all(&mut self.0)
+            .await?;
+        rows.iter().map(Taken::read).collect()
+    }
+
+    /// Says how jobs ended that left something behind.
+    pub(crate) async fn settle(&mut self, me: i64, ends: &serde_json::Value) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.settle($1, $2)").bind(me).bind(ends).fetch_one(&mut self.0).await
+    }
+
+    pub(crate) async fn tell_lanes(&mut self, lanes: &serde_json::Value) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.tell_lanes($1)").bind(lanes).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn sleeps(&mut self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.worker_sleeps(true)").execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn begin(&mut self, name: &str, lease_ms: i32) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.worker_begin($1, $2)").bind(name).bind(lease_ms).fetch_one(&mut self.0).await
+    }
+
+    /// A sign of life; `None` when this worker was given up. Else the jobs that are to be cancelled.
+    pub(crate) async fn beat(
+        &mut self,
+        me: i64,
+        progress: Option<serde_json::Value>,
+        corrections: Option<serde_json::Value>,
+    ) -> Result<Option<Vec<(i64, Uuid)>>, sqlx::Error> {
+        let rows: Vec<(Option<i64>, Option<Uuid>)> = sqlx::query_as("SELECT tenant_id, id FROM insula.worker_beat($1, $2, $3)")
+            .bind(me)
+            .bind(progress)
+            .bind(corrections)
+            .fetch_all(&mut self.0)
+            .await?;
+        Ok((!rows.is_empty()).then(|| rows.into_iter().filter_map(|(tenant, id)| tenant.zip(id)).collect()))
+    }
+
+    /// What the queue says this worker has: tenant, id, attempt, lane.
+    pub(crate) async fn holds(&mut self, me: i64) -> Result<Vec<(i64, Uuid, i32, String)>, sqlx::Error> {
+        sqlx::query_as("SELECT tenant_id, id, attempt, lane FROM insula.worker_holds($1)").bind(me).fetch_all(&mut self.0).await
+    }
+
+    /// All workers: number, lease in milliseconds, beats.
+    pub(crate) async fn workers(&mut self) -> Result<Vec<(i64, i32, i64)>, sqlx::Error> {
+        sqlx::query_as("SELECT no, lease_ms, beats FROM insula.workers()").fetch_all(&mut self.0).await
+    }
+
+    pub(crate) async fn bury(&mut self, no: i64, beats: i64) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.worker_bury($1, $2)").bind(no).bind(beats).fetch_one(&mut self.0).await
+    }
+
+    pub(crate) async fn end(&mut self, me: i64) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.worker_end($1)").bind(me).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn sweep(&mut self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.sweep_queue(10000)").execute(&mut self.0).await.map(|_| ())
+    }
+}

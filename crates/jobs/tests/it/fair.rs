@@ -1,0 +1,112 @@
+//! Fairness on the real queue: starvation, weights, and that the database chooses as the planner's model does.
+
+use std::time::{Duration, Instant};
+
+use insula_core::TenantNo;
+use insula_jobs::{Enqueue, Jobs, WorkerConfig, send_all};
+use insula_planner::lanes::{LaneRules, Lanes};
+
+use crate::house::{House, Note, Nothing};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_of_one_do_not_wait_behind_a_hundred_thousand_of_another() {
+    let house = House::new(2).await;
+    // As enqueue() would, but at once.
+    let fill = "INSERT INTO insula.job (tenant_id, id, due, created_at, kind, body)
+                SELECT 1, gen_random_uuid(), now(), now(), 'nothing', 'null' FROM generate_series(1, 100000)";
+    let mut admin = house.admin().await;
+    sqlx::query(fill).execute(&mut admin).await.expect("a backlog");
+    sqlx::query("INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES (1, '', 0, '-infinity')")
+        .execute(&mut admin)
+        .await
+        .expect("told");
+    let worker = house.worker(Jobs::new().with::<Nothing>().with::<Note>());
+    house.until("A to be at work", "SELECT count(*) < 99000 FROM insula.job").await;
+    let start = Instant::now();
+    let ten: Vec<Note> = (0..10).map(|n| Note::new(&n.to_string(), 0)).collect();
+    send_all(&house.data, &house.tenant(2), &ten, &Enqueue::default()).await.expect("sent");
+    house.until("B", "SELECT count(*) = 10 FROM app.done").await;
+    let took = start.elapsed();
+    let left = house.count("SELECT count(*) FROM insula.job WHERE tenant_id = 1").await;
+    assert!(left > 20_000, "B waited until A was nearly through: {left} left after {took:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_get_work_by_their_weight() {
+    let house = House::new(4).await;
+    for (no, plan) in [(1, "bronze"), (2, "silver"), (3, "gold"), (4, "platinum")] {
+        house.change(no, |row| row.plan = plan.parse().expect("a name")).await;
+        let jobs: Vec<Note> = (0..2_000).map(|_| Note::new("x", 0)).collect();
+        send_all(&house.data, &house.tenant(no), &jobs, &Enqueue::default()).await.expect("sent");
+    }
+    // One at a time and nothing ahead, so that what was done is what was chosen.
+    let worker =
+        house.worker_with(Jobs::new().with::<Note>(), WorkerConfig { concurrency: 4, ahead: Duration::ZERO, ..house.config() });
+    // Weights are learnt with the first job of each.
+    house.until("weights", "SELECT coalesce(sum(weight), 0) = 15 FROM insula.lane").await;
+    let shares = "SELECT count(*) FROM app.done WHERE tenant_id = ";
+    let mut before = Vec::new();
+    for no in 1..=4 {
+        before.push(house.count(&format!("{shares}{no}")).await);
+    }
+    house.until("two thousand", "SELECT count(*) > 2500 FROM app.done").await;
+    let mut got = Vec::new();
+    for no in 1..=4 {
+        got.push(house.count(&format!("{shares}{no}")).await - before[no - 1]);
+    }
+    let all: i64 = got.iter().sum();
+    for (at, weight) in [1, 2, 4, 8].into_iter().enumerate() {
+        let due = all as f64 * f64::from(weight) / 15.0;
+        assert!((got[at] as f64 - due).abs() <= due * 0.05 + 8.0, "weight {weight}: {} of {due:.0}: {got:?}", got[at]);
+    }
+    worker.stop().await;
+}
+
+/// insula.work() one by one, against the planner's lanes with the same weights, costs and jobs: the same tenants in the same order.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_chooses_as_the_model_does() {
+    let house = House::new(12).await;
+    let mut admin = house.admin().await;
+    let mut model = Lanes::default();
+    for no in 1..=12_i64 {
+        let tenant = TenantNo::new(no).expect("positive");
+        let weight = i32::try_from(1 + no % 5).expect("small");
+        sqlx::query("INSERT INTO insula.lane (tenant_id, weight) VALUES ($1, $2)")
+            .bind(no)
+            .bind(weight)
+            .execute(&mut admin)
+            .await
+            .expect("a lane");
+        model.rule_lane(tenant, LaneRules { weight: u32::try_from(weight).expect("small"), cap: u32::MAX });
+        for n in 0..40_i64 {
+            let (cost, priority) =
+                (i32::try_from(1 + (no * 7 + n * 3) % 6).expect("small"), i16::try_from(n % 3).expect("small"));
+            let sql = "INSERT INTO insula.job (tenant_id, id, due, created_at, kind, body, cost, rank)
+                       VALUES ($1, gen_random_uuid(), now() + $2 * interval '1 ms', now(), 'nothing', 'null', $3, $4)";
+            sqlx::query(sql).bind(no).bind(n).bind(cost).bind(-priority).execute(&mut admin).await.expect("a job");
+            model.add(tenant, 0, priority, u32::try_from(cost).expect("small"), n);
+        }
+        sqlx::query("INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES ($1, '', -9, '-infinity')")
+            .bind(no)
+            .execute(&mut admin)
+            .await
+            .expect("told");
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    while let Some(next) = model.take(0) {
+        ours.push((next.tenant.get(), next.cost));
+        let sql = "SELECT tenant_id, cost FROM insula.work(1, '{}', '{}', '{}', 1)";
+        let (no, cost): (i64, i32) = sqlx::query_as(sql).fetch_one(&mut admin).await.expect("a job");
+        theirs.push((no, u32::try_from(cost).expect("small")));
+    }
+    // Ties between tenants are broken by number here and by place there: what must agree is who has had how much, at every moment.
+    assert_eq!((ours.len(), theirs.len()), (480, 480));
+    let mut ahead = [0.0_f64; 13];
+    for (at, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+        let weight = |no: i64| 1.0 + (no % 5) as f64;
+        ahead[usize::try_from(a.0).expect("small")] += f64::from(a.1) / weight(a.0);
+        ahead[usize::try_from(b.0).expect("small")] -= f64::from(b.1) / weight(b.0);
+        assert!(ahead.iter().all(|ahead| ahead.abs() <= 6.0), "after {at}: {ahead:?}");
+    }
+}

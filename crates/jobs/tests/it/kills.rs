@@ -1,0 +1,100 @@
+//! Workers that die: every job is done, its effects are there once for each attempt that was believed, and never are two at it at once.
+
+use std::time::Duration;
+
+use insula_jobs::{Enqueue, Job, JobContext, JobError, Jobs, KindRules, send_all};
+use serde::{Deserialize, Serialize};
+
+use crate::house::{House, Note, QUICK};
+
+/// Notes that it begins and ends, so that two at once would overlap.
+#[derive(Serialize, Deserialize)]
+struct Slow(u64);
+
+impl Job for Slow {
+    const KIND: &'static str = "slow";
+    type Output = ();
+    fn rules() -> KindRules {
+        KindRules { attempts: 100, backoff: QUICK, ..KindRules::default() }
+    }
+    async fn run(self, context: JobContext) -> Result<(), JobError> {
+        let write = async |attempt: i32, what: &str| {
+            let mut tx = context.begin().await?;
+            let sql = "INSERT INTO done (id, attempt, what) VALUES ($1, $2, $3)";
+            sqlx::query(sql).bind(context.id()).bind(attempt).bind(what).execute(&mut tx).await?;
+            tx.commit().await?;
+            Ok::<_, JobError>(())
+        };
+        write(context.attempt(), "begun").await?;
+        tokio::time::sleep(Duration::from_millis(self.0)).await;
+        write(1_000 + context.attempt(), "ended").await
+    }
+}
+
+/// Five generations of workers, each killed in mid-work without a word (dropped: its thread and connections go, its leases stay), some
+/// overlapping; the last finishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_are_killed_throughout_and_every_job_is_done() {
+    let house = House::new(20).await;
+    let jobs: Vec<Slow> = (0..15).map(|n| Slow(20 + n % 7)).collect();
+    for no in 1..=20 {
+        send_all(&house.data, &house.tenant(no), &jobs, &Enqueue::default()).await.expect("sent");
+    }
+    let kinds = Jobs::new().with::<Slow>();
+    for generation in 1..=5_i64 {
+        let doomed = (house.worker(kinds.clone()), house.worker(kinds.clone()));
+        let sql = format!("SELECT count(*) >= {} FROM app.done WHERE what = 'ended'", generation * 30);
+        house.until("some work", &sql).await;
+        // No farewell to the queue: the runtime's tasks are aborted where they are.
+        doomed.0.kill();
+        doomed.1.kill();
+    }
+    let last = house.worker(kinds);
+    house.empty().await;
+    assert_eq!(house.count("SELECT count(DISTINCT id) FROM app.done WHERE what = 'ended'").await, 300);
+    assert_eq!(house.count("SELECT count(*) FROM insula.job_end").await, 0, "none is dead");
+    let again = house.count("SELECT count(*) FROM app.done WHERE what = 'begun'").await;
+    assert!(again > 300, "some were killed in mid-work: {again}");
+    // Two at once: an attempt that wrote anything after a later one had begun.
+    let overlaps =
+        "SELECT count(*) FROM app.done a JOIN app.done b ON a.id = b.id AND b.what = 'begun' AND b.attempt > a.attempt % 1000
+                     WHERE a.at > b.at";
+    assert_eq!(house.count(overlaps).await, 0);
+    last.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_worker_waits_for_what_runs_and_gives_back_the_rest() {
+    let house = House::new(2).await;
+    let jobs: Vec<Slow> = (0..50).map(|_| Slow(150)).collect();
+    send_all(&house.data, &house.tenant(1), &jobs, &Enqueue::default()).await.expect("sent");
+    let worker = house.worker(Jobs::new().with::<Slow>());
+    house.until("some work", "SELECT count(*) > 0 FROM app.done").await;
+    worker.stop().await;
+    let begun = house.count("SELECT count(*) FROM app.done WHERE what = 'begun'").await;
+    assert_eq!(house.count("SELECT count(*) FROM app.done WHERE what = 'ended'").await, begun, "what began has ended");
+    assert_eq!(house.count("SELECT count(*) FROM insula.job WHERE state = 'w'").await, 50 - begun);
+    assert_eq!(house.count("SELECT count(*) FROM insula.worker").await, 0);
+    let next = house.worker(Jobs::new().with::<Slow>());
+    house.empty().await;
+    assert_eq!(house.count("SELECT count(*) FROM app.done WHERE what = 'begun'").await, 50, "each began once");
+    next.stop().await;
+}
+
+/// The server ends all of the worker's sessions, again and again: answers are lost in both directions.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_connections_lose_no_job() {
+    let house = House::new(10).await;
+    let jobs: Vec<Note> = (0..100).map(|n| Note::new(&n.to_string(), 1)).collect();
+    let worker = house.worker(Jobs::new().with::<Note>());
+    let mut admin = house.admin().await;
+    for no in 1..=10 {
+        send_all(&house.data, &house.tenant(no), &jobs, &Enqueue::default()).await.expect("sent");
+        let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'insula_worker' AND datname = current_database()";
+        sqlx::query(cut).execute(&mut admin).await.expect("cut");
+        house.until("some work", &format!("SELECT count(*) > {} FROM app.done", no * 20)).await;
+    }
+    house.empty().await;
+    assert_eq!(house.count("SELECT count(DISTINCT id) FROM app.done").await, 1_000);
+    worker.stop().await;
+}
