@@ -66,6 +66,8 @@ async fn a_root_key_that_is_lost_is_replaced_and_nothing_else_is() -> Result<()>
     }
     let asleep = up.tenant("asleep", "silver", "schema")?;
     up.insula(&["tenant", "suspend", "asleep"])?;
+    let hook = ["webhook", "create", "http://127.0.0.1:9/hook", "--topic", "tenant.*"];
+    let signed_before = up.insula(&hook)?["secret"].clone();
     let before = up.ready_now()?;
     up.stop()?;
 
@@ -89,6 +91,8 @@ async fn a_root_key_that_is_lost_is_replaced_and_nothing_else_is() -> Result<()>
     {
         User::log_in(&up, &up.tenant(slug, plan, isolation)?).await?.write("first", "of a new tenant").await?;
     }
+    up.insula(&["webhook", "remove", "http://127.0.0.1:9/hook"])?;
+    ensure!(up.insula(&hook)?["secret"].as_str().is_some_and(|secret| secret != signed_before), "the secret of the old root key");
     let lint = up.insula(&["lint"])?;
     ensure!(lint["clean"] == true, "{lint}");
     up.stop()?;

@@ -163,6 +163,23 @@ mod tests {
         insta::assert_snapshot!("help", text);
     }
 
+    /// An argument of a global option's name would be taken for that option, in silence.
+    fn shadows(command: &clap::Command, globals: &[String], path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        let (own_globals, own): (Vec<_>, Vec<_>) = command.get_arguments().partition(|arg| arg.is_global_set());
+        let name = |arg: &&clap::Arg| arg.get_id().to_string();
+        found.extend(own.iter().map(name).filter(|id| globals.contains(id)).map(|id| format!("{path}: {id}")));
+        let globals: Vec<String> = globals.iter().cloned().chain(own_globals.iter().map(name)).collect();
+        command.get_subcommands().for_each(|sub| shadows(sub, &globals, &path, found));
+    }
+
+    #[test]
+    fn no_argument_has_the_name_of_a_global_option() {
+        let mut found = Vec::new();
+        shadows(&Cli::command(), &[], "", &mut found);
+        assert_eq!(found, Vec::<String>::new());
+    }
+
     #[test]
     fn completions_name_the_commands() {
         let mut text = Vec::new();

@@ -22,7 +22,7 @@ enum WebhookCommand {
     /// Tell an address of events from now on; the secret that signs them is printed this once
     Create {
         /// https://hooks.example/insula
-        url: String,
+        address: String,
         /// Of which: tenant.provisioned, tenant.* or * (repeatable)
         #[arg(long = "topic", value_name = "TOPIC", default_value = "*")]
         topics: Vec<String>,
@@ -39,8 +39,8 @@ enum WebhookCommand {
 pub(crate) async fn run(args: WebhookArgs) -> Result<(), Error> {
     let (client, screen) = (args.target.client()?, Screen::new(args.target.json));
     match args.command {
-        WebhookCommand::Create { url, topics } => {
-            let created = client.create_webhook(&CreateWebhook { url, topics }).await?;
+        WebhookCommand::Create { address, topics } => {
+            let created = client.create_webhook(&CreateWebhook { url: address, topics }).await?;
             screen.show(&created, |screen| facts(screen, &created))
         }
         WebhookCommand::List => {
@@ -63,7 +63,7 @@ fn by_url(webhooks: &[Webhook], url: &str) -> Result<Uuid, Error> {
     let help = "`insula webhook list` has their ids";
     match (found.next(), found.next()) {
         (Some(webhook), None) => Ok(webhook.id),
-        (None, _) => Err(Error::new(Kind::NotFound, format!("no webhook is called {url:?}"), help)),
+        (None, _) => Err(Error::new(Kind::NotFound, format!("there is no webhook {url:?}"), help)),
         (Some(_), Some(_)) => Err(Error::new(Kind::Conflict, format!("several webhooks lead to {url:?}"), help)),
     }
 }
