@@ -73,6 +73,9 @@ pub struct Cell {
     /// Its application stacks by the schema versions that they serve; when there are any, they go before `app_url`.
     #[serde(default)]
     pub app_versions: Vec<AppVersion>,
+    /// Standbys of its server, which reads may go to.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
     /// Most tenants.
     pub capacity: u32,
     /// Tenants it has.
@@ -117,6 +120,45 @@ pub struct PutApps {
     pub apps: Vec<AppVersion>,
 }
 
+/// A standby of a cell's server. It is reached with the cell's own TLS mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Replica {
+    /// Where it listens.
+    #[schema(min_length = 1, max_length = 253)]
+    pub host: String,
+    /// Its port; 5432 unless given.
+    #[serde(default = "default_port")]
+    pub port: u16,
+}
+
+impl std::fmt::Display for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // As in a URL, so that the port is told from an IPv6 address.
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::str::FromStr for Replica {
+    type Err = String;
+
+    /// Reads `HOST` or `HOST:PORT`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        // An IPv6 address without a port has colons, too.
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            _ => (text, None),
+        };
+        let port = port.map_or(Ok(default_port()), str::parse).map_err(|_| format!("{text:?} is not like HOST:PORT"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() { Err(format!("{text:?} is not like HOST:PORT")) } else { Ok(Self { host: host.to_owned(), port }) }
+    }
+}
+
 /// Registers a Postgres server (15 or newer) as a cell. Its admin login is not part of the request: put it into the host
 /// side's secrets file under the same name first. The cell is `requested` until the SQL kit is installed in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -159,4 +201,20 @@ fn default_region() -> String {
 }
 const fn default_capacity() -> u32 {
     10_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_read() {
+        let read = |text: &str| text.parse::<Replica>().map(|r| (r.host, r.port));
+        assert_eq!(read("db2:5433"), Ok(("db2".to_owned(), 5433)));
+        assert_eq!(read("db2"), Ok(("db2".to_owned(), 5432)));
+        assert_eq!(read("[::1]:5433"), Ok(("::1".to_owned(), 5433)));
+        assert_eq!(read("fd00::2"), Ok(("fd00::2".to_owned(), 5432)));
+        assert_eq!("[::1]:5433".parse::<Replica>().expect("an address").to_string(), "[::1]:5433");
+        assert!(read("db2:x").is_err() && read(":5432").is_err() && read("db2:70000").is_err());
+    }
 }

@@ -244,7 +244,8 @@ pub fn plan(name: &str) -> Result<Plan, NameError> {
 pub fn cell(name: &str, host: &str, port: u16) -> Result<Cell, NameError> {
     let name = name.parse()?;
     let (host, port) = (Some(host.into()), Some(port));
-    Ok(Cell { name, host, port, tls: Tls::Prefer, state: CellState::Ready, app_url: None, app_versions: Arc::new([]) })
+    let (app_versions, replicas) = (Arc::new([]), Arc::new([]));
+    Ok(Cell { name, host, port, tls: Tls::Prefer, state: CellState::Ready, app_url: None, app_versions, replicas })
 }
 
 /// A database of a cell.

@@ -39,6 +39,6 @@ pub use http::HttpSource;
 pub use identity::{ApiKey, Provider};
 pub use postgres::PgSource;
 pub use route::{Route, RouteRef};
-pub use row::{AppVersion, Cell, CellState, Tls};
+pub use row::{AppVersion, Cell, CellState, Replica, Tls};
 pub use snapshot::{FENCE_UNKNOWN, View};
 pub use source::Source;

@@ -68,6 +68,33 @@ pub struct Cell {
     /// Its application stacks by the schema versions that they serve; they go before `app_url`.
     #[serde(default = "no_versions", skip_serializing_if = "<[_]>::is_empty")]
     pub app_versions: Arc<[AppVersion]>,
+    /// Standbys of its server: reads may go there when the tenant's plan says so and they are fresh.
+    #[serde(default = "no_replicas", skip_serializing_if = "<[_]>::is_empty")]
+    pub replicas: Arc<[Replica]>,
+}
+
+/// A standby of a cell's server, under the cell's own TLS mode.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Replica {
+    /// Where it listens.
+    pub host: Arc<str>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // As in a URL, so that the port is told from an IPv6 address.
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+fn no_replicas() -> Arc<[Replica]> {
+    Arc::new([])
 }
 
 fn no_versions() -> Arc<[AppVersion]> {

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (4, "usage", include_str!("../sql/0004_usage.sql")),
     (5, "admission", include_str!("../sql/0005_admission.sql")),
     (6, "domains", include_str!("../sql/0006_domains.sql")),
+    (7, "replicas", include_str!("../sql/0007_replicas.sql")),
 ];
 
 /// Any constant; the lock is per database.

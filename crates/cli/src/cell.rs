@@ -1,6 +1,6 @@
 //! `insula cell`.
 
-use insula_api::cell::{AppVersion, Cell, CellState, PutApps, RegisterCell, Tls};
+use insula_api::cell::{AppVersion, Cell, CellState, PutApps, RegisterCell, Replica, Tls};
 use insula_api::page::PageQuery;
 use insula_core::CellName;
 
@@ -45,6 +45,34 @@ enum CellCommand {
         /// An application: URL[,min=SCHEMA][,max=SCHEMA][,weight=N] (repeatable); none: the cell's one application serves all
         #[arg(long = "app", value_name = "APP", value_parser = app)]
         apps: Vec<AppVersion>,
+    },
+    /// Standbys of a cell's server, where tenants whose plan has `read_replica` may be read
+    #[command(subcommand)]
+    Replica(ReplicaCommand),
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum ReplicaCommand {
+    /// List a cell's replicas
+    List {
+        /// The cell
+        cell: CellName,
+    },
+    /// Add a streaming standby of the cell's server; reads go there while it follows closely
+    Add {
+        /// The cell
+        cell: CellName,
+        /// Where it listens
+        #[arg(value_name = "HOST[:PORT]")]
+        replica: Replica,
+    },
+    /// Take a replica away; nothing is read there from now on
+    Remove {
+        /// The cell
+        cell: CellName,
+        /// Where it listens
+        #[arg(value_name = "HOST[:PORT]")]
+        replica: Replica,
     },
 }
 
@@ -112,6 +140,12 @@ pub(crate) async fn run(args: CellArgs) -> Result<(), Error> {
         CellCommand::Drain { cell } => client.drain_cell(&cell).await?,
         CellCommand::Undrain { cell } => client.undrain_cell(&cell).await?,
         CellCommand::Apps { cell, apps } => client.put_apps(&cell, &PutApps { apps }).await?,
+        CellCommand::Replica(ReplicaCommand::List { cell }) => {
+            let cell = client.cell(&cell).await?.value;
+            return screen.show(&cell.replicas, |screen| replicas(screen, &cell.replicas));
+        }
+        CellCommand::Replica(ReplicaCommand::Add { cell, replica }) => client.add_replica(&cell, &replica).await?,
+        CellCommand::Replica(ReplicaCommand::Remove { cell, replica }) => client.remove_replica(&cell, &replica).await?,
     };
     screen.show(&cell, |screen| facts(screen, &cell))
 }
@@ -166,6 +200,11 @@ pub(crate) fn table(screen: Screen, cells: &[Cell]) -> String {
     screen.table(&heads, rows.collect(), "No cells. `insula cell register NAME --host HOST` adds one.")
 }
 
+fn replicas(screen: Screen, replicas: &[Replica]) -> String {
+    let rows = replicas.iter().map(|replica| vec![(replica.to_string(), Tone::Plain)]);
+    screen.table(&["REPLICA"], rows.collect(), "No replicas. `insula cell replica add CELL HOST:PORT` adds one.")
+}
+
 fn facts(screen: Screen, cell: &Cell) -> String {
     let (state, tone) = state(cell);
     let plain = |name, value| (name, value, Tone::Plain);
@@ -183,6 +222,10 @@ fn facts(screen: Screen, cell: &Cell) -> String {
     if !cell.app_versions.is_empty() {
         let apps: Vec<_> = cell.app_versions.iter().map(app_text).collect();
         facts.insert(6, plain("applications", apps.join("\n")));
+    }
+    if !cell.replicas.is_empty() {
+        let replicas: Vec<_> = cell.replicas.iter().map(Replica::to_string).collect();
+        facts.insert(5, plain("replicas", replicas.join("\n")));
     }
     screen.facts(facts)
 }
@@ -212,5 +255,8 @@ mod tests {
         let cells = [cell("main", "ready", Some(5433)), cell("spare", "requested", None)];
         insta::assert_snapshot!("cell_table", table(Screen::PIPE, &cells));
         insta::assert_snapshot!("cell_facts", facts(Screen::PIPE, &cells[0]));
+        let replicated = Cell { replicas: vec!["db2:5433".parse().expect("an address")], ..cells[0].clone() };
+        assert!(facts(Screen::PIPE, &replicated).contains("replicas     db2:5433"));
+        assert!(self::replicas(Screen::PIPE, &[]).contains("insula cell replica add"));
     }
 }

@@ -1,12 +1,12 @@
 //! What is accepted from outside. Always: a refusal names the field and says what would do.
 
-use insula_api::cell::AppVersion;
+use insula_api::cell::{AppVersion, Replica};
 use insula_api::identity::{CreateProvider, CreateTenantKey};
 use insula_core::feature::{FeatureValue, Overrides};
 use insula_core::{Limits, Tier};
 
 use crate::error::Error;
-use crate::model::{Bundle, CreateTenant, LimitOverrides, PutPlan, RegisterCell, Settings};
+use crate::model::{Bundle, Cell, CreateTenant, LimitOverrides, PutPlan, RegisterCell, Settings};
 
 /// Text for people: length in characters, no control characters (NUL among them).
 pub(crate) fn text(field: &'static str, text: &str, min: usize, max: usize) -> Result<(), Error> {
@@ -174,6 +174,24 @@ pub(crate) fn apps(apps: &[AppVersion]) -> Result<(), Error> {
     urls.sort();
     if urls.windows(2).any(|pair| pair.first() == pair.last()) {
         return Err(Error::invalid("apps", "each URL once"));
+    }
+    Ok(())
+}
+
+/// The standbys of a cell's server. The server itself is not one of them: reading there would be called what it is not.
+pub(crate) fn replicas(cell: &Cell, replicas: &[Replica]) -> Result<(), Error> {
+    if replicas.len() > 8 {
+        return Err(Error::invalid("replicas", "at most 8"));
+    }
+    for replica in replicas {
+        let host = replica.host.as_str();
+        text("replicas", host, 1, 253)?;
+        if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:_-".contains(&b)) || replica.port == 0 {
+            return Err(Error::invalid("replicas", "a host and a port"));
+        }
+        if cell.host.as_deref() == Some(host) && cell.port == Some(replica.port) {
+            return Err(Error::invalid("replicas", "not the cell's own server"));
+        }
     }
     Ok(())
 }

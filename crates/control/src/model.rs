@@ -308,6 +308,8 @@ pub struct Cell {
     pub app_url: Option<String>,
     /// Its application stacks by the schema versions that they serve.
     pub app_versions: Vec<insula_api::cell::AppVersion>,
+    /// Standbys of its server, for reads.
+    pub replicas: Vec<insula_api::cell::Replica>,
     /// Most tenants.
     pub capacity: i32,
     /// Tenants there are, those in the making included.

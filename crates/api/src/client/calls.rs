@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Call, Client, Versioned};
 use crate::audit::{AuditEntry, AuditQuery, AuditVerdict, LintQuery, LintReport};
 use crate::bundle::{Bundle, BundlePut, MigrationStatus};
-use crate::cell::{Cell, PutApps, RegisterCell};
+use crate::cell::{Cell, PutApps, RegisterCell, Replica};
 use crate::document::{Document, DocumentVersion, PutDocument, Rollout};
 use crate::domain::{AddDomain, Domain};
 use crate::error::Error;
@@ -150,6 +150,18 @@ impl Client {
     pub async fn put_apps(&self, name: &CellName, apps: &PutApps) -> Result<Cell, Error> {
         let path = ["v1", "cells", name.as_str(), "apps"];
         self.send(Call::new(Method::PUT, &path).body(apps)?).await?.json_of(self.url()).await
+    }
+
+    /// Adds a standby of a cell's server, for reads. One that is there already stays.
+    pub async fn add_replica(&self, name: &CellName, replica: &Replica) -> Result<Cell, Error> {
+        self.post(&["v1", "cells", name.as_str(), "replicas"], &NOTHING, replica).await
+    }
+
+    /// Takes a standby of a cell's server away.
+    pub async fn remove_replica(&self, name: &CellName, replica: &Replica) -> Result<Cell, Error> {
+        let text = replica.to_string();
+        let path = ["v1", "cells", name.as_str(), "replicas", &text];
+        self.send(Call::new(Method::DELETE, &path)).await?.json_of(self.url()).await
     }
 
     /// Lets a draining cell take tenants again.

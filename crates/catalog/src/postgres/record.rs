@@ -49,7 +49,7 @@ impl PlanRecord {
 
 macro_rules! cells {
     ($rest:literal) => {
-        concat!("SELECT name, host, port, tls, state, app_url, app_versions::text FROM catalog.cell ", $rest)
+        concat!("SELECT name, host, port, tls, state, app_url, app_versions::text, replicas::text FROM catalog.cell ", $rest)
     };
 }
 
@@ -62,6 +62,7 @@ pub(super) struct CellRecord {
     state: String,
     app_url: Option<String>,
     app_versions: String,
+    replicas: String,
 }
 
 impl CellRecord {
@@ -78,6 +79,7 @@ impl CellRecord {
                 state: CellState::from_name(&self.state).ok_or("unknown state")?,
                 app_url: self.app_url.as_deref().map(Into::into),
                 app_versions: serde_json::from_str(&self.app_versions).map_err(text)?,
+                replicas: serde_json::from_str(&self.replicas).map_err(text)?,
             })
         };
         report(|| format!("cell {}", self.name), read())

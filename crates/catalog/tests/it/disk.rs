@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use insula_catalog::{AppVersion, Catalog, Document, DocumentVersion, FakeSource, Freshness, Options, fake};
+use insula_catalog::{AppVersion, Catalog, Document, DocumentVersion, FakeSource, Freshness, Options, Replica, fake};
 use insula_core::{FeatureValue, TenantState};
 
 use crate::backend::{Backend, Step, floor, put, ready, tenant};
@@ -67,6 +67,7 @@ async fn filled() -> FakeSource {
     source.change(|content| {
         let mut cell = fake::cell("main", "127.0.0.1", 5432).unwrap();
         cell.app_versions = Arc::new([AppVersion { url: "http://a:1".into(), min_schema: 3, max_schema: Some(9), weight: 2 }]);
+        cell.replicas = Arc::new([Replica { host: "standby".into(), port: 5433 }]);
         content.put_cell(cell);
         let version = DocumentVersion { version: 3, value: Arc::new(serde_json::json!({"dark": true})) };
         content.put_document(Document { name: "look".into(), stable: Some(version), canary: None });

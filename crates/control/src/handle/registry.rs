@@ -1,10 +1,11 @@
 //! Plans, cells, the application's bundle.
 
-use insula_api::cell::AppVersion;
+use insula_api::cell::{AppVersion, Replica};
 use insula_core::CellName;
 use serde_json::json;
 
 use super::Control;
+use crate::cell_prepare;
 use crate::check;
 use crate::error::Error;
 use crate::model::{Bundle, BundlePut, Cell, CellState, Operation, Page, PageRequest, PlanRecord, PutPlan, RegisterCell};
@@ -135,6 +136,58 @@ impl Control {
         store::cells::get(&mut tx, name).await?.ok_or_else(|| Error::not_found("cell", name))?;
         if store::cells::set_apps(&mut tx, name, apps).await? {
             store::audit::append(&mut tx, actor, "cell.apps", None, name.as_str(), &json!({"apps": apps})).await?;
+        }
+        tx.commit().await?;
+        self.cell(name).await
+    }
+
+    /// Adds a standby of a cell's server, which reads may go to; holds at once, and may be said again. Nobody is asked whether it is
+    /// there: data planes read from a standby only while they see that it follows.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Invalid`].
+    pub async fn add_replica(&self, actor: &str, name: &CellName, replica: &Replica) -> Result<Cell, Error> {
+        let change = |replicas: &mut Vec<Replica>| {
+            if !replicas.contains(replica) {
+                replicas.push(replica.clone());
+            }
+            Ok(())
+        };
+        let cell = self.change_replicas(actor, name, "cell.replica.add", replica, change).await?;
+        // A tenant's own cell has the roles of the version that made it, and replicas are watched by a role of its own.
+        if let Err(error) = cell_prepare::prepare_server(self, &cell).await {
+            tracing::warn!(cell = %cell.name, %error, "a cell has a replica, and its roles could not be looked after: add it again later");
+        }
+        Ok(cell)
+    }
+
+    /// Takes a standby away: nothing is read there from now on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub async fn remove_replica(&self, actor: &str, name: &CellName, replica: &Replica) -> Result<Cell, Error> {
+        self.change_replicas(actor, name, "cell.replica.remove", replica, |replicas| {
+            let at = replicas.iter().position(|known| known == replica);
+            at.map(|at| drop(replicas.remove(at))).ok_or_else(|| Error::not_found("replica", replica))
+        })
+        .await
+    }
+
+    async fn change_replicas(
+        &self,
+        actor: &str,
+        name: &CellName,
+        action: &str,
+        replica: &Replica,
+        change: impl FnOnce(&mut Vec<Replica>) -> Result<(), Error>,
+    ) -> Result<Cell, Error> {
+        let mut tx = self.catalog_pool().begin().await?;
+        let cell = store::cells::lock(&mut tx, name).await?.ok_or_else(|| Error::not_found("cell", name))?;
+        let mut replicas = cell.replicas.clone();
+        change(&mut replicas)?;
+        check::replicas(&cell, &replicas)?;
+        if store::cells::set_replicas(&mut tx, name, &replicas).await? {
+            store::audit::append(&mut tx, actor, action, None, name.as_str(), &json!({"replica": replica.to_string()})).await?;
         }
         tx.commit().await?;
         self.cell(name).await

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use insula_api::Page;
-use insula_api::cell::{Cell, PutApps, RegisterCell};
+use insula_api::cell::{Cell, PutApps, RegisterCell, Replica};
 use insula_api::page::PageQuery;
 use insula_core::{CellName, Kind};
 
@@ -76,6 +76,36 @@ pub(super) async fn put_apps(
     Json(body): Json<PutApps>,
 ) -> Answer {
     ok(&wire::cell(control.put_apps(&caller.name, &name(&cell)?, &body.apps).await?))
+}
+
+/// Adds a standby of a cell's server: reads of tenants whose plan has the feature `read_replica` may go there. One that is there
+/// already stays.
+#[utoipa::path(
+    post, path = "/v1/cells/{cell}/replicas", tag = "cells", params(("cell" = String, Path, description = "Its name")),
+    request_body = Replica, responses((status = 200, body = Cell), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn add_replica(
+    State(control): State<Control>,
+    caller: Caller,
+    Path(cell): Path<String>,
+    Json(body): Json<Replica>,
+) -> Answer {
+    ok(&wire::cell(control.add_replica(&caller.name, &name(&cell)?, &body).await?))
+}
+
+/// Takes a standby of a cell's server away: nothing is read there from now on.
+#[utoipa::path(
+    delete, path = "/v1/cells/{cell}/replicas/{replica}", tag = "cells",
+    params(("cell" = String, Path, description = "Its name"), ("replica" = String, Path, description = "`HOST:PORT`")),
+    responses((status = 200, body = Cell), Refused), security(("key" = ["admin"]))
+)]
+pub(super) async fn remove_replica(
+    State(control): State<Control>,
+    caller: Caller,
+    Path((cell, replica)): Path<(String, String)>,
+) -> Answer {
+    let replica = replica.parse().map_err(|_| Failure::new(Kind::NotFound, "there is no replica of this address"))?;
+    ok(&wire::cell(control.remove_replica(&caller.name, &name(&cell)?, &replica).await?))
 }
 
 /// What cannot be a cell's name is the name of none.

@@ -140,6 +140,8 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(cells::drain_cell))
         .routes(routes!(cells::undrain_cell))
         .routes(routes!(cells::put_apps))
+        .routes(routes!(cells::add_replica))
+        .routes(routes!(cells::remove_replica))
         .routes(routes!(documents::list_documents))
         .routes(routes!(documents::show_document, documents::put_document))
         .routes(routes!(documents::list_document_versions))

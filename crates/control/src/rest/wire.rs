@@ -144,6 +144,7 @@ pub(super) fn cell(found: model::Cell) -> cell::Cell {
         },
         app_url: found.app_url,
         app_versions: found.app_versions,
+        replicas: found.replicas,
         capacity: u32::try_from(found.capacity).unwrap_or(0),
         tenants: u64::try_from(found.tenants).unwrap_or(0),
         kit_way: found.kit_way,

@@ -1,6 +1,6 @@
 //! Cells and their databases.
 
-use insula_api::cell::AppVersion;
+use insula_api::cell::{AppVersion, Replica};
 use insula_core::CellName;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -36,6 +36,7 @@ pub(crate) fn read(row: &PgRow) -> Result<Cell, Error> {
         admin_role: row.try_get("admin_role")?,
         app_url: row.try_get("app_url")?,
         app_versions: json("list of applications", row.try_get("app_versions")?)?,
+        replicas: json("list of replicas", row.try_get("replicas")?)?,
         capacity: row.try_get("capacity")?,
         tenants: row.try_get("tenants")?,
         kit_way: row.try_get("kit_way")?,
@@ -54,6 +55,12 @@ pub(crate) fn word<T: serde::Serialize>(value: T) -> Result<String, Error> {
 
 pub(crate) async fn get(conn: &mut PgConnection, name: &CellName) -> Result<Option<Cell>, Error> {
     let row = sqlx::query(select!("WHERE c.name = $1")).bind(name.as_str()).fetch_optional(conn).await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// As [`get`], and nobody else changes it until the transaction ends.
+pub(crate) async fn lock(conn: &mut PgConnection, name: &CellName) -> Result<Option<Cell>, Error> {
+    let row = sqlx::query(select!("WHERE c.name = $1 FOR UPDATE OF c")).bind(name.as_str()).fetch_optional(conn).await?;
     row.as_ref().map(read).transpose()
 }
 
@@ -156,6 +163,18 @@ pub(crate) async fn set_apps(conn: &mut PgConnection, name: &CellName, apps: &[A
     )
     .bind(name.as_str())
     .bind(to_json(&apps)?)
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Says which standbys a cell's server has; false when nothing changed.
+pub(crate) async fn set_replicas(conn: &mut PgConnection, name: &CellName, replicas: &[Replica]) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "UPDATE catalog.cell SET replicas = $2, version = version + 1, updated_at = now() WHERE name = $1 AND replicas <> $2",
+    )
+    .bind(name.as_str())
+    .bind(to_json(&replicas)?)
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)

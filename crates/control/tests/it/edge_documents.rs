@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use insula_api::cell::AppVersion;
+use insula_api::cell::{AppVersion, Replica};
 use insula_api::document::{PutDocument, Rollout};
 use insula_catalog::Catalog;
-use insula_core::{Kind, TenantId};
+use insula_core::{CellName, Kind, TenantId};
 use serde_json::{Value, json};
 
 use crate::edge_house::{EdgeHouse, no_polling, ready, until};
@@ -131,5 +131,29 @@ async fn tenants_are_sent_to_the_application_that_serves_their_schema() {
     for bad in [vec![version("nowhere", 0, None)], vec![version("http://a", 3, Some(2))], vec![both[0].clone(), both[0].clone()]]
     {
         assert_eq!(control.put_apps("test", &main, &bad).await.unwrap_err().kind(), Kind::Invalid, "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn replicas_of_a_cell_reach_who_follows_the_catalog() {
+    let house = EdgeHouse::start().await;
+    let catalog = Catalog::start(house.source(), no_polling());
+    ready(&catalog).await;
+    let control = house.control().clone();
+    let main: CellName = "main".parse().unwrap();
+    let known = async || catalog.cell(&main).map(|cell| cell.replicas.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let (one, two): (Replica, Replica) = ("db2:5433".parse().unwrap(), "db3".parse().unwrap());
+    control.add_replica("test", &main, &one).await.unwrap();
+    let cell = control.add_replica("test", &main, &two).await.unwrap();
+    assert_eq!(cell.replicas, [one.clone(), two.clone()]);
+    until("both", async || known().await.is_some_and(|known| known == ["db2:5433", "db3:5432"])).await;
+    let again = control.add_replica("test", &main, &one).await.unwrap();
+    assert_eq!(again.version, cell.version, "said again, nothing changes");
+    control.remove_replica("test", &main, &one).await.unwrap();
+    until("one", async || known().await.is_some_and(|known| known == ["db3:5432"])).await;
+    assert_eq!(control.remove_replica("test", &main, &one).await.unwrap_err().kind(), Kind::NotFound);
+    let itself = Replica { host: cell.host.unwrap(), port: cell.port.unwrap() };
+    for bad in [itself, Replica { host: "a b".to_owned(), port: 1 }, Replica { host: "db2".to_owned(), port: 0 }] {
+        assert_eq!(control.add_replica("test", &main, &bad).await.unwrap_err().kind(), Kind::Invalid, "{bad:?}");
     }
 }

@@ -34,6 +34,8 @@ const CASES: &[(&str, &str, &str, Scope)] = &[
     ("drain_cell", "POST", "/v1/cells/none/drain", Scope::Admin),
     ("undrain_cell", "POST", "/v1/cells/none/undrain", Scope::Admin),
     ("put_apps", "PUT", "/v1/cells/none/apps", Scope::Admin),
+    ("add_replica", "POST", "/v1/cells/none/replicas", Scope::Admin),
+    ("remove_replica", "DELETE", "/v1/cells/none/replicas/nowhere:5432", Scope::Admin),
     ("list_documents", "GET", "/v1/documents", Scope::Read),
     ("show_document", "GET", "/v1/documents/none", Scope::Read),
     ("put_document", "PUT", "/v1/documents/none", Scope::Admin),

@@ -46,6 +46,7 @@ pub(crate) fn source(alone: &Alone, database: &str, features: &Features) -> Resu
         state: CellState::Ready,
         app_url: None,
         app_versions: Arc::new([]),
+        replicas: Arc::new([]),
     };
     let id_of_database = DatabaseId { cell: placement.cell.clone(), name: placement.database.clone() };
     let tenant = TenantRow {
