@@ -68,6 +68,10 @@ pub const QUEUE_ROLE: &str = "insula_queue";
 pub const WORKER_ROLE: &str = "insula_worker";
 /// The role through which data planes read the catalog.
 pub const READER_ROLE: &str = "insula_reader";
+/// The role that looks at how far a server's log has come, and may do nothing else: it may connect to [`MAINTENANCE_DATABASE`] alone.
+pub const WATCH_ROLE: &str = "insula_watch";
+/// The database that every server has, and that has no tenant.
+pub const MAINTENANCE_DATABASE: &str = "postgres";
 /// The line in a server's configuration file that offers the server module: where `insula_enter.so` is.
 pub const SERVER_MODULE_SETTING: &str = "insula.server_module";
 

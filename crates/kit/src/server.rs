@@ -1,7 +1,7 @@
 //! The roles and databases of one server.
 
 use insula_core::CellKey;
-use insula_core::placement::{APP_ROLE, OWNER_ROLE, QUEUE_ROLE, WORKER_ROLE};
+use insula_core::placement::{APP_ROLE, MAINTENANCE_DATABASE, OWNER_ROLE, QUEUE_ROLE, WATCH_ROLE, WORKER_ROLE};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::error::Error;
@@ -81,7 +81,7 @@ pub(crate) async fn hush(conn: &mut PgConnection, way: Way) -> Result<(), Error>
     Ok(())
 }
 
-/// Makes the roles of a server, gives them their attributes back if somebody changed them, and the app role its password.
+/// Makes the roles of a server, gives them their attributes back if somebody changed them, and those that log in their passwords.
 ///
 /// # Errors
 /// [`Error::Version`] for a server that cannot hold the boundary; [`Error::Privilege`] when the administrator may not make roles.
@@ -105,11 +105,12 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
         (QUEUE_ROLE, "NOLOGIN"),
         (APP_ROLE, "LOGIN"),
         (WORKER_ROLE, "LOGIN NOINHERIT"),
+        (WATCH_ROLE, "LOGIN NOINHERIT"),
     ];
     for (role, attributes) in roles {
         make_role(&mut tx, role, attributes, way).await?;
     }
-    for role in [APP_ROLE, WORKER_ROLE] {
+    for role in [APP_ROLE, WORKER_ROLE, WATCH_ROLE] {
         run(&mut tx, format!("ALTER ROLE {role} PASSWORD '{}'", password(&key.role_password(role))?)).await?;
     }
     match way {
@@ -120,6 +121,10 @@ pub async fn prepare_server(admin: &mut PgConnection, key: &CellKey) -> Result<S
             );
             run(&mut tx, grants).await?;
             close_the_servers_own(&mut tx).await?;
+            // How far the log has come is everybody's to ask there (in tenants' databases it is nobody's), so this is all it needs.
+            if database_exists(&mut tx, MAINTENANCE_DATABASE).await? {
+                run(&mut tx, format!("GRANT CONNECT ON DATABASE {MAINTENANCE_DATABASE} TO {WATCH_ROLE}")).await?;
+            }
         }
         Way::Ticket => run(&mut tx, format!("GRANT {OWNER_ROLE}, {QUEUE_ROLE} TO CURRENT_USER")).await?,
     }
