@@ -37,7 +37,7 @@ pub(crate) fn prepare(binaries: &Binaries, account: &Account, config: &ClusterCo
 }
 
 /// Makes an empty data folder that the account can work in, here or in the refuge with a link to it.
-fn place(account: &Account, dir: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn place(account: &Account, dir: &Path) -> Result<PathBuf, Error> {
     if let Some(parent) = dir.parent() {
         std::fs::create_dir_all(parent).map_err(Error::file("cannot create", parent))?;
     }
@@ -145,7 +145,7 @@ fn initialise(binaries: &Binaries, account: &Account, config: &ClusterConfig, di
 
 /// Removes what a killed start left. A server that its initdb was driving ends when it finds its input closed, and may write
 /// until then.
-fn clear(dir: &Path) -> Result<(), Error> {
+pub(crate) fn clear(dir: &Path) -> Result<(), Error> {
     let began = Instant::now();
     loop {
         match empty(dir) {
@@ -162,7 +162,7 @@ fn empty_if_there(dir: &Path) -> Result<(), Error> {
 }
 
 /// Moves the new cluster up into its folder, PG_VERSION last: its presence says that the rest is there.
-fn settle_in(fresh: &Path, dir: &Path) -> Result<(), Error> {
+pub(crate) fn settle_in(fresh: &Path, dir: &Path) -> Result<(), Error> {
     let mut names: Vec<_> =
         std::fs::read_dir(fresh).map_err(Error::file("cannot read", fresh))?.flatten().map(|e| e.file_name()).collect();
     names.sort_by_key(|n| n == "PG_VERSION");

@@ -18,6 +18,7 @@ mod error;
 mod folder;
 mod orphan;
 mod process;
+mod replica;
 mod server;
 
 pub use binaries::Binaries;

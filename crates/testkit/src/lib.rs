@@ -13,5 +13,5 @@ pub use cell::{TestCell, TestTenant};
 /// The words in which tests ask for tenants.
 pub use insula_core::{Isolation, TenantState};
 pub use proxy::{CutProxy, Wire};
-pub use server::{ADMIN_ROLE, TestServer, durable_server, second_server, server};
+pub use server::{ADMIN_ROLE, TestServer, durable_server, own_server, second_server, server};
 pub use tls::Authority;

@@ -34,6 +34,11 @@ pub async fn second_server() -> &'static TestServer {
     SERVER.get_or_init(|| TestServer::start("second", Durability::Scratch)).await
 }
 
+/// A server of the caller's own, unsynced.
+pub async fn own_server() -> TestServer {
+    TestServer::start("main", Durability::Scratch).await
+}
+
 /// A server of the caller's own that syncs like a real one: for tests that kill it.
 pub async fn durable_server() -> TestServer {
     TestServer::start("main", Durability::Full).await
@@ -60,6 +65,30 @@ impl TestServer {
         let cluster = Cluster::start(&binaries, config).await.expect("a private Postgres");
         let sweeper = sweep_after(&folder);
         Self { cluster, cell, root, _sweeper: sweeper }
+    }
+
+    /// A hot standby of this server that follows it by streaming: the same cell, the same passwords.
+    pub async fn replica(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("insula-test-").tempdir().expect("a folder").keep();
+        open_for_server(&folder);
+        let config = ClusterConfig { data_dir: folder.join("data"), port: None, log: None, ..self.cluster.config().clone() };
+        let binaries = Binaries::find(None).expect("Postgres for the tests");
+        let cluster = self.cluster.start_replica(&binaries, config).await.expect("a standby");
+        Self { cluster, cell: self.cell.clone(), root: self.root.clone(), _sweeper: sweep_after(&folder) }
+    }
+
+    /// Kills the server as a power cut would, and waits until it is gone. [`TestServer::revive`] brings it back.
+    pub async fn kill(&self) {
+        let all = std::process::Command::new("kill").args(["-QUIT", &self.pid().to_string()]).status();
+        assert!(all.expect("kill").success());
+        self.cluster.wait().await;
+    }
+
+    /// Starts a killed server again, with its data and at its port.
+    pub async fn revive(&mut self) {
+        let config = ClusterConfig { port: Some(self.port()), ..self.cluster.config().clone() };
+        let binaries = Binaries::find(None).expect("Postgres for the tests");
+        self.cluster = Cluster::start(&binaries, config).await.expect("the server again");
     }
 
     /// Where it listens.

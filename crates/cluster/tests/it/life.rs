@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use insula_cluster::{Binaries, ClusterConfig, Durability};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::Connection;
@@ -126,4 +127,32 @@ async fn a_password_that_nobody_knows_any_more_is_replaced() {
     connect("it's \"new\"").await.unwrap().ping().await.unwrap();
     assert!(connect("hunter2").await.is_err());
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_follows_and_goes_on_following_after_a_restart() {
+    let folders = (folder(), folder());
+    let primary = start_scratch(folders.0.path()).await;
+    let mut admin = connect(&primary).await;
+    sqlx::raw_sql("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").execute(&mut admin).await.unwrap();
+    let binaries = Binaries::find(None).unwrap();
+    let config = ClusterConfig { durability: Durability::Scratch, ..config(folders.1.path()) };
+    let mut replica = primary.start_replica(&binaries, config.clone()).await.unwrap();
+    for n in 2..4 {
+        sqlx::query("INSERT INTO t VALUES ($1)").bind(n).execute(&mut admin).await.unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let mut there = connect(&replica).await;
+            let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(&mut there).await.unwrap();
+            if seen == i64::from(n) {
+                break;
+            }
+            assert!(std::time::Instant::now() < deadline, "it does not follow: {seen} of {n}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        replica.stop().await;
+        // Asked for again, it is the copy that is there.
+        replica = primary.start_replica(&binaries, config.clone()).await.unwrap();
+    }
+    sqlx::query("INSERT INTO t VALUES (9)").execute(&mut connect(&replica).await).await.expect_err("it only reads");
 }
