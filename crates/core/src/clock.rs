@@ -12,6 +12,12 @@ pub trait Clock: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
+    fn unix_seconds(&self) -> i64 {
+        (**self).unix_seconds()
+    }
+}
+
 impl Clock for SystemClock {
     fn unix_seconds(&self) -> i64 {
         // A clock set before 1970 reads as 0: every grant made then is expired, so the fault closes.

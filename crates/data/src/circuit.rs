@@ -17,6 +17,7 @@ use insula_planner::circuit::Circuit;
 
 use crate::error::Error;
 use crate::pool::Pool;
+use crate::standby::Standby;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -47,7 +48,8 @@ pub(crate) struct Circuits {
 pub(crate) struct Ticket<'a> {
     circuits: &'a Circuits,
     pool: Arc<Pool>,
-    tenant: TenantNo,
+    /// Whose circuit it is about, besides.
+    tenant: Option<TenantNo>,
     pool_probe: bool,
     tenant_probe: bool,
 }
@@ -70,20 +72,30 @@ impl Circuits {
             database: route.placement.database.clone(),
             retry_after: Duration::from_nanos(after),
         };
-        let mut ticket =
-            Ticket { circuits: self, pool: Arc::clone(pool), tenant: route.no, pool_probe: false, tenant_probe: false };
+        // A standby may not know of a tenant's login yet: what it says of a tenant is no verdict.
+        let tenant = pool.standby.is_none().then_some(route.no);
+        let mut ticket = Ticket { circuits: self, pool: Arc::clone(pool), tenant, pool_probe: false, tenant_probe: false };
         match pool.circuit.ask(now) {
             Verdict::Pass => {}
             Verdict::Probe => ticket.pool_probe = true,
             Verdict::Refuse(after) => return Err(open(after)),
         }
-        match self.tenant(route.no, |breaker| breaker.ask(now)) {
+        match tenant.and_then(|tenant| self.tenant(tenant, |breaker| breaker.ask(now))) {
             None | Some(Verdict::Pass) => Ok(ticket),
             Some(Verdict::Probe) => {
                 ticket.tenant_probe = true;
                 Ok(ticket)
             }
             Some(Verdict::Refuse(after)) => Err(open(after)),
+        }
+    }
+
+    /// A standby did not open a transaction in time.
+    pub(crate) fn missed(&self, standby: &Standby) {
+        let now = self.now();
+        if standby.circuit.failed(now, chance(now)) {
+            tracing::warn!(cell = %standby.cell, replica = %standby.address, "a replica's circuit is open: it does not answer in time");
+            metrics::counter!("insula_circuit_opened_total", "dependency" => "replica").increment(1);
         }
     }
 
@@ -131,7 +143,9 @@ impl Ticket<'_> {
             self.pool.circuit.sound(1);
         }
         self.tenant_probe = false;
-        self.circuits.forget(self.tenant);
+        if let Some(tenant) = self.tenant {
+            self.circuits.forget(tenant);
+        }
     }
 
     /// There is no connection.
@@ -169,10 +183,11 @@ impl Ticket<'_> {
         if std::mem::take(&mut self.pool_probe) {
             self.pool.circuit.probed(now, Probed::Sound, 0);
         }
+        let Some(tenant) = self.tenant else { return };
         if std::mem::take(&mut self.tenant_probe) {
-            self.circuits.tenant(self.tenant, |breaker| breaker.probed(now, Probed::Failed, chance(now)));
+            self.circuits.tenant(tenant, |breaker| breaker.probed(now, Probed::Failed, chance(now)));
         } else {
-            self.circuits.refuse(self.tenant, now);
+            self.circuits.refuse(tenant, now);
         }
     }
 }
@@ -183,8 +198,8 @@ impl Drop for Ticket<'_> {
         if self.pool_probe {
             self.pool.circuit.probed(now, Probed::Unknown, 0);
         }
-        if self.tenant_probe {
-            self.circuits.tenant(self.tenant, |breaker| breaker.probed(now, Probed::Unknown, 0));
+        if let Some(tenant) = self.tenant.filter(|_| self.tenant_probe) {
+            self.circuits.tenant(tenant, |breaker| breaker.probed(now, Probed::Unknown, 0));
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 /// Bounds on connections and waiting. The defaults suit one application process beside others on one server.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
-    /// Connections that this process holds at most, over all pools, idle ones included.
+    /// Connections that this process holds at most, over all pools, idle ones included. Beside them, two look after each replica
+    /// that is read from.
     pub max_connections: u32,
     /// Connections of the shared pool of one cell (`row` tenants).
     pub pool_connections: u32,
@@ -30,6 +31,9 @@ pub struct DataConfig {
     pub statement_cache: usize,
     /// Attempts at opening or repeating one transaction, the first included.
     pub attempts: u32,
+    /// A read of a tenant whose plan has `read_replica` goes to a replica only while that is proven to show everything that was
+    /// committed this long ago. Zero: never.
+    pub read_staleness: Duration,
     /// Certificate authorities that cells' servers may have beside those of the web: a PEM file, read at each new connection.
     pub authorities: Option<PathBuf>,
     /// What the connection calls itself in the server's activity view.
@@ -51,6 +55,7 @@ impl Default for DataConfig {
             rollback_timeout: Duration::from_secs(2),
             statement_cache: 256,
             attempts: 4,
+            read_staleness: Duration::from_secs(1),
             authorities: None,
             application_name: "insula".into(),
         }

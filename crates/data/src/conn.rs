@@ -114,7 +114,7 @@ pub(crate) fn settings(login: &Login, timeouts: Timeouts) -> [(&'static str, Str
     ]
 }
 
-fn options(login: &Login, timeouts: Timeouts, cache: usize, name: &str) -> PgConnectOptions {
+pub(crate) fn options(login: &Login, timeouts: Timeouts, cache: usize, name: &str) -> PgConnectOptions {
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(&login.host)
         .port(login.port)

@@ -44,6 +44,15 @@ impl std::fmt::Debug for Data {
     }
 }
 
+/// What a transaction may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Whatever the tenant's rows allow.
+    Write,
+    /// Read.
+    Read,
+}
+
 /// What a failed attempt to open means for the next.
 enum Next {
     /// The route may be old: fetch it, then try once more.
@@ -106,7 +115,7 @@ impl Data {
         let mut tries = Tries::default();
         loop {
             let route = self.route(context)?;
-            match self.attempt(context, &route, tries.deadline(&route)).await {
+            match self.attempt(context, &route, Access::Write, tries.deadline(&route)).await {
                 Ok(tx) => {
                     self.inner.budget.succeeded();
                     return Ok(tx);
@@ -182,9 +191,16 @@ impl Data {
         }
     }
 
-    async fn attempt(&self, context: &TenantContext, route: &Route, deadline: Instant) -> Result<TenantTx, Error> {
+    /// One try at opening a transaction on the cell's own server.
+    pub(crate) async fn attempt(
+        &self,
+        context: &TenantContext,
+        route: &Route,
+        access: Access,
+        deadline: Instant,
+    ) -> Result<TenantTx, Error> {
         let pools = &self.inner.pools;
-        let pool = pools.of(route);
+        let pool = pools.of(route, None);
         // Before any place is taken: who cannot be served is not to keep others from theirs.
         let ticket = pools.circuits.ask(&pool, route)?;
         let passes = pools.pass(&pool, route, deadline).await?;
@@ -195,7 +211,7 @@ impl Data {
                 return Err(error);
             }
         };
-        let opened = self.bind(context, route, pool.clone(), conn, passes).await;
+        let opened = self.bind(context, route, access, pool.clone(), conn, passes).await;
         match &opened {
             Ok(_) => ticket.sound(),
             Err(error) => ticket.failed_on(error, used),
@@ -208,16 +224,17 @@ impl Data {
     }
 
     /// Opens the transaction on a connection, in one round trip.
-    async fn bind(
+    pub(crate) async fn bind(
         &self,
         context: &TenantContext,
         route: &Route,
+        access: Access,
         pool: Arc<Pool>,
         mut conn: Conn,
         passes: Passes,
     ) -> Result<TenantTx, Error> {
         let timeouts = Timeouts::from(&route.plan.limits);
-        let opening = self.opening(route, &pool, &mut conn, timeouts)?;
+        let opening = self.opening(route, access, &pool, &mut conn, timeouts)?;
         let mut tx = TenantTx::new(Held { conn, pool, timeouts, pools: self.inner.pools.clone(), passes }, context.clone());
         tx.flags.in_flight = true;
         let Some(held) = &mut tx.held else { return Err(Error::RolledBack) };
@@ -237,7 +254,7 @@ impl Data {
 
     /// The text that opens a transaction: the session's timeouts where the tenant's plan has others than the connection's last
     /// user (they last, so tenants of one plan pay nothing), BEGIN, and the grant where many tenants share the login.
-    fn opening(&self, route: &Route, pool: &Pool, conn: &mut Conn, timeouts: Timeouts) -> Result<String, Error> {
+    fn opening(&self, route: &Route, access: Access, pool: &Pool, conn: &mut Conn, timeouts: Timeouts) -> Result<String, Error> {
         use std::fmt::Write as _;
         let mut sql = String::with_capacity(320);
         // Writing to a String cannot fail.
@@ -246,11 +263,15 @@ impl Data {
             let _ = write!(sql, "SET statement_timeout = {statement};");
             let _ = write!(sql, "SET idle_in_transaction_session_timeout = {idle_in_transaction};");
         }
-        if pool.shared {
+        let begin = match access {
+            Access::Write => "BEGIN",
+            Access::Read => "BEGIN READ ONLY",
+        };
+        if pool.enters() {
             let (key, standing) = self.inner.pools.standing(pool, route)?;
-            conn.wallet.open(&mut sql, &key, standing, conn.pid, self.now());
+            conn.wallet.open(&mut sql, begin, &key, standing, conn.pid, self.now());
         } else {
-            sql.push_str("BEGIN");
+            sql.push_str(begin);
         }
         Ok(sql)
     }
@@ -259,7 +280,11 @@ impl Data {
         self.inner.clock.unix_seconds()
     }
 
-    pub(crate) fn pools(&self) -> &Pools {
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+
+    pub(crate) fn pools(&self) -> &Arc<Pools> {
         &self.inner.pools
     }
 

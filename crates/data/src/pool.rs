@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use insula_catalog::Replica;
 use insula_core::{CellKey, CellName, GrantKey, TenantNo, Tier};
 use insula_planner::circuit::Circuit;
 
 use crate::circuit;
 use crate::conn::{Conn, Timeouts};
 use crate::lane::Line;
+use crate::standby::Standby;
 use crate::turnstile::Turnstile;
 
 /// Which pool: `login` is the schema's name for `schema` tenants, whose databases have a login for each.
@@ -21,6 +23,8 @@ pub(crate) struct PoolKey {
     pub(crate) cell: CellName,
     pub(crate) database: Arc<str>,
     pub(crate) login: Option<Arc<str>>,
+    /// A standby of the cell's server instead of the server itself.
+    pub(crate) replica: Option<Replica>,
 }
 
 pub(crate) struct Pool {
@@ -28,8 +32,10 @@ pub(crate) struct Pool {
     /// Serves many tenants, each transaction bound by a grant; otherwise one tenant, bound by its login.
     pub(crate) shared: bool,
     pub(crate) turnstile: Arc<Turnstile>,
-    /// Whether its database is worth asking.
-    pub(crate) circuit: Circuit,
+    /// Whether its database is worth asking; all pools on one standby ask one.
+    pub(crate) circuit: Arc<Circuit>,
+    /// Where it is, when not on the cell's own server.
+    pub(crate) standby: Option<Arc<Standby>>,
     /// The tier that stands in the ledger of a pool with one tenant: it has nobody to share with.
     pub(crate) alone: Tier,
     grant_key: Mutex<Option<Arc<GrantKey>>>,
@@ -56,10 +62,17 @@ struct Idle<C> {
 }
 
 impl Pool {
-    pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>, tier: &Tier) -> Self {
+    pub(crate) fn new(key: PoolKey, shared: bool, turnstile: Arc<Turnstile>, tier: &Tier, standby: Option<Arc<Standby>>) -> Self {
         let alone = Tier { pool_cap: 100, pool_guarantee: 0, ..tier.clone() };
         let (conns, lines) = (Shelf::new(), Shelf::new());
-        Self { key, shared, turnstile, circuit: circuit::of_pool(), alone, grant_key: Mutex::new(None), conns, lines }
+        let circuit = standby.as_ref().map_or_else(|| Arc::new(circuit::of_pool()), |standby| Arc::clone(&standby.circuit));
+        Self { key, shared, turnstile, circuit, standby, alone, grant_key: Mutex::new(None), conns, lines }
+    }
+
+    /// Whether each transaction presents a grant. On a standby a login of one's own does so, too: what ends a suspended tenant's
+    /// sessions on the server does not reach the standby, so its row there is looked at.
+    pub(crate) const fn enters(&self) -> bool {
+        self.shared || self.standby.is_some()
     }
 
     /// The key that signs grants here; derived once for each key id.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use insula_catalog::{Catalog, Route, Tls};
-use insula_core::{GrantKey, Isolation, KeyRing};
+use insula_catalog::{Catalog, FENCE_UNKNOWN, Replica, Route, Tls};
+use insula_core::{CellName, GrantKey, Isolation, KeyRing, Placement};
 use insula_planner::share::Bounds;
 use sqlx::postgres::PgSslMode;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::lane::Line;
 use crate::pool::{Pool, PoolKey};
 use crate::slots::Slots;
+use crate::standby::{Standby, Standbys};
 use crate::turnstile::{Pass, Refused, Rider, Turnstile};
 use crate::tx::simple;
 use crate::wallet::{PREPARE_ENTER, Standing};
@@ -33,6 +34,7 @@ pub(crate) struct Pools {
     process: Arc<Turnstile>,
     slots: Arc<Slots>,
     pub(crate) circuits: Circuits,
+    pub(crate) standbys: Standbys,
     pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
 }
 
@@ -50,6 +52,7 @@ impl Pools {
             process: Turnstile::new(bounds),
             slots: Slots::new(most),
             circuits: Circuits::new(),
+            standbys: Standbys::new(),
             pools: RwLock::default(),
             config,
             catalog,
@@ -63,21 +66,27 @@ impl Pools {
         self.all().iter().for_each(|pool| pool.forget_key());
     }
 
-    /// The pool that serves a route.
-    pub(crate) fn of(&self, route: &Route) -> Arc<Pool> {
+    /// The pool that serves a route: on its cell's server, or on a standby of that.
+    pub(crate) fn of(&self, route: &Route, standby: Option<&Arc<Standby>>) -> Arc<Pool> {
         let placement = &route.placement;
         let login = (placement.isolation == Isolation::Schema).then(|| placement.schema.clone());
-        let key = PoolKey { cell: placement.cell.clone(), database: placement.database.clone(), login };
-        if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        let replica = standby.map(|standby| standby.address.clone());
+        let key = PoolKey { cell: placement.cell.clone(), database: placement.database.clone(), login, replica };
+        // A replica that was taken away and named again is another.
+        let is_this = |pool: &Arc<Pool>| pool.standby.as_ref().map(Arc::as_ptr) == standby.map(Arc::as_ptr);
+        if let Some(pool) = self.pools.read().unwrap_or_else(PoisonError::into_inner).get(&key).filter(|pool| is_this(pool)) {
             return pool.clone();
         }
         let shared = placement.isolation == Isolation::Row;
         let capacity = if shared { self.config.pool_connections } else { self.config.dedicated_connections }.max(1);
         let bounds = Bounds { capacity, queue: self.config.queue, queue_per_tenant: self.config.queue_per_tenant };
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        if pools.get(&key).is_some_and(|pool| !is_this(pool)) {
+            pools.remove(&key);
+        }
         pools
             .entry(key.clone())
-            .or_insert_with(|| Arc::new(Pool::new(key, shared, Turnstile::new(bounds), &route.plan.tier)))
+            .or_insert_with(|| Arc::new(Pool::new(key, shared, Turnstile::new(bounds), &route.plan.tier, standby.cloned())))
             .clone()
     }
 
@@ -105,7 +114,7 @@ impl Pools {
         if let Some(conn) = pool.conns.take_with(timeouts, route.no).or_else(|| pool.conns.take_any()) {
             return Ok((conn, true));
         }
-        let login = self.login(route)?;
+        let login = self.login(pool, route)?;
         let slot = self.slots.take_evicting(|| self.evict()).await;
         let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
         let opening = async {
@@ -114,7 +123,7 @@ impl Pools {
                 Some(reason) => Error::Unavailable { cell: route.placement.cell.clone(), reason },
                 None => error.into(),
             })?;
-            if pool.shared {
+            if pool.enters() {
                 simple(&mut conn.pg, PREPARE_ENTER).await?;
             }
             Ok::<_, Error>(conn)
@@ -132,7 +141,7 @@ impl Pools {
                 return Ok(line);
             }
         }
-        let login = self.login(route)?;
+        let login = self.login(pool, route)?;
         if !login.may_be_plain() {
             return Err(Error::LaneWithoutTls { cell: route.placement.cell.clone() });
         }
@@ -151,14 +160,27 @@ impl Pools {
     }
 
     /// Where and as whom to connect for a route, as the catalog says now.
-    pub(crate) fn login(&self, route: &Route) -> Result<Login, Error> {
-        let placement = &route.placement;
-        let unavailable = |reason: &str| Error::Unavailable { cell: placement.cell.clone(), reason: reason.into() };
-        let cell = self.catalog.cell(&placement.cell).ok_or_else(|| unavailable("it is not in the catalog"))?;
-        let (Some(host), Some(port)) = (&cell.host, cell.port) else { return Err(unavailable("it has no address yet")) };
+    pub(crate) fn login(&self, pool: &Pool, route: &Route) -> Result<Login, Error> {
+        let Placement { cell, database, schema, .. } = &route.placement;
+        self.login_of(cell, pool.key.replica.as_ref(), route.placement.role(), database.clone(), schema.clone())
+    }
+
+    /// How a role logs in to a database of a cell's server, or of its standby.
+    pub(crate) fn login_of(
+        &self,
+        name: &CellName,
+        replica: Option<&Replica>,
+        role: String,
+        database: Arc<str>,
+        schema: Arc<str>,
+    ) -> Result<Login, Error> {
+        let unavailable = |reason: &str| Error::Unavailable { cell: name.clone(), reason: reason.into() };
+        let cell = self.catalog.cell(name).ok_or_else(|| unavailable("it is not in the catalog"))?;
+        let own = cell.host.as_ref().zip(cell.port);
+        let address = replica.map(|replica| (&replica.host, replica.port)).or(own);
+        let (host, port) = address.ok_or_else(|| unavailable("it has no address yet"))?;
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let key = keys.cell(&placement.cell).map_err(|error| unavailable(&error.to_string()))?;
-        let role = placement.role();
+        let key = keys.cell(name).map_err(|error| unavailable(&error.to_string()))?;
         Ok(Login {
             host: host.to_string(),
             port,
@@ -169,10 +191,10 @@ impl Pools {
                 Tls::VerifyFull => PgSslMode::VerifyFull,
             },
             authorities: self.config.authorities.clone(),
-            database: placement.database.clone(),
+            database,
             password: key.role_password(&role),
             role,
-            schema: placement.schema.clone(),
+            schema,
         })
     }
 
@@ -182,7 +204,9 @@ impl Pools {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let cell = keys.cell(&placement.cell);
         let cell = cell.map_err(|e| Error::Unavailable { cell: placement.cell.clone(), reason: e.to_string() })?;
-        let standing = Standing { no: route.no, epoch: placement.epoch, fence: self.catalog.fence_of(route) };
+        // A standby's count of the fence runs ahead of it (the log has it in steps of 32): its row of the tenant is what counts.
+        let fence = if pool.standby.is_some() { FENCE_UNKNOWN } else { self.catalog.fence_of(route) };
+        let standing = Standing { no: route.no, epoch: placement.epoch, fence };
         Ok((pool.grant_key(cell, route.kid()), standing))
     }
 
@@ -209,7 +233,11 @@ impl Pools {
     /// One round of house-keeping: closes what is idle or old, forgets pools that nobody uses and tiers that nobody asks for.
     pub(crate) async fn sweep(&self) {
         let config = &self.config;
+        self.standbys.forget_removed(&self.catalog);
         for pool in self.all() {
+            if pool.standby.as_ref().is_some_and(|standby| standby.is_removed()) {
+                pool.conns.clear();
+            }
             let idle_timeout = if pool.shared { config.idle_timeout } else { config.dedicated_idle_timeout };
             pool.close_expired(idle_timeout, config.max_lifetime).await;
             pool.turnstile.share().forget_absent();

@@ -93,6 +93,12 @@ impl TenantTx {
         &self.context
     }
 
+    /// Whether it reads from a replica ([`Data::begin_read`](crate::Data::begin_read)), and not from the cell's own server.
+    #[must_use]
+    pub fn on_replica(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.pool.standby.is_some())
+    }
+
     /// Refuses to work in the scope of another tenant, where a transaction that was carried there has no business.
     pub(crate) fn in_scope(&self) -> Result<(), Error> {
         check_scope(&self.context)

@@ -57,16 +57,16 @@ impl Wallet {
         self.keep(key, standing, pid, now).grant
     }
 
-    /// Writes what opens a transaction: everything up to and with `BEGIN;EXECUTE …`.
+    /// Writes what opens a transaction: everything up to and with `BEGIN;EXECUTE …`, where `begin` is the word for `BEGIN`.
     ///
     /// The caller sends it whole, or gives the connection up: what it prepares counts as prepared.
-    pub(crate) fn open(&mut self, sql: &mut String, key: &GrantKey, standing: Standing, pid: i32, now: i64) {
+    pub(crate) fn open(&mut self, sql: &mut String, begin: &str, key: &GrantKey, standing: Standing, pid: i32, now: i64) {
         let next = self.named + 1;
         let kept = self.keep(key, standing, pid, now);
         kept.uses += 1;
         // Writing to a String cannot fail.
         if let Some(name) = kept.prepared {
-            let _ = write!(sql, "BEGIN;EXECUTE g{name}");
+            let _ = write!(sql, "{begin};EXECUTE g{name}");
             return;
         }
         let Grant { no, epoch, expires, fence, kid, mac, .. } = kept.grant;
@@ -75,7 +75,7 @@ impl Wallet {
             kept.prepared = Some(next);
             let _ = write!(sql, "PREPARE g{next} AS SELECT insula.enter({no},{epoch},{expires},{fence},{kid},'");
         } else {
-            let _ = write!(sql, "BEGIN;EXECUTE insula_enter({no},{epoch},{expires},{fence},{kid},'");
+            let _ = write!(sql, "{begin};EXECUTE insula_enter({no},{epoch},{expires},{fence},{kid},'");
         }
         write_hex(sql, &mac);
         sql.push_str("')");
@@ -84,7 +84,7 @@ impl Wallet {
             for name in self.unwanted.drain(..) {
                 let _ = write!(sql, ";DEALLOCATE g{name}");
             }
-            let _ = write!(sql, ";BEGIN;EXECUTE g{next}");
+            let _ = write!(sql, ";{begin};EXECUTE g{next}");
         }
     }
 
@@ -165,7 +165,7 @@ mod tests {
         let mut wallet = Wallet::default();
         let mut open = |no, now| {
             let mut sql = String::new();
-            wallet.open(&mut sql, &key(1), standing(no, 1, 1), 99, now);
+            wallet.open(&mut sql, "BEGIN", &key(1), standing(no, 1, 1), 99, now);
             sql
         };
         assert!(open(7, 0).starts_with("BEGIN;EXECUTE insula_enter(7,1,30,1,1,'\\x"));

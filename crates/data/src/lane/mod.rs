@@ -119,7 +119,7 @@ impl Lane {
 
     async fn attempt(&self, route: &Route, calls: &[Call<'_>], deadline: tokio::time::Instant) -> Result<Vec<Vec<Row>>, Error> {
         let pools = self.data.pools();
-        let pool = pools.of(route);
+        let pool = pools.of(route, None);
         let ticket = pools.circuits.ask(&pool, route)?;
         let passes = pools.pass(&pool, route, deadline).await?;
         let mut line = match pools.line(&pool, route).await {

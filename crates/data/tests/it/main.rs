@@ -9,6 +9,7 @@ mod gate;
 mod house;
 mod lane;
 mod outage;
+mod replica;
 mod route;
 mod scope;
 mod tls;
