@@ -46,36 +46,38 @@ pub struct Day {
     pub edited: i64,
 }
 
-/// Reads the dashboard.
+/// Reads the dashboard: counts, which may be a second old. The days are those of the workspace's time zone; of UTC when the database
+/// does not know the zone (indexes `documents_created`, `document_versions_created`).
 ///
 /// # Errors
 /// As the database says.
-pub async fn read(tx: &mut TenantTx) -> Result<(Totals, Vec<tags::Count>)> {
-    let totals = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM document_versions) AS versions,
-                (SELECT count(DISTINCT tag) FROM tags) AS tags, (SELECT count(*) FROM users) AS users",
-    )
-    .fetch_one(&mut *tx)
-    .await?;
-    Ok((totals, tags::counts(tx, 12).await?))
-}
-
-/// The days, in the workspace's time zone; in UTC when the database does not know the zone (indexes `documents_created`,
-/// `document_versions_created`). In a transaction of its own, because an unknown zone ends it.
-///
-/// # Errors
-/// As the database says.
-pub async fn days(tenant: &Tenant) -> Result<Vec<Day>> {
+pub async fn read(tenant: &Tenant) -> Result<Dashboard> {
     let zone = tenant.settings().time_zone.as_str();
-    let mut tx = tenant.begin().await?;
-    match series(&mut tx, zone).await {
+    match read_in(tenant, zone).await {
+        // That ended the transaction.
         Err(error) if error.kind() == Kind::Invalid => {
             tracing::warn!(zone, "the database does not know this time zone: counting days in UTC");
-            drop(tx);
-            series(&mut tenant.begin().await?, "UTC").await
+            read_in(tenant, "UTC").await
         }
-        days => days,
+        dashboard => dashboard,
     }
+}
+
+async fn read_in(tenant: &Tenant, zone: &str) -> Result<Dashboard> {
+    tenant
+        .read(|tx| {
+            let zone = zone.to_owned();
+            Box::pin(async move {
+                let totals = sqlx::query_as(
+                    "SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM document_versions) AS versions,
+                            (SELECT count(DISTINCT tag) FROM tags) AS tags, (SELECT count(*) FROM users) AS users",
+                )
+                .fetch_one(&mut *tx)
+                .await?;
+                Ok(Dashboard { totals, top_tags: tags::counts(tx, 12).await?, days: series(tx, &zone).await? })
+            })
+        })
+        .await
 }
 
 async fn series(tx: &mut TenantTx, zone: &str) -> Result<Vec<Day>> {

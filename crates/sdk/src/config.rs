@@ -204,6 +204,9 @@ mod tests {
         assert!(text(&[("INSULA_SOURCES", "hots")]).starts_with("INSULA_SOURCES is wrong: \"hots\" is no source"));
         assert!(text(&[("INSULA_JWKS_FILE", "/keys")]).starts_with("INSULA_CELL is not set"));
         assert!(text(&[("INSULA_DATABASE_URL", "postgres://h/d")]).contains("has no meaning with INSULA_TENANCY=on"));
+        let Tenancy::On(many) = with(&[("INSULA_READ_STALENESS_MS", "250")]).expect("reads").tenancy else { panic!("for many") };
+        assert_eq!(many.read_staleness.as_millis(), 250);
+        assert!(text(&[("INSULA_READ_STALENESS_MS", "1s")]).contains("is not a number of milliseconds"));
         assert!(text(&[("INSULA_TENANCY", "maybe")]).contains("neither on nor off"));
     }
 

@@ -189,11 +189,12 @@ impl Insula {
         crate::senses::name_tenants(&senses, catalog.clone());
         let layer = layer.watched_by(senses.clone());
         let contexts = Arc::new(contexts);
-        let authorities = config.as_ref().and_then(|config| match &config.tenancy {
-            Tenancy::On(many) => many.cell_authorities.clone(),
-            Tenancy::Off(_) => None,
-        });
-        let data = Data::open(DataConfig { authorities, ..DataConfig::default() }, catalog.clone(), keys.ring);
+        let mut access = DataConfig::default();
+        if let Some(Config { tenancy: Tenancy::On(many), .. }) = &config {
+            access.authorities.clone_from(&many.cell_authorities);
+            access.read_staleness = many.read_staleness;
+        }
+        let data = Data::open(access, catalog.clone(), keys.ring);
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
         Self { inner: Arc::new(Inner { catalog, data, layer, contexts, senses, config, keys }) }
     }

@@ -1,6 +1,7 @@
 //! The extractor: whose request this is, and the way to that tenant's rows.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::FromRequestParts;
 use futures_util::future::BoxFuture;
@@ -29,6 +30,38 @@ impl Tenant {
     /// When no connection is free in time, the tenant was suspended meanwhile, or the database is away.
     pub async fn begin(&self) -> Result<TenantTx> {
         Ok(self.insula.data().begin(&self.context).await?)
+    }
+
+    /// Opens a transaction that only reads, on a replica where the tenant's plan has the feature `read_replica` and one follows closely,
+    /// else on the cell's own server: for what may be a second old, such as counts and reports. It may lack what was committed within
+    /// `INSULA_READ_STALENESS_MS`, be it by this very request; so no decision about rights belongs here, and no read before a write
+    /// that depends on it.
+    ///
+    /// # Errors
+    /// As [`Tenant::begin`]; none only because a replica is away.
+    pub async fn begin_read(&self) -> Result<TenantTx> {
+        Ok(self.insula.data().begin_read(&self.context).await?)
+    }
+
+    /// As [`Tenant::begin_read`], and shows everything that was committed before `moment`: take `Instant::now()` after a commit in this
+    /// process to read what it wrote.
+    ///
+    /// # Errors
+    /// As [`Tenant::begin_read`].
+    pub async fn begin_read_after(&self, moment: Instant) -> Result<TenantTx> {
+        Ok(self.insula.data().begin_read_after(&self.context, moment).await?)
+    }
+
+    /// Runs `work` in a transaction that only reads ([`Tenant::begin_read`]); runs it again, on the cell's own server in the end, when a
+    /// replica goes away or is in the way of what it replays: `tenant.read(|tx| Box::pin(async move { … }))`.
+    ///
+    /// # Errors
+    /// What `work` returns, and as [`Tenant::begin_read`].
+    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        F: for<'t> FnMut(&'t mut TenantTx) -> BoxFuture<'t, Result<T>>,
+    {
+        self.insula.data().read(&self.context, work).await
     }
 
     /// Runs `work` in a transaction and commits; runs it again when the database asks for that (serialization failure,

@@ -42,11 +42,9 @@ pub(crate) async fn search(caller: Caller, Query(query): Query<SearchQuery>) -> 
 }
 
 pub(crate) async fn dashboard(caller: Caller) -> Result<Json<Dashboard>> {
-    let mut work = caller.begin().await?;
-    let (totals, top_tags) = dashboard::read(&mut work.tx).await?;
-    work.tx.commit().await?;
-    let days = dashboard::days(caller.tenant()).await?;
-    Ok(Json(Dashboard { totals, top_tags, days }))
+    // Who may see it is looked up where nothing is old.
+    caller.begin().await?.tx.commit().await?;
+    Ok(Json(dashboard::read(caller.tenant()).await?))
 }
 
 pub(crate) async fn tags(caller: Caller, Query(query): Query<TagsQuery>) -> Result<Json<Value>> {

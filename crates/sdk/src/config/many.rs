@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use insula_core::{CellName, KeyRing};
 use insula_http::resolve::{ResolveOptions, SourceSpec};
@@ -21,10 +22,15 @@ const HOST_SIDE: &str = "INSULA_HOST_SIDE";
 const SHARED_HOSTS: &str = "INSULA_SHARED_HOSTS";
 const FALLBACK: &str = "INSULA_FALLBACK_TENANT";
 const CELL_CA: &str = insula_catalog::tls::AUTHORITIES;
+const READ_STALENESS: &str = "INSULA_READ_STALENESS_MS";
+
+/// As [`insula_data::DataConfig`] has it.
+const DEFAULT_STALENESS: Duration = Duration::from_secs(1);
 
 pub(super) const NAMES: &[&str] = &[
     KEYRING,
     CELL_CA,
+    READ_STALENESS,
     CATALOG_URL,
     BASE_DOMAIN,
     CELL,
@@ -37,8 +43,20 @@ pub(super) const NAMES: &[&str] = &[
     FALLBACK,
 ];
 /// Those that say nothing to a process for one.
-pub(super) const ONLY_MANY: &[&str] =
-    &[CELL_CA, CATALOG_URL, BASE_DOMAIN, CELL, CONTROL_URL, JWKS_URL, JWKS_FILE, SOURCES, HOST_SIDE, SHARED_HOSTS, FALLBACK];
+pub(super) const ONLY_MANY: &[&str] = &[
+    READ_STALENESS,
+    CELL_CA,
+    CATALOG_URL,
+    BASE_DOMAIN,
+    CELL,
+    CONTROL_URL,
+    JWKS_URL,
+    JWKS_FILE,
+    SOURCES,
+    HOST_SIDE,
+    SHARED_HOSTS,
+    FALLBACK,
+];
 
 /// Settings of a process for many customers.
 #[derive(Clone)]
@@ -52,6 +70,9 @@ pub struct Many {
     /// `INSULA_CELL_CA`: certificate authorities that cells' database servers may have beside those of the web, for cells whose tls is
     /// `verify-full`: a PEM file.
     pub cell_authorities: Option<PathBuf>,
+    /// `INSULA_READ_STALENESS_MS`: what a replica may lack at most while reads go there: what was committed within so many milliseconds.
+    /// Default 1000; 0: no read goes to a replica.
+    pub read_staleness: Duration,
     /// `INSULA_BASE_DOMAIN`: tenants answer at `SLUG.` before it. Default `localhost`.
     pub base_domain: String,
     /// `INSULA_CELL`: the cell that this process belongs to, when it belongs to one.
@@ -92,6 +113,7 @@ impl Many {
             keyring,
             keyring_path: None,
             cell_authorities: None,
+            read_staleness: DEFAULT_STALENESS,
             base_domain: "localhost".to_owned(),
             cell: None,
             control_url: None,
@@ -120,8 +142,18 @@ impl Many {
         if let Some(file) = &cell_authorities {
             insula_catalog::tls::check_authorities(file).map_err(|why| wrong(CELL_CA, why))?;
         }
+        let read_staleness = match vars.get(READ_STALENESS) {
+            None => DEFAULT_STALENESS,
+            Some(text) => {
+                let ms = text.parse().ok().filter(|ms| *ms <= 60_000);
+                let ms =
+                    ms.ok_or_else(|| wrong(READ_STALENESS, format!("{text:?} is not a number of milliseconds up to 60000")))?;
+                Duration::from_millis(ms)
+            }
+        };
         Ok(Self {
             catalog_url,
+            read_staleness,
             keyring: read_keyring(&path)?,
             keyring_path: Some(path),
             cell_authorities,
