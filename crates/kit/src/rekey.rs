@@ -3,7 +3,7 @@
 //! Always: what the old secrets opened stays closed from then on; the sessions that they opened are ended.
 
 use insula_core::CellKey;
-use insula_core::placement::APP_ROLE;
+use insula_core::placement::{APP_ROLE, WATCH_ROLE, WORKER_ROLE};
 use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
@@ -18,9 +18,11 @@ use crate::server::{Way, hush, name, password, run};
 pub async fn replace_passwords(admin: &mut PgConnection, key: &CellKey) -> Result<usize, Error> {
     let way = Way::of_server(admin).await?;
     let logins: Vec<String> = sqlx::query_scalar(
-        "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname = $1 OR rolname ~ '^r[0-9a-f]{16}$' ORDER BY 1",
+        "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname IN ($1, $2, $3) OR rolname ~ '^r[0-9a-f]{16}$' ORDER BY 1",
     )
     .bind(APP_ROLE)
+    .bind(WATCH_ROLE)
+    .bind(WORKER_ROLE)
     .fetch_all(&mut *admin)
     .await?;
     let mut tx = admin.begin().await?;
