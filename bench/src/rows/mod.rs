@@ -2,6 +2,7 @@
 
 use crate::row::Row;
 
+mod cache;
 mod crowd;
 mod decision;
 pub mod edge;
@@ -28,6 +29,7 @@ pub const ROWS: &[Row] = &[
     search::ROW,
     route_lookup::ROW,
     decision::ROW,
+    cache::ROW,
     edge_memory::ROW,
     revocation::ROW,
     gateway::ROW,

@@ -47,6 +47,8 @@ pub struct Limits {
     pub max_concurrent_requests: u32,
     /// Longest time to the head of an answer, milliseconds.
     pub request_timeout_ms: u32,
+    /// Bytes of cache that one tenant may have in one process, and as many in the second level.
+    pub max_cache_bytes: u64,
     /// Limits of single classes of routes, within the limits above.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub route_classes: BTreeMap<RouteClass, ClassLimits>,
@@ -88,6 +90,7 @@ impl Default for Limits {
             request_burst: 100,
             max_concurrent_requests: 50,
             request_timeout_ms: 30_000,
+            max_cache_bytes: 16 << 20,
             route_classes: BTreeMap::new(),
         }
     }

@@ -17,7 +17,6 @@ mod permit;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod refused;
-mod slab;
 mod tenant;
 mod ticks;
 

@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use insula_core::TenantNo;
 use insula_planner::gcra::{Nanos, Quota, Wait};
+use insula_planner::slab::{REACH, Slab};
 
 use super::class::{ClassNo, MOST};
-use super::slab::{REACH, Slab};
 
 /// Whose rate: a tenant's, or that of one of its classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

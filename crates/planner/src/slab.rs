@@ -14,23 +14,26 @@ const CHUNK: usize = 256;
 const BLOCK: usize = 4_096;
 const BLOCKS: usize = 4_096;
 /// Numbers that have a value of their own.
-pub(crate) const REACH: u64 = (CHUNK * BLOCK * BLOCKS) as u64;
+pub const REACH: u64 = (CHUNK * BLOCK * BLOCKS) as u64;
 
 type Chunk<T> = Box<[T]>;
 type Block<T> = Box<[OnceLock<Chunk<T>>]>;
 
-pub(crate) struct Slab<T> {
+/// Values by number.
+pub struct Slab<T> {
     blocks: Box<[OnceLock<Block<T>>]>,
 }
 
 impl<T: Default> Slab<T> {
-    pub(crate) fn new() -> Self {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
         Self { blocks: empty(BLOCKS) }
     }
 
     /// The value of a number. Allocates only when it is the first of its chunk.
     #[inline]
-    pub(crate) fn at(&self, number: u64) -> &T {
+    pub fn at(&self, number: u64) -> &T {
         // The remainder fits, and each index is below its bound.
         let at = (number % REACH) as usize;
         let block = self.blocks[at / (CHUNK * BLOCK)].get_or_init(|| empty(BLOCK));
@@ -38,13 +41,28 @@ impl<T: Default> Slab<T> {
         &chunk[at % CHUNK]
     }
 
+    /// The values of all chunks that are there, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        let blocks = self.blocks.iter().enumerate().filter_map(|(b, block)| Some((b, block.get()?)));
+        let chunks = blocks
+            .flat_map(|(b, block)| block.iter().enumerate().filter_map(move |(c, chunk)| Some((b * BLOCK + c, chunk.get()?))));
+        chunks.flat_map(|(c, chunk)| chunk.iter().enumerate().map(move |(n, value)| ((c * CHUNK + n) as u64, value)))
+    }
+
     /// Bytes that values and directories take.
-    pub(crate) fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().filter_map(OnceLock::get);
         let chunks: usize = blocks.clone().map(|block| block.iter().filter(|chunk| chunk.get().is_some()).count()).sum();
         BLOCKS * size_of::<OnceLock<Block<T>>>()
             + blocks.count() * BLOCK * size_of::<OnceLock<Chunk<T>>>()
             + chunks * CHUNK * size_of::<T>()
+    }
+}
+
+impl<T: Default> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -104,6 +122,8 @@ mod tests {
         }
         assert_eq!(slab.at(256).load(Ordering::Relaxed), 257);
         assert!(slab.bytes() - empty < 3 * BLOCK * 24 + 5 * CHUNK * 8 + 1, "{}", slab.bytes() - empty);
+        let numbers: Vec<u64> = slab.iter().filter(|(_, value)| value.load(Ordering::Relaxed) > 0).map(|(n, _)| n).collect();
+        assert_eq!(numbers, [0, 1, 255, 256, 1 << 20, REACH - 1]);
         // Beyond the reach: no panic, a shared value.
         assert_eq!(slab.at(REACH).load(Ordering::Relaxed), 1);
         slab.at(u64::MAX);
