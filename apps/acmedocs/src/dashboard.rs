@@ -1,8 +1,14 @@
 //! Counts, and how they came to be over the last month.
+//!
+//! Always: what is shown is remembered for the workspace alone, and forgotten with every change to what it counts ([`commit`]).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
+use insula::cache::Resource;
 use insula::{Kind, Result, Tenant, TenantTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
 use crate::tags;
@@ -10,8 +16,11 @@ use crate::tags;
 /// Days of the series.
 pub const DAYS: i32 = 30;
 
+/// By the time zone in which days are counted. A day ends by itself, so a minute is the longest that it may be behind.
+const DASHBOARD: Resource<str, Dashboard> = Resource::new("dashboard").ttl(Duration::from_secs(60));
+
 /// The dashboard.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Dashboard {
     /// How many there are.
     #[serde(flatten)]
@@ -23,7 +32,7 @@ pub struct Dashboard {
 }
 
 /// Counts.
-#[derive(Clone, Debug, Serialize, FromRow)]
+#[derive(Clone, Debug, Deserialize, Serialize, FromRow)]
 pub struct Totals {
     /// Documents.
     pub documents: i64,
@@ -36,7 +45,7 @@ pub struct Totals {
 }
 
 /// One day.
-#[derive(Clone, Debug, Serialize, FromRow)]
+#[derive(Clone, Debug, Deserialize, Serialize, FromRow)]
 pub struct Day {
     /// In the workspace's own time zone.
     pub day: NaiveDate,
@@ -46,12 +55,28 @@ pub struct Day {
     pub edited: i64,
 }
 
-/// Reads the dashboard: counts, which may be a second old. The days are those of the workspace's time zone; of UTC when the database
-/// does not know the zone (indexes `documents_created`, `document_versions_created`).
+/// The dashboard, for somebody who may see it: remembered, or counted.
 ///
 /// # Errors
 /// As the database says.
-pub async fn read(tenant: &Tenant) -> Result<Dashboard> {
+pub async fn of(tenant: &Tenant) -> Result<Arc<Dashboard>> {
+    let zone = tenant.settings().time_zone.as_str();
+    tenant.cache().get_or_load(&DASHBOARD, zone, async || read(tenant).await).await
+}
+
+/// Commits a change to what the dashboard counts, and forgets what was counted before; also when nobody knows whether the commit succeeded.
+///
+/// # Errors
+/// As the database says.
+pub async fn commit(tenant: &Tenant, tx: TenantTx) -> Result<()> {
+    let committed = tx.commit().await;
+    tenant.cache().forget_all(&DASHBOARD);
+    Ok(committed?)
+}
+
+/// Counts. The days are those of the workspace's time zone; of UTC when the database does not know the zone (indexes `documents_created`,
+/// `document_versions_created`).
+async fn read(tenant: &Tenant) -> Result<Dashboard> {
     let zone = tenant.settings().time_zone.as_str();
     match read_in(tenant, zone).await {
         // That ended the transaction.
@@ -63,21 +88,24 @@ pub async fn read(tenant: &Tenant) -> Result<Dashboard> {
     }
 }
 
+/// On a replica only if it has all that was committed until now: what is remembered must not be older than what was forgotten.
 async fn read_in(tenant: &Tenant, zone: &str) -> Result<Dashboard> {
-    tenant
-        .read(|tx| {
-            let zone = zone.to_owned();
-            Box::pin(async move {
-                let totals = sqlx::query_as(
-                    "SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM document_versions) AS versions,
-                            (SELECT count(DISTINCT tag) FROM tags) AS tags, (SELECT count(*) FROM users) AS users",
-                )
-                .fetch_one(&mut *tx)
-                .await?;
-                Ok(Dashboard { totals, top_tags: tags::counts(tx, 12).await?, days: series(tx, &zone).await? })
-            })
-        })
-        .await
+    match count(tenant.begin_read_after(Instant::now()).await?, zone).await {
+        // The replica was in the way of what it replays, or went away.
+        Err(error) if error.kind() != Kind::Invalid => count(tenant.begin().await?, zone).await,
+        counted => counted,
+    }
+}
+
+async fn count(mut tx: TenantTx, zone: &str) -> Result<Dashboard> {
+    let totals = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM documents) AS documents, (SELECT count(*) FROM document_versions) AS versions,
+                (SELECT count(DISTINCT tag) FROM tags) AS tags, (SELECT count(*) FROM users) AS users",
+    );
+    let totals = totals.fetch_one(&mut tx).await?;
+    let dashboard = Dashboard { totals, top_tags: tags::counts(&mut tx, 12).await?, days: series(&mut tx, zone).await? };
+    tx.commit().await?;
+    Ok(dashboard)
 }
 
 async fn series(tx: &mut TenantTx, zone: &str) -> Result<Vec<Day>> {

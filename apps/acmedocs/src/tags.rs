@@ -1,7 +1,7 @@
 //! Tags: short lower-case words on documents.
 
 use insula::{Error, Result, TenantTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// Tags on one document, at most.
@@ -10,7 +10,7 @@ pub const MOST: usize = 20;
 pub const LONGEST: usize = 50;
 
 /// A tag and how many documents have it.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+#[derive(Clone, Debug, Deserialize, Serialize, sqlx::FromRow)]
 pub struct Count {
     /// The tag.
     pub tag: String,

@@ -12,9 +12,9 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::caller::{self, Work};
-use crate::login;
 use crate::password::{LONGEST, Passwords, SHORTEST};
 use crate::sessions::{Role, Token};
+use crate::{dashboard, login};
 
 /// A user, as admins see one.
 #[derive(Clone, Debug, Serialize, FromRow)]
@@ -92,7 +92,7 @@ pub async fn add(tenant: &Tenant, token: &Token, passwords: &Passwords, new: New
     );
     let added: Option<Entry> = added.bind(&email).bind(hash).bind(new.role.as_str()).fetch_optional(&mut work.tx).await?;
     let user = added.ok_or_else(|| Error::public(Kind::Conflict, format!("{email} is a user already.")))?;
-    work.tx.commit().await?;
+    dashboard::commit(tenant, work.tx).await?;
     Ok(Added { user, password: made_up })
 }
 
@@ -124,7 +124,8 @@ pub async fn remove(tenant: &Tenant, token: &Token, user: Uuid) -> Result<()> {
     if removed == 0 {
         return Err(Error::not_found());
     }
-    Ok(work.tx.commit().await?)
+    dashboard::commit(tenant, work.tx).await?;
+    Ok(())
 }
 
 async fn administer(tenant: &Tenant, token: &Token) -> Result<Work> {

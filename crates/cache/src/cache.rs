@@ -1,5 +1,6 @@
 //! The handle that a process holds.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use insula_catalog::Route;
 
 use crate::config::CacheConfig;
 use crate::flight::Flights;
+use crate::second::{self, Second};
 use crate::store::Store;
 use crate::tenant::TenantCache;
 use crate::ticks::Ticks;
@@ -27,6 +29,9 @@ pub(crate) struct Inner {
     pub(crate) config: CacheConfig,
     pub(crate) store: Store,
     pub(crate) flights: Flights,
+    pub(crate) second: Option<Arc<Second>>,
+    /// What other processes forget is not heard.
+    pub(crate) blind: AtomicBool,
 }
 
 /// How full the cache is.
@@ -43,7 +48,8 @@ pub struct Fill {
 }
 
 impl Cache {
-    /// An empty cache. Inside a Tokio runtime it is swept and measured in the background, until the last clone is gone.
+    /// An empty cache. Inside a Tokio runtime it is swept and measured, and hears of other processes, in the background, until the last
+    /// clone is gone.
     #[must_use]
     pub fn new(config: CacheConfig) -> Self {
         Self::with_ticks(config, Ticks::machine())
@@ -53,9 +59,14 @@ impl Cache {
     #[must_use]
     pub fn with_ticks(config: CacheConfig, ticks: Ticks) -> Self {
         let store = Store::new(config.capacity, ticks);
-        let inner = Arc::new(Inner { config, store, flights: Flights::new() });
+        let second = config.second.as_ref().map(|second| Arc::new(Second::new(second)));
+        let blind = AtomicBool::new(second.is_some());
+        let inner = Arc::new(Inner { config, store, flights: Flights::new(), second, blind });
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(keep_up(Arc::downgrade(&inner)));
+            if let Some(second) = &inner.second {
+                runtime.spawn(second::listen(Arc::downgrade(&inner), Arc::clone(second)));
+            }
         }
         Self { inner }
     }
@@ -64,7 +75,7 @@ impl Cache {
     #[must_use]
     #[inline]
     pub fn of<'a>(&'a self, route: &'a Route) -> TenantCache<'a> {
-        TenantCache::new(&self.inner, route.no, route.id, &route.plan)
+        TenantCache::new(&self.inner, (route.no, route.id, route.placement.epoch), &route.plan)
     }
 
     /// Forgets everything of everybody, at once.

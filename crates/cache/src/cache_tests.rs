@@ -34,7 +34,7 @@ pub(crate) fn who(no: i64, tier: &str, weight: u32, quota: u64) -> Who {
 }
 
 pub(crate) fn of<'a>(cache: &'a Cache, who: &'a Who) -> TenantCache<'a> {
-    TenantCache::new(&cache.inner, who.no, who.id, &who.plan)
+    TenantCache::new(&cache.inner, (who.no, who.id, 1), &who.plan)
 }
 
 fn small(capacity: u64) -> (Cache, Ticks) {

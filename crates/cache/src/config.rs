@@ -1,6 +1,7 @@
 //! What an operator says of the cache.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 /// Settings of a process's cache.
@@ -12,11 +13,26 @@ pub struct CacheConfig {
     pub longest: Duration,
     /// The same for single tiers.
     pub tiers: BTreeMap<String, Duration>,
+    /// What processes share.
+    pub second: Option<SecondLevel>,
+}
+
+/// Where processes meet: [`SecondLevel::new`]. Prints without its address, which may hold a password.
+#[derive(Clone)]
+pub struct SecondLevel {
+    pub(crate) client: redis::Client,
+    pub(crate) namespace: String,
+}
+
+impl fmt::Debug for SecondLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecondLevel").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { capacity: 64 << 20, longest: Duration::from_secs(3_600), tiers: BTreeMap::new() }
+        Self { capacity: 64 << 20, longest: Duration::from_secs(3_600), tiers: BTreeMap::new(), second: None }
     }
 }
 

@@ -33,6 +33,12 @@ impl KeyBytes {
         bytes
     }
 
+    pub(crate) fn from_slice(slice: &[u8]) -> Self {
+        let mut bytes = Self(Repr::Here(0, [0; INLINE]));
+        bytes.push(slice);
+        bytes
+    }
+
     /// Writes bytes of a fixed number.
     #[inline]
     pub fn push(&mut self, more: &[u8]) {

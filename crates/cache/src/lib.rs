@@ -25,10 +25,12 @@ mod cache;
 #[cfg(test)]
 mod cache_tests;
 mod config;
+mod error;
 mod flight;
 pub mod key;
 mod lane;
 mod resource;
+mod second;
 mod shard;
 mod store;
 mod tenant;
@@ -37,7 +39,8 @@ mod tiers;
 mod weight;
 
 pub use cache::{Cache, Fill};
-pub use config::CacheConfig;
+pub use config::{CacheConfig, SecondLevel};
+pub use error::Error;
 pub use key::Key;
 pub use resource::Resource;
 pub use tenant::{Found, TenantCache, Value};

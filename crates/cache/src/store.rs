@@ -19,7 +19,7 @@ use crate::tiers::{Reads, Tiers};
 /// Shards; a power of two.
 const SHARDS: usize = 256;
 /// Generations of a tenant: a resource has one of them, by its id. Two resources that share one are forgotten together.
-const GENERATIONS: usize = 7;
+const GENERATIONS: usize = 6;
 /// Entries that one tenant gives at a time.
 const AT_A_TIME: usize = 8;
 /// Times that an entry asks for memory, before it is not kept: others may take what was freed for it.
@@ -46,6 +46,8 @@ pub(crate) enum Kept {
 #[derive(Debug, Default)]
 pub(crate) struct Tenancy {
     generations: [AtomicU32; GENERATIONS],
+    /// The newest epoch of its placement that was seen here, its low half.
+    placement: AtomicU32,
     /// Things forgotten of which the other processes are not told yet: until then the second level may be outdated.
     pub(crate) untold: AtomicU32,
 }
@@ -94,6 +96,16 @@ impl Store {
     #[inline]
     pub(crate) fn tenancy(&self, tenant: TenantNo) -> &Tenancy {
         self.tenants.at(tenant.get().unsigned_abs())
+    }
+
+    /// A tenant stands so in the catalog: what was remembered of an earlier standing (before a move, a suspension, a restore) is forgotten.
+    #[inline]
+    pub(crate) fn stands(&self, tenant: TenantNo, epoch: i64) {
+        // The low half is enough to tell it from the last one.
+        let (epoch, known) = (epoch as u32, &self.tenancy(tenant).placement);
+        if known.load(Ordering::Relaxed) < epoch && known.fetch_max(epoch, Ordering::AcqRel) < epoch {
+            self.forget_tenant(tenant);
+        }
     }
 
     /// What an entry has to carry to be shown now.

@@ -6,6 +6,8 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use insula_core::{Plan, TenantId, TenantNo, scope};
 use insula_telemetry::{Alarm, security_event};
@@ -16,6 +18,7 @@ use crate::cache::Inner;
 use crate::flight::{Landed, Lead, Part, landed};
 use crate::key::{Key, KeyBytes};
 use crate::resource::Resource;
+use crate::second::{BLIND, Fetched, Notice, Place, Second};
 use crate::shard::{Entry, Held, Name};
 use crate::store::{Kept, Standing};
 use crate::ticks::millis;
@@ -27,6 +30,7 @@ pub struct TenantCache<'a> {
     inner: &'a Inner,
     tenant: TenantNo,
     id: TenantId,
+    epoch: i64,
     plan: &'a Plan,
     tier: usize,
 }
@@ -41,6 +45,7 @@ pub type Found<V> = Option<Arc<V>>;
 /// What a caller takes for an answer.
 trait Shape<V>: Clone {
     fn read(held: &Held) -> Option<Self>;
+    fn made(value: Option<V>) -> Option<Self>;
     fn value(&self) -> Option<&Arc<V>>;
 }
 
@@ -50,6 +55,10 @@ impl<V: Value> Shape<V> for Arc<V> {
     fn read(held: &Held) -> Option<Self> {
         // Of another type: two resources have one name. Neither gets the other's.
         Arc::clone(held.as_ref()?).downcast().ok()
+    }
+
+    fn made(value: Option<V>) -> Option<Self> {
+        value.map(Self::new)
     }
 
     fn value(&self) -> Option<&Self> {
@@ -66,6 +75,10 @@ impl<V: Value> Shape<V> for Found<V> {
         }
     }
 
+    fn made(value: Option<V>) -> Option<Self> {
+        Some(value.map(Arc::new))
+    }
+
     fn value(&self) -> Option<&Arc<V>> {
         self.as_ref()
     }
@@ -79,8 +92,9 @@ impl fmt::Debug for TenantCache<'_> {
 
 impl<'a> TenantCache<'a> {
     #[inline]
-    pub(crate) fn new(inner: &'a Inner, tenant: TenantNo, id: TenantId, plan: &'a Plan) -> Self {
-        Self { inner, tenant, id, plan, tier: inner.store.tiers.number(&plan.tier.name) }
+    pub(crate) fn new(inner: &'a Inner, (tenant, id, epoch): (TenantNo, TenantId, i64), plan: &'a Plan) -> Self {
+        inner.store.stands(tenant, epoch);
+        Self { inner, tenant, id, epoch, plan, tier: inner.store.tiers.number(&plan.tier.name) }
     }
 
     /// What this process remembers under that key; `Some(None)` when it remembers that there is nothing.
@@ -138,19 +152,26 @@ impl<'a> TenantCache<'a> {
     pub fn forget<K: Key + ?Sized, V>(self, resource: &Resource<K, V>, key: &K) {
         let key = KeyBytes::of(key);
         let name = self.inner.store.name(self.tenant, resource.id(), &key);
-        // In this order: a load that does not see the mark has kept what the second step removes.
-        self.inner.flights.forget(&name);
-        self.inner.store.forget(&name);
+        let notice = || {
+            let place = Place { tenant: self.tenant, epoch: self.epoch, resource: resource.name(), key: key.clone() };
+            Notice::Key(place, resource.id())
+        };
+        self.tell(notice, || {
+            // In this order: a load that does not see the mark has kept what the second step removes.
+            self.inner.flights.forget(&name);
+            self.inner.store.forget(&name);
+        });
     }
 
     /// As [`TenantCache::forget`], for all keys of a resource, however many. Costs one addition.
     pub fn forget_all<K: Key + ?Sized, V>(self, resource: &Resource<K, V>) {
-        self.inner.store.forget_resource(self.tenant, resource.id());
+        let notice = || Notice::Resource(self.tenant, resource.id(), resource.name());
+        self.tell(notice, || self.inner.store.forget_resource(self.tenant, resource.id()));
     }
 
     /// As [`TenantCache::forget`], for everything of the tenant. Costs a few additions.
     pub fn forget_everything(self) {
-        self.inner.store.forget_tenant(self.tenant);
+        self.tell(|| Notice::Tenant(self.tenant), || self.inner.store.forget_tenant(self.tenant));
     }
 
     /// Bytes that the tenant's entries weigh in this process.
@@ -225,10 +246,33 @@ impl<'a> TenantCache<'a> {
             lead.land(Landed::Value(held(&found)));
             return Ok(found);
         }
+        let place = Place { tenant: self.tenant, epoch: self.epoch, resource: resource.name(), key: name.key.clone() };
+        let mut seen = None;
+        let second = self.second(resource);
+        if let Some(second) = second {
+            match second.fetch(&place).await {
+                Fetched::Value(json, lives) => {
+                    if let Some(found) = decoded::<V, S>(json) {
+                        self.count("second");
+                        self.keep(resource, name, generation, &lead, &found, lives);
+                        lead.land(Landed::Value(held(&found)));
+                        return Ok(found);
+                    }
+                }
+                Fetched::Nothing(nothing) => seen = Some(nothing),
+                Fetched::Away => {}
+            }
+        }
         match load().await {
             Ok(found) => {
                 self.count("loaded");
-                self.keep(resource, name, generation, &lead, &found);
+                let span = self.span(resource, found.value().is_some());
+                if let Some((second, seen)) = second.zip(seen)
+                    && let Ok(json) = found.value().map(|value| serde_json::to_vec(&**value)).transpose()
+                {
+                    second.keep(place, seen, json, span, self.plan.limits.max_cache_bytes, &self.plan.tier.name);
+                }
+                self.keep(resource, name, generation, &lead, &found, span);
                 lead.land(Landed::Value(held(&found)));
                 Ok(found)
             }
@@ -248,6 +292,7 @@ impl<'a> TenantCache<'a> {
         generation: u32,
         lead: &Lead<'_>,
         found: &S,
+        lives: Duration,
     ) {
         let store = &self.inner.store;
         let weight = match found.value() {
@@ -256,7 +301,8 @@ impl<'a> TenantCache<'a> {
         };
         let Some(weight) = weight else { return self.count("no_json") };
         let weight = weight::entry(name.key.heap(), weight);
-        let span = resource.span(found.value().is_some()).min(self.inner.config.bound(&self.plan.tier.name));
+        let span = self.span(resource, found.value().is_some()).min(lives);
+        let span = if self.inner.blind.load(Ordering::SeqCst) { span.min(BLIND) } else { span };
         let expires = store.ticks.now() + millis(span);
         let entry = Entry::new(*name, held(found), expires, generation, weight);
         match store.keep(entry, self.standing()) {
@@ -265,6 +311,25 @@ impl<'a> TenantCache<'a> {
             Kept::Yes | Kept::Outdated => {}
             Kept::NoRoom => self.count("no_room"),
         }
+    }
+
+    /// For how long a value may be remembered.
+    fn span<K: Key + ?Sized, V>(&self, resource: &Resource<K, V>, is_there: bool) -> Duration {
+        resource.span(is_there).min(self.inner.config.bound(&self.plan.tier.name))
+    }
+
+    /// The second level, unless it is not to be asked, or may hold what is forgotten here.
+    fn second<K: Key + ?Sized, V>(&self, resource: &Resource<K, V>) -> Option<&'a Arc<Second>> {
+        let second = self.inner.second.as_ref().filter(|_| !resource.is_local())?;
+        (self.inner.store.tenancy(self.tenant).untold.load(Ordering::SeqCst) == 0).then_some(second)
+    }
+
+    /// Forgets here, and has the others told. The debt is noted first: nobody who misses what was forgotten asks the second level for it.
+    fn tell(&self, notice: impl FnOnce() -> Notice, forget: impl FnOnce()) {
+        let Some(second) = &self.inner.second else { return forget() };
+        self.inner.store.tenancy(self.tenant).untold.fetch_add(1, Ordering::SeqCst);
+        forget();
+        second.outbox.put(notice());
     }
 
     fn standing(&self) -> Standing {
@@ -288,6 +353,13 @@ impl<'a> TenantCache<'a> {
                 false
             }
         }
+    }
+}
+
+fn decoded<V: Value, S: Shape<V>>(json: Option<Vec<u8>>) -> Option<S> {
+    match json {
+        None => S::made(None),
+        Some(json) => S::made(Some(serde_json::from_slice(&json).ok()?)),
     }
 }
 

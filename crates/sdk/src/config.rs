@@ -3,6 +3,7 @@
 //! Always: a wrong setting stops the start with a sentence that says what to do; no secret is in any of those sentences.
 
 mod alone;
+mod caching;
 mod many;
 mod text;
 mod watching;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use insula_api::bundle::Bundle;
+use insula_cache::CacheConfig;
 use insula_core::KeyRing;
 use insula_core::feature::Features;
 
@@ -32,6 +34,8 @@ pub struct Config {
     pub tenancy: Tenancy,
     /// What it notices of its tenants.
     pub watching: Watching,
+    /// What it remembers for its tenants: `INSULA_CACHE_BYTES`, `INSULA_CACHE_TTL`, `INSULA_CACHE_URL`.
+    pub caching: CacheConfig,
     /// What the application brings along when it runs for one customer.
     pub brings: Option<Brings>,
 }
@@ -95,6 +99,7 @@ const OTHERS: &[&str] =
 fn ours() -> impl Iterator<Item = &'static str> {
     [TENANCY, LISTEN, ADMIN_LISTEN]
         .into_iter()
+        .chain(caching::NAMES.iter().copied())
         .chain(watching::NAMES.iter().copied())
         .chain(many::NAMES.iter().copied())
         .chain(alone::NAMES.iter().copied())
@@ -132,6 +137,7 @@ impl Config {
             admin_listen: address(ADMIN_LISTEN, vars.get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
             tenancy,
             watching: Watching::read(vars),
+            caching: caching::read(vars)?,
             brings: None,
         })
     }
@@ -145,6 +151,7 @@ impl Config {
             admin_listen: any,
             tenancy: Tenancy::On(Many::new(catalog_url, keyring)),
             watching: Watching::default(),
+            caching: CacheConfig::default(),
             brings: None,
         }
     }
@@ -207,6 +214,11 @@ mod tests {
         let Tenancy::On(many) = with(&[("INSULA_READ_STALENESS_MS", "250")]).expect("reads").tenancy else { panic!("for many") };
         assert_eq!(many.read_staleness.as_millis(), 250);
         assert!(text(&[("INSULA_READ_STALENESS_MS", "1s")]).contains("is not a number of milliseconds"));
+        let caching = with(&[("INSULA_CACHE_TTL", "bronze=60, gold=600"), ("INSULA_CACHE_BYTES", "0")]).expect("reads").caching;
+        assert_eq!((caching.capacity, caching.tiers["gold"].as_secs()), (0, 600));
+        assert!(text(&[("INSULA_CACHE_TTL", "60")]).contains("TIER=SECONDS"));
+        let url = text(&[("INSULA_CACHE_URL", "http://:hunter2@h")]);
+        assert!(url.starts_with("INSULA_CACHE_URL is wrong") && !url.contains("hunter2"));
         assert!(text(&[("INSULA_TENANCY", "maybe")]).contains("neither on nor off"));
     }
 

@@ -4,6 +4,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use insula_core::Kind;
@@ -19,8 +20,13 @@ pub struct Error(Box<Voice>);
 
 #[expect(clippy::large_enum_variant, reason = "its owner has boxed it")]
 enum Voice {
-    Public { kind: Kind, problem: Problem },
+    Public {
+        kind: Kind,
+        problem: Problem,
+    },
     Internal(Box<dyn StdError + Send + Sync>),
+    /// An internal one, of which others were told as well.
+    Shared(Arc<Error>),
 }
 
 impl Error {
@@ -56,12 +62,24 @@ impl Error {
         Self(Box::new(Voice::Internal(error.into())))
     }
 
+    /// What a load for many failed with. Words for the client go to all of them; the rest is each one's kind, and logged once.
+    pub(crate) fn shared(error: Arc<Self>) -> Self {
+        match Arc::try_unwrap(error) {
+            Ok(error) => error,
+            Err(shared) => Self(Box::new(match &*shared.0 {
+                Voice::Public { kind, problem } => Voice::Public { kind: *kind, problem: problem.clone() },
+                Voice::Internal(_) | Voice::Shared(_) => Voice::Shared(shared),
+            })),
+        }
+    }
+
     /// What went wrong, as a caller would act on it.
     #[must_use]
     pub fn kind(&self) -> Kind {
         match &*self.0 {
             Voice::Public { kind, .. } => *kind,
             Voice::Internal(error) => kind_of(&**error),
+            Voice::Shared(error) => error.kind(),
         }
     }
 
@@ -77,6 +95,7 @@ impl Error {
         match &*self.0 {
             Voice::Public { .. } => None,
             Voice::Internal(error) => sql_of(&**error),
+            Voice::Shared(error) => error.as_sql(),
         }
     }
 
@@ -88,16 +107,16 @@ impl Error {
             Voice::Public { problem, .. } => problem,
             Voice::Internal(error) => {
                 log(kind, &*error);
-                let problem = Problem::new(kind);
-                let problem = match error.downcast_ref::<insula_data::Error>().and_then(insula_data::Error::retry_after) {
-                    Some(after) => problem.retry_after(after),
-                    None => problem,
-                };
-                match sql_of(&*error).and_then(words) {
-                    Some(text) => problem.detail(text),
-                    None => problem,
-                }
+                in_general(kind, &*error)
             }
+            // Whoever is the last to let go of it logs it.
+            Voice::Shared(error) => match Arc::try_unwrap(error) {
+                Ok(error) => error.into_problem(),
+                Err(shared) => match &*shared.0 {
+                    Voice::Internal(error) => in_general(kind, &**error),
+                    _ => Problem::new(kind),
+                },
+            },
         }
     }
 }
@@ -119,6 +138,7 @@ impl fmt::Display for Error {
         match &*self.0 {
             Voice::Public { problem, .. } => problem.body().fmt(f),
             Voice::Internal(error) => error.fmt(f),
+            Voice::Shared(error) => error.fmt(f),
         }
     }
 }
@@ -128,7 +148,21 @@ impl fmt::Debug for Error {
         match &*self.0 {
             Voice::Public { kind, problem } => f.debug_tuple("Public").field(kind).field(problem.body()).finish(),
             Voice::Internal(error) => f.debug_tuple("Internal").field(error).finish(),
+            Voice::Shared(error) => error.fmt(f),
         }
+    }
+}
+
+/// What the client is told of an internal error.
+fn in_general(kind: Kind, error: &(dyn StdError + 'static)) -> Problem {
+    let problem = Problem::new(kind);
+    let problem = match error.downcast_ref::<insula_data::Error>().and_then(insula_data::Error::retry_after) {
+        Some(after) => problem.retry_after(after),
+        None => problem,
+    };
+    match sql_of(error).and_then(words) {
+        Some(text) => problem.detail(text),
+        None => problem,
     }
 }
 

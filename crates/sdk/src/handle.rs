@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::middleware::AddExtension;
+use insula_cache::{Cache, CacheConfig};
 use insula_catalog::{Catalog, Options, PgSource};
 use insula_core::{KeyRing, TenantContext};
 use insula_data::{Data, DataConfig};
@@ -83,6 +84,7 @@ impl std::fmt::Debug for Insula {
 struct Inner {
     catalog: Catalog,
     data: Data,
+    cache: Cache,
     layer: ResolveLayer,
     contexts: Arc<Contexts>,
     senses: Senses,
@@ -195,8 +197,10 @@ impl Insula {
             access.read_staleness = many.read_staleness;
         }
         let data = Data::open(access, catalog.clone(), keys.ring);
+        let caching = config.as_ref().map_or_else(CacheConfig::default, |config| config.caching.clone());
+        let cache = Cache::new(caching);
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, layer, contexts, senses, config, keys }) }
+        Self { inner: Arc::new(Inner { catalog, data, cache, layer, contexts, senses, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.
@@ -221,6 +225,10 @@ impl Insula {
     #[must_use]
     pub fn layer(&self) -> InsulaLayer {
         InsulaLayer { insula: self.clone() }
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.inner.cache
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -9,6 +9,7 @@
 //! Always: a handler has a tenant or is not called; with no tenant there is no connection; what goes wrong inside stays inside.
 
 pub mod alone;
+pub mod cache;
 pub mod config;
 mod contexts;
 pub mod error;

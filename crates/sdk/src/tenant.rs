@@ -11,6 +11,7 @@ use insula_core::feature::FeatureType;
 use insula_core::{Feature, Kind, Plan, SystemClock, TenantContext, TenantSettings};
 use insula_data::TenantTx;
 
+use crate::cache::TenantCache;
 use crate::error::{Error, Result};
 use crate::handle::Insula;
 
@@ -75,6 +76,12 @@ impl Tenant {
         F: for<'t> FnMut(&'t mut TenantTx) -> BoxFuture<'t, Result<T>>,
     {
         self.insula.data().transact(&self.context, work).await
+    }
+
+    /// What is remembered for this tenant: see [`crate::cache`].
+    #[must_use]
+    pub fn cache(&self) -> TenantCache<'_> {
+        TenantCache::new(self.insula.cache().of(&self.route))
     }
 
     /// Who the work is for.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::api::{expected_version, id, page_size, whole};
 use crate::caller::Caller;
+use crate::dashboard;
 use crate::documents::{self, Change, LARGEST_PAGE, New, Page};
 
 #[derive(Deserialize)]
@@ -33,7 +34,7 @@ pub(crate) async fn create(caller: Caller, Json(new): Json<New>) -> Result<Respo
     let mut work = caller.begin().await?;
     work.user.must_write()?;
     let document = documents::create(&mut work.tx, work.user.id, new).await?;
-    work.tx.commit().await?;
+    dashboard::commit(caller.tenant(), work.tx).await?;
     let place = [(LOCATION, format!("/api/documents/{}", document.id)), (ETAG, format!("\"{}\"", document.version))];
     Ok((StatusCode::CREATED, place, Json(document)).into_response())
 }
@@ -55,7 +56,7 @@ pub(crate) async fn update(
     work.user.must_write()?;
     let expected = expected_version(&headers)?;
     let document = documents::update(&mut work.tx, work.user.id, id(&document)?, change, expected).await?;
-    work.tx.commit().await?;
+    dashboard::commit(caller.tenant(), work.tx).await?;
     Ok(whole(document))
 }
 
@@ -63,6 +64,6 @@ pub(crate) async fn delete(caller: Caller, Path(document): Path<String>, headers
     let mut work = caller.begin().await?;
     work.user.must_write()?;
     documents::delete(&mut work.tx, id(&document)?, expected_version(&headers)?).await?;
-    work.tx.commit().await?;
+    dashboard::commit(caller.tenant(), work.tx).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,7 @@
 //! `/api/search`, `/api/dashboard`, `/api/tags`
 
+use std::sync::Arc;
+
 use insula::{Error, Json, Query, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,10 +43,10 @@ pub(crate) async fn search(caller: Caller, Query(query): Query<SearchQuery>) -> 
     Ok(Json(found))
 }
 
-pub(crate) async fn dashboard(caller: Caller) -> Result<Json<Dashboard>> {
-    // Who may see it is looked up where nothing is old.
+pub(crate) async fn dashboard(caller: Caller) -> Result<Json<Arc<Dashboard>>> {
+    // Who may see it is looked up each time, where nothing is old.
     caller.begin().await?.tx.commit().await?;
-    Ok(Json(dashboard::read(caller.tenant()).await?))
+    Ok(Json(dashboard::of(caller.tenant()).await?))
 }
 
 pub(crate) async fn tags(caller: Caller, Query(query): Query<TagsQuery>) -> Result<Json<Value>> {

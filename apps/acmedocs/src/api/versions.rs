@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::api::{expected_version, id, whole};
 use crate::caller::Caller;
+use crate::dashboard;
 use crate::versions::{self, Version};
 
 fn number(text: &str) -> Result<i32> {
@@ -37,6 +38,6 @@ pub(crate) async fn restore(
     work.user.must_write()?;
     let expected = expected_version(&headers)?;
     let document = versions::restore(&mut work.tx, work.user.id, id(&document)?, number(&version)?, expected).await?;
-    work.tx.commit().await?;
+    dashboard::commit(caller.tenant(), work.tx).await?;
     Ok(whole(document))
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::caller::Visitor;
-use crate::dashboard::{self, Dashboard};
+use crate::dashboard;
 use crate::documents::{self, Document, Page};
 use crate::features::SEARCH;
 use crate::pages::chart;
@@ -138,12 +138,13 @@ pub(crate) async fn versions(visitor: Visitor, Path(document): Path<String>) -> 
 
 pub(crate) async fn dashboard(visitor: Visitor) -> Response {
     let result = async {
-        // Who may see it is looked up where nothing is old.
+        // Who may see it is looked up each time, where nothing is old.
         let work = visitor.begin().await?;
         work.tx.commit().await?;
-        let Dashboard { totals, top_tags, days } = dashboard::read(&visitor.tenant).await?;
-        let chart = chart::bars(&days);
+        let counted = dashboard::of(&visitor.tenant).await?;
+        let chart = chart::bars(&counted.days);
         let shell = Shell::inside(&visitor, work.user, "dashboard");
+        let (totals, top_tags) = (counted.totals.clone(), counted.top_tags.clone());
         Ok(page(StatusCode::OK, &DashboardPage { shell, totals, top_tags, chart }))
     };
     shown(&visitor, result.await)

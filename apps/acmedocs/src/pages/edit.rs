@@ -8,6 +8,7 @@ use insula::{Error, Form, Result};
 use serde::Deserialize;
 
 use crate::caller::Visitor;
+use crate::dashboard;
 use crate::documents::{self, Change, Document, Format, New};
 use crate::pages::documents::id;
 use crate::pages::session::Plain;
@@ -142,7 +143,7 @@ async fn write(visitor: &Visitor, document: Option<&str>, typed: Typed) -> Resul
             documents::update(tx, author, id(document)?, change, None).await?
         }
     };
-    work.tx.commit().await?;
+    dashboard::commit(&visitor.tenant, work.tx).await?;
     Ok(written)
 }
 
@@ -157,7 +158,7 @@ pub(crate) async fn delete(
         let mut work = visitor.begin().await?;
         work.user.must_write()?;
         documents::delete(&mut work.tx, id(&document)?, None).await?;
-        work.tx.commit().await?;
+        dashboard::commit(&visitor.tenant, work.tx).await?;
         Ok(Redirect::to("/documents").into_response())
     };
     result.await.unwrap_or_else(|error| fault::show(&visitor.tenant, error))
@@ -175,7 +176,7 @@ pub(crate) async fn restore(
         let mut work = visitor.begin().await?;
         work.user.must_write()?;
         let restored = crate::versions::restore(&mut work.tx, work.user.id, id(&document)?, version, None).await?;
-        work.tx.commit().await?;
+        dashboard::commit(&visitor.tenant, work.tx).await?;
         Ok(Redirect::to(&format!("/documents/{}", restored.id)).into_response())
     };
     result.await.unwrap_or_else(|error| fault::show(&visitor.tenant, error))

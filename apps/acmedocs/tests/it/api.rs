@@ -129,6 +129,12 @@ async fn dashboard(ann: &Person) {
     let days = dashboard.json["days"].as_array().unwrap();
     assert_eq!(days.len(), 30);
     assert_eq!(days[29]["created"], json!(listed));
+    // What is counted is remembered, and forgotten with each change.
+    let documents = async || ann.get("/api/dashboard").await.json["documents"].as_u64().unwrap();
+    let new = ann.post("/api/documents", json!({"title": "Counted", "body": ""})).await;
+    assert_eq!((new.status.as_u16(), documents().await), (201, listed as u64 + 1));
+    assert_eq!(ann.delete(&format!("/api/documents/{}", new.json["id"].as_str().unwrap())).await.status, 204);
+    assert_eq!(documents().await, listed as u64);
 }
 
 async fn session(ann: &Person) {

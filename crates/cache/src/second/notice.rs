@@ -1,0 +1,85 @@
+//! What was forgotten, as processes tell each other.
+
+use insula_core::TenantNo;
+
+use super::Place;
+use crate::key::KeyBytes;
+
+/// Something is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// One thing, and its resource's id.
+    Key(Place, u64),
+    /// All of a resource: its id and name.
+    Resource(TenantNo, u64, &'static str),
+    /// All of a tenant.
+    Tenant(TenantNo),
+}
+
+/// Bytes of a process's id.
+pub(crate) const ID: usize = 16;
+
+impl Notice {
+    pub(crate) const fn tenant(&self) -> TenantNo {
+        match self {
+            Self::Key(place, _) => place.tenant,
+            Self::Resource(tenant, ..) | Self::Tenant(tenant) => *tenant,
+        }
+    }
+
+    /// Sender, kind, tenant, resource, key: fixed widths but for the last.
+    pub(crate) fn encode(&self, from: &[u8; ID]) -> Vec<u8> {
+        let (kind, resource, key) = match self {
+            Self::Key(place, id) => (b'k', *id, place.key.as_slice()),
+            Self::Resource(_, id, _) => (b'r', *id, [].as_slice()),
+            Self::Tenant(_) => (b't', 0, [].as_slice()),
+        };
+        let mut bytes = Vec::with_capacity(ID + 17 + key.len());
+        bytes.extend_from_slice(from);
+        bytes.push(kind);
+        bytes.extend_from_slice(&self.tenant().get().to_be_bytes());
+        bytes.extend_from_slice(&resource.to_be_bytes());
+        bytes.extend_from_slice(key);
+        bytes
+    }
+
+    /// Who says so, and what; `None` when this is no notice. Names and epochs do not travel: the
+    /// first level knows resources by their ids.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<([u8; ID], Self)> {
+        let (from, rest) = bytes.split_first_chunk::<ID>()?;
+        let (kind, rest) = rest.split_first()?;
+        let (tenant, rest) = rest.split_first_chunk::<8>()?;
+        let (resource, key) = rest.split_first_chunk::<8>()?;
+        let (tenant, resource) = (TenantNo::new(i64::from_be_bytes(*tenant))?, u64::from_be_bytes(*resource));
+        let notice = match kind {
+            b'k' => Self::Key(Place { tenant, epoch: 0, resource: "", key: KeyBytes::from_slice(key) }, resource),
+            b'r' if key.is_empty() => Self::Resource(tenant, resource, ""),
+            b't' if key.is_empty() => Self::Tenant(tenant),
+            _ => return None,
+        };
+        Some((*from, notice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_told_is_what_is_heard(no in 1i64.., id in any::<u64>(), key in proptest::collection::vec(any::<u8>(), 0..80), junk in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let tenant = TenantNo::new(no).unwrap();
+            for notice in [
+                Notice::Key(Place { tenant, epoch: 0, resource: "", key: KeyBytes::from_slice(&key) }, id),
+                Notice::Resource(tenant, id, ""),
+                Notice::Tenant(tenant),
+            ] {
+                prop_assert_eq!(Notice::decode(&notice.encode(&[7; ID])), Some(([7; ID], notice)));
+            }
+            // Never a panic.
+            let _ = Notice::decode(&junk);
+        }
+    }
+}
