@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -83,6 +83,7 @@ async fn answer(
     if let Some(trace) = trace::id(&span, &head.headers) {
         seen.trace(trace);
     }
+    let accept = head.headers.get(ACCEPT).cloned();
     let gone = go(worker, peer, watch, head, body, wish, &id, &mut seen);
     let response = match gone.instrument(span.clone()).await {
         Ok(mut response) => {
@@ -90,7 +91,7 @@ async fn answer(
             response.headers_mut().entry(REQUEST_ID).or_insert(id);
             response
         }
-        Err(refusal) => refusal.into_response(&id),
+        Err(refusal) => refusal.into_response(&id, accept.as_ref()),
     };
     if let Some(route) = seen.tenant() {
         trace::of_tenant(&span, route.id, route.slug.as_str());

@@ -1,11 +1,11 @@
-//! Answers of the gateway itself, as problems (RFC 9457).
+//! Answers of the gateway itself, as problems (RFC 9457); to browsers, as pages.
 //!
 //! Always: one carries the id of the request that it answers, and nothing of the inside.
 
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderValue, Response, StatusCode};
 use insula_core::Kind;
-use insula_http::{Problem, admit, identity, resolve};
+use insula_http::{Problem, admit, identity, page, resolve};
 
 use crate::body::Body;
 use crate::headers::REQUEST_ID;
@@ -35,10 +35,10 @@ impl Refusal {
         Self::of(Kind::Unavailable, "The application does not answer.")
     }
 
-    /// As an answer.
-    pub(crate) fn into_response(self, request_id: &HeaderValue) -> Response<Body> {
+    /// As an answer to a request that has this id and accepts this.
+    pub(crate) fn into_response(self, request_id: &HeaderValue, accept: Option<&HeaderValue>) -> Response<Body> {
         let problem = self.0.request_id(request_id.to_str().unwrap_or_default());
-        let mut response = problem.into_bytes().map(Body::full);
+        let mut response = page::answer(problem, accept).map(Body::full);
         response.headers_mut().insert(REQUEST_ID, request_id.clone());
         response
     }

@@ -10,6 +10,7 @@ pub mod feature;
 pub mod host;
 pub mod identity;
 pub mod observe;
+pub mod page;
 pub mod problem;
 pub mod request_id;
 pub mod resolve;

@@ -41,6 +41,31 @@ async fn suspended_tenants_and_cells_without_an_answer_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_browser_is_answered_in_words_and_a_program_in_json() {
+    let main = echo("main").await;
+    let stage = start(config(), main.addr, main.addr).await;
+    stage.source.change(|content| {
+        let mut asleep = insula_catalog::fake::tenant("asleep", 3, "bronze", "main").unwrap();
+        asleep.state = TenantState::Suspended;
+        content.put_tenant(asleep);
+    });
+    let mut client = Wire::connect(stage.addr).await;
+    for (host, code, title) in
+        [("nobody.localhost", 404, "There is no such tenant"), ("asleep.localhost", 403, "This tenant is suspended")]
+    {
+        let browser = format!("GET / HTTP/1.1\r\nhost: {host}\r\naccept: text/html,application/xhtml+xml,*/*;q=0.8\r\n\r\n");
+        let answer = client.ask(&browser).await;
+        assert_eq!(status(&answer), code);
+        assert!(answer.contains("content-type: text/html") && answer.contains(&format!("<h1>{title}</h1>")), "{answer}");
+        let answer = client.ask(&get(host, "/")).await;
+        assert!(status(&answer) == code && answer.contains("content-type: application/problem+json"), "{answer}");
+    }
+    // What the application answers is its own, whoever asks.
+    let answer = client.ask("GET / HTTP/1.1\r\nhost: acme.localhost\r\naccept: text/html\r\n\r\n").await;
+    assert!(status(&answer) == 200 && answer.contains("main\n"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_stream_both_ways() {
     let (main, second) = (echo("main").await, echo("second").await);
     let stage = start(config(), main.addr, second.addr).await;

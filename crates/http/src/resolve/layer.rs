@@ -17,7 +17,7 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::HeaderValue;
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{ACCEPT, CONTENT_LENGTH, HeaderMap};
 use http_body_util::Limited;
 use insula_catalog::{Catalog, Route};
 use insula_core::context::{Proof, Trace};
@@ -28,6 +28,7 @@ use tracing::Instrument;
 
 use crate::identity::{Verified, Verifier, VerifyError};
 use crate::observe::{Counted, Observation, timed};
+use crate::page;
 use crate::problem::{Problem, normalise};
 use crate::request_id;
 use crate::resolve::{Asked, Resolved, Resolver};
@@ -143,6 +144,7 @@ impl Shared {
         // What is done for this request hangs on its span, also in other processes: the context takes it from here.
         spans::inject(&span, request.headers_mut());
 
+        let accept = request.headers().get(ACCEPT).cloned();
         let mut response = if self.tenantless.iter().any(|path| path == request.uri().path()) {
             guarded(inner, request).await
         } else {
@@ -155,7 +157,7 @@ impl Shared {
                     let work = async { normalise(guarded(inner, limited(request)).await).await };
                     timed(scope::enter(context, work).instrument(span.clone()), spent).await
                 }
-                Err(problem) => problem.request_id(&id).into_response(),
+                Err(problem) => page::answer(problem.request_id(&id), accept.as_ref()).map(Body::from),
             }
         };
         spans::answered(&span, response.status().as_u16());
