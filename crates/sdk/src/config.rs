@@ -2,6 +2,7 @@
 //!
 //! Always: a wrong setting stops the start with a sentence that says what to do; no secret is in any of those sentences.
 
+mod admission;
 mod alone;
 mod caching;
 mod many;
@@ -15,6 +16,7 @@ use insula_api::bundle::Bundle;
 use insula_cache::CacheConfig;
 use insula_core::KeyRing;
 use insula_core::feature::Features;
+use insula_http::AdmissionConfig;
 
 pub use alone::Alone;
 pub(crate) use many::read_keyring;
@@ -32,6 +34,9 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// `INSULA_TENANCY`: for many customers (`on`, the default), or for one on its own server (`off`).
     pub tenancy: Tenancy,
+    /// `INSULA_ADMISSION`: a TOML file of what this process admits, with the fields of a gateway's `[admission]`. Behind a gateway, rates are left to
+    /// it. Default: no classes of routes, limits that suit a few cores.
+    pub admission: AdmissionConfig,
     /// What it notices of its tenants.
     pub watching: Watching,
     /// What it remembers for its tenants: `INSULA_CACHE_BYTES`, `INSULA_CACHE_TTL`, `INSULA_CACHE_URL`.
@@ -100,6 +105,7 @@ fn ours() -> impl Iterator<Item = &'static str> {
     [TENANCY, LISTEN, ADMIN_LISTEN]
         .into_iter()
         .chain(caching::NAMES.iter().copied())
+        .chain(admission::NAMES.iter().copied())
         .chain(watching::NAMES.iter().copied())
         .chain(many::NAMES.iter().copied())
         .chain(alone::NAMES.iter().copied())
@@ -136,6 +142,7 @@ impl Config {
             listen: address(LISTEN, vars.get(LISTEN).unwrap_or("127.0.0.1:8080"))?,
             admin_listen: address(ADMIN_LISTEN, vars.get(ADMIN_LISTEN).unwrap_or("127.0.0.1:0"))?,
             tenancy,
+            admission: admission::read(vars)?,
             watching: Watching::read(vars),
             caching: caching::read(vars)?,
             brings: None,
@@ -150,6 +157,7 @@ impl Config {
             listen: any,
             admin_listen: any,
             tenancy: Tenancy::On(Many::new(catalog_url, keyring)),
+            admission: AdmissionConfig::default(),
             watching: Watching::default(),
             caching: CacheConfig::default(),
             brings: None,
@@ -208,6 +216,10 @@ mod tests {
             panic!("for many")
         };
         assert_eq!((many.resolve.sources.len(), many.resolve.fallback.as_ref().map(|slug| slug.as_str())), (2, Some("acme")));
+        let admission = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(admission.path(), "queue = 7\nlimits = 3\n").expect("written");
+        let fault = text(&[("INSULA_ADMISSION", admission.path().to_str().expect("a path"))]);
+        assert!(fault.starts_with("INSULA_ADMISSION is wrong") && fault.contains("line 2"), "{fault}");
         assert!(text(&[("INSULA_SOURCES", "hots")]).starts_with("INSULA_SOURCES is wrong: \"hots\" is no source"));
         assert!(text(&[("INSULA_JWKS_FILE", "/keys")]).starts_with("INSULA_CELL is not set"));
         assert!(text(&[("INSULA_DATABASE_URL", "postgres://h/d")]).contains("has no meaning with INSULA_TENANCY=on"));

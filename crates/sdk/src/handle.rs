@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::middleware::AddExtension;
+use axum::response::Response;
 use insula_cache::{Cache, CacheConfig};
 use insula_catalog::{Catalog, Options, PgSource};
 use insula_core::{KeyRing, TenantContext};
 use insula_data::{Data, DataConfig};
+use insula_http::admit::{Admit, AdmitLayer, ClassError, Held};
 use insula_http::identity::{Fetcher, Published, Verifier};
 use insula_http::resolve::OptionsError;
-use insula_http::{ResolveLayer, ResolveOptions, Resolver};
+use insula_http::{Admission, AdmissionConfig, Resolve, ResolveLayer, ResolveOptions, Resolver};
 use insula_telemetry::Senses;
 use tokio::task::AbortHandle;
 use tower::Layer;
+use tower::util::MapResponse;
 
 use crate::alone::{self, InstallError};
 use crate::config::{Alone, Brings, Config, ConfigError, Many, Tenancy, read_keyring};
@@ -36,6 +40,9 @@ pub enum ConnectError {
     /// How tenants are to be found.
     #[error("INSULA_SOURCES, INSULA_HOST_SIDE or INSULA_SHARED_HOSTS is wrong: {0}")]
     Resolve(#[from] OptionsError),
+    /// Which routes are expensive.
+    #[error("INSULA_ADMISSION is wrong: {0}")]
+    Admission(#[from] ClassError),
     /// The gateway's keys cannot be had.
     #[error("INSULA_JWKS_URL, INSULA_JWKS_FILE: {0}")]
     Gateway(String),
@@ -86,6 +93,7 @@ struct Inner {
     data: Data,
     cache: Cache,
     layer: ResolveLayer,
+    admission: Admission,
     contexts: Arc<Contexts>,
     senses: Senses,
     config: Option<Config>,
@@ -101,7 +109,8 @@ impl Drop for Inner {
     }
 }
 
-/// What [`Insula::layer`] gives: each request gets its tenant, or an answer that says why not.
+/// What [`Insula::layer`] gives: each request gets its tenant, and goes on when the tenant's plan and this process have room for it; or an
+/// answer that says why not.
 #[derive(Clone)]
 pub struct InsulaLayer {
     insula: Insula,
@@ -111,11 +120,17 @@ impl<S> Layer<S> for InsulaLayer
 where
     S: Clone,
 {
-    type Service = <ResolveLayer as Layer<AddExtension<S, Insula>>>::Service;
+    type Service = Resolve<MapResponse<Admit<AddExtension<S, Insula>>, fn(Response<Held<Body>>) -> Response>>;
     fn layer(&self, inner: S) -> Self::Service {
         let inner = Extension(self.insula.clone()).layer(inner);
-        self.insula.inner.layer.layer(inner)
+        let admitted = AdmitLayer::new(self.insula.inner.admission.clone()).layer(inner);
+        self.insula.inner.layer.layer(MapResponse::new(admitted, plain))
     }
+}
+
+/// An answer as axum has it.
+fn plain(response: Response<Held<Body>>) -> Response {
+    response.map(Body::from)
 }
 
 impl Insula {
@@ -135,7 +150,8 @@ impl Insula {
                     None => ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()),
                 };
                 let keys = Keys { ring: many.keyring.clone(), file: many.keyring_path.clone() };
-                Ok(Self::new(catalog, layer, contexts, keys, Some(config), senses))
+                let admission = AdmissionConfig { rates: contexts.verifier().is_none(), ..config.admission.clone() };
+                Ok(Self::new(catalog, layer, Admission::new(admission)?, contexts, keys, Some(config), senses))
             }
             Tenancy::Off(alone) => {
                 let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;
@@ -155,7 +171,8 @@ impl Insula {
                 let keys = Keys { ring: read_keyring(&alone.keyring_path)?, file: Some(alone.keyring_path.clone()) };
                 let address = alone.address();
                 let contexts = Contexts::new(None, None, &keys.ring);
-                let insula = Self::new(catalog, layer, contexts, keys, Some(config), senses);
+                let admission = Admission::new(config.admission.clone())?;
+                let insula = Self::new(catalog, layer, admission, contexts, keys, Some(config), senses);
                 insula.enter(&address).await?;
                 Ok(insula)
             }
@@ -167,7 +184,8 @@ impl Insula {
     pub fn from_parts(catalog: Catalog, keys: KeyRing) -> Self {
         let layer = ResolveLayer::new(catalog.clone());
         let contexts = Contexts::new(None, None, &keys);
-        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None, Senses::default())
+        let keys = Keys { ring: keys, file: None };
+        Self::new(catalog, layer, Admission::default(), contexts, keys, None, Senses::default())
     }
 
     /// As [`Insula::from_parts`], behind a gateway: for requests that carry a context which one of the published keys has signed for a
@@ -177,12 +195,16 @@ impl Insula {
         let verifier = Arc::new(Verifier::new("", published));
         let layer = ResolveLayer::verified(Arc::clone(&verifier), catalog.clone());
         let contexts = Contexts::new(Some(verifier), None, &keys);
-        Self::new(catalog, layer, contexts, Keys { ring: keys, file: None }, None, Senses::default())
+        // Without classes there is nothing that could be wrong.
+        let admission = Admission::new(AdmissionConfig { rates: false, ..AdmissionConfig::default() }).unwrap_or_default();
+        let keys = Keys { ring: keys, file: None };
+        Self::new(catalog, layer, admission, contexts, keys, None, Senses::default())
     }
 
     fn new(
         catalog: Catalog,
         layer: ResolveLayer,
+        admission: Admission,
         contexts: Contexts,
         keys: Keys,
         config: Option<Config>,
@@ -200,7 +222,7 @@ impl Insula {
         let caching = config.as_ref().map_or_else(CacheConfig::default, |config| config.caching.clone());
         let cache = Cache::new(caching);
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, cache, layer, contexts, senses, config, keys }) }
+        Self { inner: Arc::new(Inner { catalog, data, cache, layer, admission, contexts, senses, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.

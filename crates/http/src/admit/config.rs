@@ -9,6 +9,8 @@ use super::class::ClassConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionConfig {
+    /// Whether tenants are held to their rates here. Not where a gateway has done so already: a request would be charged twice.
+    pub rates: bool,
     /// Classes of routes with limits of their own, seven at most.
     pub classes: Vec<ClassConfig>,
     /// Requests that may wait for a full cell.
@@ -26,6 +28,7 @@ pub struct AdmissionConfig {
 impl Default for AdmissionConfig {
     fn default() -> Self {
         Self {
+            rates: true,
             classes: Vec::new(),
             queue: 1_024,
             queue_per_tenant: 128,

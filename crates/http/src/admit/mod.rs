@@ -91,9 +91,13 @@ impl Admission {
     /// As [`Admission::new`].
     pub fn with_ticks(config: AdmissionConfig, ticks: Ticks) -> Result<Self, ClassError> {
         let classes = Classes::new(&config.classes)?;
+        Ok(Self::by(config, classes, ticks))
+    }
+
+    fn by(config: AdmissionConfig, classes: Classes, ticks: Ticks) -> Self {
         let tenants = Arc::new(Tenants::new());
         let gates = ArcSwap::from_pointee(Gates::default());
-        Ok(Self { house: Arc::new(House { config, classes, tenants, ticks, gates, new_gate: Mutex::new(()) }) })
+        Self { house: Arc::new(House { config, classes, tenants, ticks, gates, new_gate: Mutex::new(()) }) }
     }
 
     /// The classes of this process.
@@ -176,11 +180,17 @@ impl Admission {
         let quota = Quota::new(limits.requests_per_second, limits.request_burst);
         let meter = Meter { tenant: route.no, class: ClassNo::DEFAULT };
         if class == ClassNo::DEFAULT {
+            if !house.config.rates {
+                return Ok(permit);
+            }
             let taken = house.tenants.take(slot, meter, quota, now, 1);
             return taken.map(|()| permit).map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait));
         }
         let by_class = limits.route_classes.get(house.classes.name(class)).copied().unwrap_or_default();
         self.enter_class(&mut permit, route, by_class)?;
+        if !house.config.rates {
+            return Ok(permit);
+        }
         let taken = house.tenants.take(slot, meter, quota, now, by_class.cost);
         taken.map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait))?;
         if let Err((own, wait)) = self.take_class(route, class, by_class, now) {
@@ -244,6 +254,13 @@ impl Admission {
             "reason" => why.name(), "tier" => route.plan.tier.name.clone(), "class" => class.clone())
         .increment(1);
         Refused { why, class, retry_after }
+    }
+}
+
+impl Default for Admission {
+    /// By [`AdmissionConfig::default`] and the machine's clock.
+    fn default() -> Self {
+        Self::by(AdmissionConfig::default(), Classes::default(), Ticks::machine())
     }
 }
 

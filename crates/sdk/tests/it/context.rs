@@ -36,9 +36,16 @@ fn keys() -> ContextKeys {
 impl Behind {
     /// An application of cell `main`; `acme` lives there, `away` lives in `second`.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same with another plan.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut insula_core::Plan)) -> Self {
+        let mut bronze = fake::plan("bronze").unwrap();
+        change(&mut bronze);
         let source = FakeSource::new();
         source.change(|content| {
-            content.put_plan(fake::plan("bronze").unwrap());
+            content.put_plan(bronze);
             for cell in ["main", "second"] {
                 content.put_cell(fake::cell(cell, "127.0.0.1", 1).unwrap());
                 content.put_database(fake::database(cell, "insula_pool", 0).unwrap());
@@ -62,8 +69,13 @@ impl Behind {
 
     pub(crate) fn context(&self, slug: &str, audience: Option<&str>) -> http::HeaderValue {
         let route = self.catalog.by_slug(slug).unwrap().arc();
-        let principal =
-            Principal { subject: "alice".into(), via: Via::Oidc, tenants: [route.id].into(), scopes: ["read".into()].into() };
+        let principal = Principal {
+            subject: "alice".into(),
+            issuer: None,
+            via: Via::Oidc,
+            tenants: [route.id].into(),
+            scopes: ["read".into()].into(),
+        };
         self.gateway.header_for(&route, &Identity::Principal(Arc::new(principal)), audience)
     }
 

@@ -20,7 +20,7 @@ use insula_telemetry::Shutdown;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tower::ServiceExt;
 
 const SEARCH: Feature<bool> = Feature::new("search", false);
@@ -154,4 +154,61 @@ async fn what_runs_is_finished_before_the_end() {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"), "{answer}");
     serving.await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// An application of `acme`, whose plan allows two requests at once and two in a hurry.
+async fn frugal(rates: bool) -> (Router, Arc<Semaphore>, Arc<Semaphore>) {
+    let behind = context::Behind::start_with(|plan| {
+        (plan.limits.requests_per_second, plan.limits.request_burst, plan.limits.max_concurrent_requests) = (1, 2, 2);
+        plan.limits.request_timeout_ms = 2_000;
+    })
+    .await;
+    let insula = if rates { Insula::from_parts(behind.catalog.clone(), KeyRing::default()) } else { behind.insula.clone() };
+    let (begun, go_on) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (here, further) = (begun.clone(), go_on.clone());
+    let slow = async move |_: Tenant| {
+        here.add_permits(1);
+        further.acquire().await.unwrap().forget();
+        "finished"
+    };
+    let app = Router::new().route("/fast", get(async || "fast")).route("/slow", get(slow)).layer(insula.layer());
+    let token = behind.context("acme", None);
+    let signed = axum::middleware::from_fn(move |mut request: Request, next: axum::middleware::Next| {
+        let token = token.clone();
+        async move {
+            request.headers_mut().insert("insula-tenant-context", token);
+            next.run(request).await
+        }
+    });
+    (app.layer(signed), begun, go_on)
+}
+
+#[tokio::test]
+async fn an_application_by_itself_holds_tenants_to_their_rates() {
+    let (app, ..) = frugal(true).await;
+    assert_eq!(ask(app.clone(), "/fast").await.0, 200);
+    assert_eq!(ask(app.clone(), "/fast").await.0, 200);
+    let request = Request::get("/fast").header("host", "acme.localhost").body(Body::empty()).unwrap();
+    let refused = app.oneshot(request).await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after") && refused.headers().contains_key("ratelimit"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn behind_a_gateway_rates_are_charged_once_and_the_rest_holds_here_too() {
+    let (app, begun, go_on) = frugal(false).await;
+    for _ in 0..20 {
+        assert_eq!(ask(app.clone(), "/fast").await.0, 200, "the gateway has counted these");
+    }
+    let slow = [tokio::spawn(ask(app.clone(), "/slow")), tokio::spawn(ask(app.clone(), "/slow"))];
+    begun.acquire_many(2).await.unwrap().forget();
+    let (status, body) = ask(app.clone(), "/fast").await;
+    assert_eq!(status, 429, "two are at work: {body}");
+    go_on.add_permits(2);
+    for slow in slow {
+        assert_eq!(slow.await.unwrap().0, 200);
+    }
+    // An answer that does not come in the plan's time is given up here, too.
+    let (status, _) = ask(app, "/slow").await;
+    assert_eq!(status, 504);
 }
