@@ -11,7 +11,8 @@ use crate::Error;
 use crate::config::TelemetryConfig;
 
 /// Starts noticing. Requests and bytes are billed here; the work behind them, where it is done.
-pub(crate) fn start(config: &TelemetryConfig) -> Result<Senses, Error> {
+/// `takes_over`: from a gateway that runs by the same settings until this one serves.
+pub(crate) fn start(config: &TelemetryConfig, takes_over: bool) -> Result<Senses, Error> {
     let deliver = match (&config.control_url, &config.control_key_file) {
         (Some(url), Some(key)) => {
             let desk = UsageDesk::new(url, key).map_err(|what| Error::Setting { part: "telemetry", what })?;
@@ -20,5 +21,5 @@ pub(crate) fn start(config: &TelemetryConfig) -> Result<Senses, Error> {
         _ => None,
     };
     let objectives = config.objectives_file.as_deref().map(Objectives::read).transpose()?.unwrap_or_default();
-    Ok(Senses::start(Settings { objectives, spool: config.usage_dir.clone(), deliver, bills: Bills::Requests })?)
+    Ok(Senses::start(Settings { objectives, spool: config.usage_dir.clone(), deliver, bills: Bills::Requests, takes_over })?)
 }

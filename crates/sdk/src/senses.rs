@@ -23,7 +23,7 @@ pub(crate) fn start(config: &Config) -> Result<Senses, Error> {
     };
     let objectives = watching.objectives.as_deref().map(Objectives::read).transpose()?.unwrap_or_default();
     let bills = if many.is_some_and(|many| many.jwks.is_set()) { Bills::Work } else { Bills::All };
-    Senses::start(Settings { objectives, spool: watching.usage_dir.clone(), deliver, bills })
+    Senses::start(Settings { objectives, spool: watching.usage_dir.clone(), deliver, bills, takes_over: false })
 }
 
 /// Lets `/top` call tenants by their slugs.

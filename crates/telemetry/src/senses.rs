@@ -77,6 +77,8 @@ pub struct Settings {
     pub deliver: Option<Arc<dyn Deliver>>,
     /// What this process bills.
     pub bills: Bills,
+    /// A process like this one is about to end and has the folder until then: usage is kept in memory meanwhile.
+    pub takes_over: bool,
 }
 
 /// See the module. Clones share it.
@@ -116,9 +118,13 @@ impl Senses {
     /// # Errors
     /// When the folder cannot be had, or the thread not started.
     pub fn start(settings: Settings) -> Result<Self, Error> {
-        let Settings { objectives, spool, deliver, bills } = settings;
-        let journal = |folder: PathBuf| Journal::open(&folder).map_err(|source| Error::Journal { folder, source });
-        let journal = spool.map(journal).transpose()?;
+        let Settings { objectives, spool, deliver, bills, takes_over } = settings;
+        let (journal, awaited) = match spool.map(|folder| (Journal::open(&folder), folder)) {
+            None => (None, None),
+            Some((Ok(journal), _)) => (Some(journal), None),
+            Some((Err(error), folder)) if takes_over && error.kind() == std::io::ErrorKind::WouldBlock => (None, Some(folder)),
+            Some((Err(source), folder)) => return Err(Error::Journal { folder, source }),
+        };
         let senses = Self(Arc::new(Inner { slo: Slo::new(objectives), ..Inner::default() }));
         let keeper = Keeper {
             usage: senses.0.usage.clone(),
@@ -126,6 +132,7 @@ impl Senses {
             inner: Arc::downgrade(&senses.0),
             stop: senses.0.stop.0.clone(),
             journal,
+            awaited,
             deliver,
             bills,
             unwritten: HashMap::new(),
@@ -205,6 +212,8 @@ struct Keeper {
     inner: std::sync::Weak<Inner>,
     stop: CancellationToken,
     journal: Option<Journal>,
+    /// The folder, while the process before this one has it.
+    awaited: Option<PathBuf>,
     deliver: Option<Arc<dyn Deliver>>,
     bills: Bills,
     /// Drained, and not on disk yet: the disk was full.
@@ -237,6 +246,9 @@ impl Keeper {
             }
         }
         self.look();
+        if self.journal.is_none() && !self.unwritten.is_empty() {
+            tracing::error!(tenants = self.unwritten.len(), "usage is lost: the process before still has its folder");
+        }
         if timeout(LAST, self.send()).await.is_err() {
             tracing::warn!("usage was not delivered in time; it waits on disk for the next start");
         }
@@ -248,13 +260,19 @@ impl Keeper {
         if let Some(inner) = self.inner.upgrade() {
             inner.top.note(&used, Instant::now());
         }
-        let Some(journal) = &mut self.journal else { return };
+        if let Some(Ok(journal)) = self.awaited.as_deref().map(Journal::open) {
+            (self.journal, self.awaited) = (Some(journal), None);
+        }
+        if self.journal.is_none() && self.awaited.is_none() {
+            return;
+        }
         for (tenant, amounts) in used {
             let billed = self.bills.of(&amounts);
             if !billed.is_zero() {
                 self.unwritten.entry(tenant).or_default().add(&billed);
             }
         }
+        let Some(journal) = &mut self.journal else { return };
         let all: Vec<_> = self.unwritten.iter().map(|(tenant, amounts)| (*tenant, *amounts)).collect();
         match journal.append(&all, SystemTime::now()) {
             Ok(()) => self.unwritten.clear(),

@@ -129,3 +129,25 @@ fn top_names_the_heavy_one() {
     assert_eq!((view.top["requests"][0].tenant.as_str(), view.top["requests"][0].amount), ("tenant-7", 50));
     assert_eq!(view.top["throttled"].len(), 1);
 }
+
+#[test]
+fn a_successor_keeps_count_until_the_process_before_lets_go_of_the_folder() {
+    let (folder, desk) = (tempfile::tempdir().unwrap(), Arc::new(Desk::default()));
+    let before = Senses::start(settings(folder.path(), &desk, Bills::All)).unwrap();
+    assert!(Senses::start(settings(folder.path(), &desk, Bills::All)).is_err(), "by mistake, two are one too many");
+    let after = Senses::start(Settings { takes_over: true, ..settings(folder.path(), &desk, Bills::All) }).unwrap();
+    after.set_names(Box::new(|wanted| wanted.iter().map(|no| (*no, no.to_string())).collect()));
+    for _ in 0..10 {
+        before.finished(&request(1, "acme", 200));
+        after.finished(&request(1, "acme", 200));
+    }
+    // It has looked at least once while it had no folder.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while after.top().top.get("requests").is_none_or(Vec::is_empty) && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    before.close();
+    after.finished(&request(1, "acme", 200));
+    after.close();
+    assert_eq!(desk.total(Meter::Requests), 21);
+}
