@@ -4,6 +4,7 @@
 //! here has) are, a few times, when the control plane is away or asks to come back; the key is never printed.
 
 mod calls;
+mod certificates;
 mod identity;
 mod stream;
 
@@ -11,7 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use insula_core::Kind;
-use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderValue, IF_MATCH, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,7 @@ struct Call<'a> {
     query: Option<String>,
     body: Option<Vec<u8>>,
     if_match: Option<&'a str>,
+    if_none_match: Option<&'a str>,
     idempotency_key: Option<String>,
 }
 
@@ -112,7 +114,9 @@ impl Client {
         for left in (0..TRIES).rev() {
             let outcome = self.request(&call, url.clone()).send().await;
             let (error, asked) = match outcome {
-                Ok(response) if response.status().is_success() => return Ok(Answer(response)),
+                Ok(response) if response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED => {
+                    return Ok(Answer(response));
+                }
                 Ok(response) => {
                     let asked = retry_after(&response);
                     (self.refusal(response).await, asked)
@@ -145,6 +149,9 @@ impl Client {
         }
         if let Some(etag) = call.if_match {
             request = request.header(IF_MATCH, etag);
+        }
+        if let Some(etag) = call.if_none_match {
+            request = request.header(IF_NONE_MATCH, etag);
         }
         if let Some(key) = &call.idempotency_key {
             request = request.header("idempotency-key", key);
@@ -185,7 +192,7 @@ impl<'a> Call<'a> {
     fn new(method: Method, path: &'a [&'a str]) -> Self {
         // One key for all tries of this call, so that a repeated POST is done once.
         let idempotency_key = (method == Method::POST).then(|| Uuid::new_v4().to_string());
-        Self { method, path, query: None, body: None, if_match: None, idempotency_key }
+        Self { method, path, query: None, body: None, if_match: None, if_none_match: None, idempotency_key }
     }
 
     fn query(mut self, query: &impl Serialize) -> Result<Self, Error> {
@@ -209,6 +216,12 @@ impl<'a> Call<'a> {
     fn body(mut self, body: &impl Serialize) -> Result<Self, Error> {
         self.body = Some(serde_json::to_vec(body).map_err(|e| Error::Invalid(e.to_string()))?);
         Ok(self)
+    }
+
+    /// Asks for it unless it is still this one.
+    const fn unless(mut self, etag: Option<&'a str>) -> Self {
+        self.if_none_match = etag;
+        self
     }
 
     const fn if_match(mut self, etag: Option<&'a str>) -> Self {

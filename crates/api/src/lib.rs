@@ -8,6 +8,7 @@ pub mod audit;
 pub mod bundle;
 pub mod catalog;
 pub mod cell;
+pub mod certificate;
 pub mod client;
 pub mod document;
 pub mod domain;

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (5, "admission", include_str!("../sql/0005_admission.sql")),
     (6, "domains", include_str!("../sql/0006_domains.sql")),
     (7, "replicas", include_str!("../sql/0007_replicas.sql")),
+    (8, "certificate", include_str!("../sql/0008_certificate.sql")),
 ];
 
 /// Any constant; the lock is per database.

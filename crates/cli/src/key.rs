@@ -1,6 +1,6 @@
 //! `insula key`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use insula_api::identity::RotateContextKey;
 use insula_api::key::{CreateKey, Key, KeyCreated, Scope};
@@ -56,21 +56,32 @@ enum KeyCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Write the key with which a gateway opens the catalog's certificates (host side: needs the root key)
+    Certificates {
+        /// The root key's file
+        #[arg(long, value_name = "FILE")]
+        root_key: PathBuf,
+        /// Where to write it, mode 0600
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 pub(crate) async fn run(args: KeyArgs) -> Result<(), Error> {
-    let (client, screen) = (args.target.client()?, Screen::new(args.target.json));
+    // Made when it is needed: one command asks nobody, and may be given where there is no control plane.
+    let (client, screen) = (|| args.target.client(), Screen::new(args.target.json));
     match args.command {
         KeyCommand::Create { name, scope } => {
             let scope = Scope::from_name(&scope).unwrap_or(Scope::Read);
-            let created = client.create_key(&CreateKey { name, scope }).await?;
+            let created = client()?.create_key(&CreateKey { name, scope }).await?;
             screen.show(&created, |screen| created_facts(screen, &created))
         }
         KeyCommand::List => {
-            let keys = client.keys(&PageQuery { limit: Some(500), cursor: None }).await?;
+            let keys = client()?.keys(&PageQuery { limit: Some(500), cursor: None }).await?;
             screen.show(&keys, |screen| table(screen, &keys.items))
         }
         KeyCommand::Revoke { key } => {
+            let client = client()?;
             let id = match key.parse() {
                 Ok(id) => id,
                 Err(_) => by_name(&client.keys(&PageQuery { limit: Some(500), cursor: None }).await?.items, &key)?,
@@ -79,16 +90,23 @@ pub(crate) async fn run(args: KeyArgs) -> Result<(), Error> {
             screen.show(&revoked, |_| format!("revoked {} ({})", revoked.name, revoked.id))
         }
         KeyCommand::Rotate { what: _, overlap } => {
-            let made = client.rotate_context_key(&RotateContextKey { overlap_seconds: overlap }).await?;
+            let made = client()?.rotate_context_key(&RotateContextKey { overlap_seconds: overlap }).await?;
             screen
                 .show(&made, |_| format!("key {} ({}) is published, and signs from {}", made.no, made.kid, time(made.signs_from)))
         }
         KeyCommand::Context { root_key, out } => {
-            let keys = context_keys(&crate::control::read_root_key(&root_key)?, &client.context_keys().await?.items)?;
-            crate::up::folder::write_secret(&out, &keys.to_json())?;
-            screen.show(&serde_json::json!({"written": out}), |_| format!("wrote {}", out.display()))
+            let root = crate::control::read_root_key(&root_key)?;
+            write(screen, &out, &context_keys(&root, &client()?.context_keys().await?.items)?.to_json())
+        }
+        KeyCommand::Certificates { root_key, out } => {
+            write(screen, &out, &crate::control::read_root_key(&root_key)?.certificate_key().to_hex())
         }
     }
+}
+
+fn write(screen: Screen, out: &Path, secret: &str) -> Result<(), Error> {
+    crate::up::folder::write_secret(out, secret)?;
+    screen.show(&serde_json::json!({"written": out}), |_| format!("wrote {}", out.display()))
 }
 
 /// The signing keys of these numbers, derived from the root key. One whose id differs was made from another root key.

@@ -6,6 +6,7 @@
 mod apikey;
 mod audit;
 mod cell;
+mod certificate;
 mod config;
 mod control;
 mod db;
@@ -60,6 +61,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Identity(identity::IdentityArgs),
     Apikey(apikey::ApikeyArgs),
+    Certificate(certificate::CertificateArgs),
     Db(db::DbArgs),
     Load(load::LoadArgs),
     Usage(usage::UsageArgs),
@@ -113,6 +115,7 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Domain(args) => domain::run(args).await,
         Command::Identity(args) => identity::run(args).await,
         Command::Apikey(args) => apikey::run(args).await,
+        Command::Certificate(args) => certificate::run(args).await,
         Command::Db(args) => db::run(args).await,
         Command::Load(args) => load::run(args).await,
         Command::Usage(args) => usage::run(args).await,

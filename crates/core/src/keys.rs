@@ -3,6 +3,8 @@
 //!
 //! root -> cell -> (role passwords, grant keys per database and key id, opaque names)
 
+mod seal;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,6 +16,8 @@ use crate::grant::GrantKey;
 use crate::id::TenantId;
 use crate::slug::CellName;
 use crate::token::ContextKey;
+
+pub use seal::CertificateKey;
 
 /// 32 bytes that print as `***` and are wiped on drop.
 #[derive(Clone, PartialEq, Eq)]
@@ -84,6 +88,9 @@ pub enum KeyError {
     /// A key file holds something else than 64 hexadecimal digits.
     #[error("a key is 64 hexadecimal digits; this is something else")]
     NotHex,
+    /// What is sealed was sealed by another key or for another name, or was changed.
+    #[error("it was sealed by another key or for another name, or was changed since")]
+    Sealed,
     /// The key ring has no key for a cell.
     #[error("no key for cell {0}: this process was not given that cell")]
     NoCell(CellName),

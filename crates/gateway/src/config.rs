@@ -287,6 +287,19 @@ pub struct TlsConfig {
     /// A folder of `NAME.crt` (a chain, PEM) and `NAME.key` (PEM): `acme.example.com`, `_.example.com` for `*.example.com`, and `default` for
     /// clients that name no host, or another. Files are read again when they change.
     pub certificates: Option<PathBuf>,
+    /// A file with the key that opens the private keys of the catalog's certificates (`insula key certificates`). With it, certificates that were put
+    /// with `insula certificate put` are used for names that the folder has none for, some seconds after they were put.
+    pub catalog_key_file: Option<PathBuf>,
+    /// Where the catalog's certificates are kept, their keys sealed, to start from when the control plane is away.
+    pub catalog_copy: Option<PathBuf>,
+}
+
+impl TlsConfig {
+    /// Whether there is a source of certificates.
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        self.certificates.is_some() || self.catalog_key_file.is_some()
+    }
 }
 
 /// Whom to believe.
@@ -309,8 +322,8 @@ impl Config {
         if config.listen.http.is_empty() && config.listen.https.is_empty() {
             return Err(bad("[listen] names no address, neither http nor https".into()));
         }
-        if !config.listen.https.is_empty() && config.tls.certificates.is_none() {
-            return Err(bad("[listen] https needs [tls] certificates".into()));
+        if !config.listen.https.is_empty() && !config.tls.is_set() {
+            return Err(bad("[listen] https needs [tls] certificates or catalog_key_file".into()));
         }
         Ok(config)
     }

@@ -1,5 +1,6 @@
 //! From settings to a running gateway.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +8,13 @@ use std::time::Duration;
 use insula_catalog::{Catalog, HttpSource, Options, PgSource};
 use insula_http::identity::{AuthOptions, Fetcher};
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
+use insula_telemetry::admin::Admin;
 use insula_telemetry::{Gate, Readiness, Senses, Shutdown, admin};
 use tokio::runtime::{Builder, LocalOptions};
 
 use crate::listener::Spoken;
 use crate::succession::{self, Predecessor};
-use crate::tls::Certificates;
+use crate::tls::{Certificates, FromCatalog};
 use crate::worker::{Shared, Worker};
 use crate::{Config, Error, Listeners, keys, senses, sharing, tls};
 
@@ -22,8 +24,9 @@ use crate::{Config, Error, Listeners, keys, senses, sharing, tls};
 /// When it cannot start, or a worker dies.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let readiness = Readiness::new();
-    let senses = senses::start(&config.telemetry)?;
-    let _admin = admin::serve_with("gateway", config.listen.admin, readiness.clone(), Some(senses.clone()))?;
+    let takes_over = listeners.predecessor.is_some();
+    let senses = senses::start(&config.telemetry, takes_over)?;
+    let _admin = AdminPort::open(config.listen.admin, &readiness, &senses, takes_over)?;
     let catalog = follow(&config)?;
     let named = catalog.clone();
     senses.set_names(Box::new(move |wanted| insula_http::observe::names(&named, wanted)));
@@ -33,6 +36,38 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Re
     insula_telemetry::logs::flush();
     served
 }
+
+/// The admin port, as long as it is kept. It has one owner: while the gateway before says goodbye there, a successor waits for it.
+enum AdminPort {
+    Open { _port: Admin },
+    Awaited { _waiting: tokio::task::JoinSet<()> },
+}
+
+impl AdminPort {
+    fn open(addr: SocketAddr, readiness: &Readiness, senses: &Senses, takes_over: bool) -> Result<Self, Error> {
+        let (readiness, senses) = (readiness.clone(), senses.clone());
+        let open = move || admin::serve_with("gateway", addr, readiness.clone(), Some(senses.clone()));
+        if !takes_over {
+            return Ok(Self::Open { _port: open()? });
+        }
+        // What is counted until then is to be seen there, too.
+        insula_telemetry::meters::install()?;
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(async move {
+            loop {
+                match open() {
+                    Ok(_port) => return std::future::pending().await,
+                    Err(error) => tracing::debug!(%error, "the admin port is not free yet"),
+                }
+                tokio::time::sleep(ADMIN_PAUSE).await;
+            }
+        });
+        Ok(Self::Awaited { _waiting: waiting })
+    }
+}
+
+/// Between two looks whether the admin port is free.
+const ADMIN_PAUSE: Duration = Duration::from_millis(100);
 
 fn follow(config: &Config) -> Result<Catalog, Error> {
     let config = &config.catalog;
@@ -83,8 +118,13 @@ pub async fn serve_watched(
     for (scheme, addr) in listeners.addrs() {
         tracing::info!(scheme, %addr, "serving");
     }
-    let certificates = config.tls.certificates.as_deref().map(Certificates::read).transpose()?.map(Arc::new);
-    let following_certificates = certificates.clone().map(|certificates| tokio::spawn(certificates.follow()));
+    let certificates =
+        config.tls.is_set().then(|| Certificates::read(config.tls.certificates.as_deref()).map(Arc::new)).transpose()?;
+    let mut following_certificates = Vec::new();
+    if let Some(certificates) = &certificates {
+        following_certificates.push(tokio::spawn(Arc::clone(certificates).follow()));
+        following_certificates.extend(FromCatalog::open(&config, certificates)?.map(|from| tokio::spawn(from.follow())));
+    }
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
     let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone(), senses)?);
     let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
@@ -183,5 +223,30 @@ async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
         if tokio::time::timeout(wait, shutdown.requested()).await.is_ok() {
             return gate.close("stopping");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_successor_waits_for_the_admin_port_and_nobody_else_does() {
+        let (readiness, senses) = (Readiness::new(), Senses::default());
+        let before = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let addr = before.local_addr().unwrap();
+        assert!(AdminPort::open(addr, &readiness, &senses, false).is_err());
+        let port = AdminPort::open(addr, &readiness, &senses, true).unwrap();
+        drop(before);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let answer = loop {
+            match reqwest::get(format!("http://{addr}/healthz")).await {
+                Ok(answer) => break answer,
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert!(answer.status().is_success());
+        drop(port);
     }
 }

@@ -1,7 +1,9 @@
-//! Certificates by host name: a folder, followed.
+//! Certificates by host name: a folder, followed, and what the catalog has ([`from_catalog`]).
 //!
 //! Always: a pair is used only when it fits together and to its file's name; one that does not keeps the pair of before, and says so; a
 //! connection keeps what it began with. A client that asks for a name without a certificate gets the default one, or a failed handshake.
+
+mod from_catalog;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Error;
 
+pub(crate) use from_catalog::FromCatalog;
+use from_catalog::Known;
+
 /// The protocols that are offered in a handshake.
 pub(crate) const H2: &[u8] = b"h2";
 const HTTP_1_1: &[u8] = b"http/1.1";
@@ -34,7 +39,10 @@ const WILDCARD: &str = "_.";
 /// The folder's pairs, by file name without its ending.
 #[derive(Debug)]
 pub(crate) struct Certificates {
-    folder: PathBuf,
+    /// `None` when all are the catalog's.
+    folder: Option<PathBuf>,
+    /// What the catalog has; a file of the same name goes before it.
+    known: ArcSwap<Known>,
     pairs: ArcSwap<HashMap<Box<str>, Pair>>,
     provider: Arc<CryptoProvider>,
 }
@@ -64,35 +72,50 @@ impl Certificates {
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub(crate) fn read(folder: &Path) -> Result<Self, Error> {
-        let this =
-            Self { folder: folder.to_owned(), pairs: ArcSwap::default(), provider: Arc::new(aws_lc_rs::default_provider()) };
-        let missing =
-            |e: std::io::Error| Error::Setting { part: "tls", what: format!("certificates: {}: {e}", folder.display()) };
-        this.look(&mut BTreeSet::new()).map_err(missing)?;
-        if this.pairs.load().is_empty() {
-            tracing::warn!(folder = %folder.display(), "no certificate is there yet: every handshake will fail");
+    pub(crate) fn read(folder: Option<&Path>) -> Result<Self, Error> {
+        let this = Self {
+            folder: folder.map(Path::to_owned),
+            known: ArcSwap::default(),
+            pairs: ArcSwap::default(),
+            provider: Arc::new(aws_lc_rs::default_provider()),
+        };
+        if let Some(folder) = folder {
+            let missing =
+                |e: std::io::Error| Error::Setting { part: "tls", what: format!("certificates: {}: {e}", folder.display()) };
+            this.look(folder, &mut BTreeSet::new()).map_err(missing)?;
+            if this.pairs.load().is_empty() {
+                tracing::warn!(folder = %folder.display(), "no certificate is in the folder yet");
+            }
         }
         Ok(this)
     }
 
+    fn known(&self) -> Arc<Known> {
+        self.known.load_full()
+    }
+
+    fn learn(&self, known: Known) {
+        self.known.store(Arc::new(known));
+    }
+
     /// Looks at the folder again and again.
     pub(crate) async fn follow(self: Arc<Self>) {
+        let Some(folder) = &self.folder else { return };
         let mut told = BTreeSet::new();
         loop {
             tokio::time::sleep(EVERY).await;
-            if let Err(error) = self.look(&mut told) {
-                tracing::warn!(folder = %self.folder.display(), %error, "the folder of certificates cannot be read");
+            if let Err(error) = self.look(folder, &mut told) {
+                tracing::warn!(folder = %folder.display(), %error, "the folder of certificates cannot be read");
             }
         }
     }
 
     /// Reads what has changed. `told` holds the faults that were logged already, so that each is once.
-    fn look(&self, told: &mut BTreeSet<String>) -> std::io::Result<()> {
+    fn look(&self, folder: &Path, told: &mut BTreeSet<String>) -> std::io::Result<()> {
         let before = self.pairs.load_full();
         let mut pairs = HashMap::new();
         let mut faults = BTreeSet::new();
-        for entry in std::fs::read_dir(&self.folder)? {
+        for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".crt")) else { continue };
             let known = before.get(name);
@@ -136,12 +159,13 @@ impl Certificates {
     }
 
     fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let pairs = self.pairs.load();
+        let (pairs, known) = (self.pairs.load(), self.known.load());
+        let by = |name: &str| pairs.get(name).map(|pair| &pair.key).or_else(|| known.get(name).map(|(_, key)| key));
         let named = name.and_then(|name| {
             let name = name.to_ascii_lowercase();
-            pairs.get(&*name).or_else(|| pairs.get(&*format!("{WILDCARD}{}", name.split_once('.')?.1)))
+            by(&name).or_else(|| by(&format!("{WILDCARD}{}", name.split_once('.')?.1)))
         });
-        named.or_else(|| pairs.get(DEFAULT)).map(|pair| Arc::clone(&pair.key))
+        named.or_else(|| pairs.get(DEFAULT).map(|pair| &pair.key)).map(Arc::clone)
     }
 }
 
@@ -189,12 +213,12 @@ mod tests {
         write(folder.path(), "acme.example", &["acme.example"]);
         write(folder.path(), "_.tenants.example", &["*.tenants.example"]);
         write(folder.path(), "lies.example", &["other.example"]);
-        let certificates = Certificates::read(folder.path()).unwrap();
+        let certificates = Certificates::read(Some(folder.path())).unwrap();
         let has = |name: &str| certificates.find(Some(name)).is_some();
         assert!(has("ACME.example") && has("a.tenants.example"));
         assert!(!has("a.b.tenants.example") && !has("tenants.example") && !has("lies.example") && !has("x"));
         write(folder.path(), "default", &["whatever.example"]);
-        certificates.look(&mut BTreeSet::new()).unwrap();
+        certificates.look(folder.path(), &mut BTreeSet::new()).unwrap();
         assert!(has("x") && certificates.find(None).is_some());
     }
 
@@ -202,23 +226,23 @@ mod tests {
     fn a_broken_file_keeps_what_was_there() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "acme.example", &["acme.example"]);
-        let certificates = Certificates::read(folder.path()).unwrap();
+        let certificates = Certificates::read(Some(folder.path())).unwrap();
         let first = certificates.find(Some("acme.example")).unwrap();
         let mut told = BTreeSet::new();
         std::fs::write(folder.path().join("acme.example.crt"), "-----BEGIN CERT").unwrap();
-        certificates.look(&mut told).unwrap();
+        certificates.look(folder.path(), &mut told).unwrap();
         assert!(Arc::ptr_eq(&first, &certificates.find(Some("acme.example")).unwrap()));
         assert_eq!(told.len(), 1);
         write(folder.path(), "acme.example", &["acme.example"]);
-        certificates.look(&mut told).unwrap();
+        certificates.look(folder.path(), &mut told).unwrap();
         assert!(!Arc::ptr_eq(&first, &certificates.find(Some("acme.example")).unwrap()));
         // A key of another certificate does not fit.
         write(folder.path(), "other.example", &["other.example"]);
         std::fs::copy(folder.path().join("other.example.key"), folder.path().join("acme.example.key")).unwrap();
-        certificates.look(&mut told).unwrap();
+        certificates.look(folder.path(), &mut told).unwrap();
         assert!(told.iter().any(|fault| fault.starts_with("acme.example")), "{told:?}");
         std::fs::remove_file(folder.path().join("acme.example.crt")).unwrap();
-        certificates.look(&mut told).unwrap();
+        certificates.look(folder.path(), &mut told).unwrap();
         assert!(certificates.find(Some("acme.example")).is_none());
     }
 }

@@ -4,6 +4,7 @@
 //! audit line, and leaves long work to an operation. Not for: who may ask (REST's authentication decides that).
 
 mod access;
+mod certificates;
 mod documents;
 mod domains;
 mod edge;

@@ -10,6 +10,7 @@ mod authorize;
 mod bundle;
 mod catalog;
 mod cells;
+mod certificates;
 mod documents;
 mod domains;
 mod failure;
@@ -147,6 +148,9 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(documents::list_document_versions))
         .routes(routes!(documents::roll_out))
         .routes(routes!(documents::roll_back))
+        .routes(routes!(certificates::list_certificates))
+        .routes(routes!(certificates::put_certificate, certificates::delete_certificate))
+        .routes(routes!(certificates::show_certificates))
         .routes(routes!(catalog::show_catalog))
         .routes(routes!(catalog::watch_catalog))
         .routes(routes!(catalog::show_tenant_config))

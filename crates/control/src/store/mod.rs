@@ -5,6 +5,7 @@
 pub(crate) mod audit;
 pub(crate) mod bundle;
 pub(crate) mod cells;
+pub(crate) mod certificates;
 pub(crate) mod documents;
 pub(crate) mod domains;
 pub(crate) mod feed;

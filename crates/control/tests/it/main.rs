@@ -15,6 +15,7 @@ mod load;
 mod outage;
 mod provision;
 mod rest_authorization;
+mod rest_certificates;
 mod rest_domains;
 mod rest_house;
 mod rest_idempotency;

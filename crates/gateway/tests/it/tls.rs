@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -11,7 +11,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::stage::{LONG, config, echo, get, start};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use insula_core::CertificateKey;
+
+use crate::stage::{LONG, app, config, echo, get, start};
 
 /// Writes a pair; returns the certificate, for a client to trust.
 fn write(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
@@ -83,4 +87,77 @@ async fn certificates_are_chosen_by_name_and_replaced_under_way() {
     assert!(ask(&mut first, "acme.localhost").await.contains("connection: close\r\n"));
     drop((second, third));
     tokio::time::timeout(LONG, stage.running).await.unwrap().unwrap().unwrap();
+}
+
+/// A control plane that has these certificates, sealed, and says so when they are asked for.
+async fn control(holds: Arc<Mutex<String>>) -> SocketAddr {
+    let answer = move |request: &str| {
+        assert!(
+            request.starts_with("GET /v1/catalog/certificates HTTP/1.1\r\n") && request.contains("Bearer ik_edge"),
+            "{request}"
+        );
+        let body = holds.lock().unwrap().clone();
+        let etag = format!("\"{}\"", body.len());
+        if request.contains(&format!("if-none-match: {etag}\r\n")) {
+            return format!("HTTP/1.1 304 Not Modified\r\netag: {etag}\r\n\r\n");
+        }
+        format!("HTTP/1.1 200 OK\r\netag: {etag}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    };
+    app(answer).await.addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_the_catalog_come_sealed_and_outlast_the_control_plane() {
+    let main = echo("main").await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = "7b".repeat(32);
+    let key = CertificateKey::from_hex(&secret).unwrap();
+    let made = rcgen::generate_simple_self_signed(["*.localhost".to_owned()]).unwrap();
+    let sealed = |name: &str| {
+        let sealed_key = STANDARD.encode(key.seal(name, made.signing_key.serialize_pem().as_bytes()).unwrap());
+        serde_json::json!({"name": name, "chain": made.cert.pem(), "sealed_key": sealed_key})
+    };
+    let holds = Arc::new(Mutex::new(r#"{"items":[]}"#.to_owned()));
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let url = format!("http://{}", control(Arc::clone(&holds)).await);
+    let settings = |url: &str| {
+        let mut config = config();
+        config.listen.https = std::mem::take(&mut config.listen.http);
+        config.catalog.control_url = Some(url.to_owned());
+        config.catalog.key_file = Some(file("edge.key", "ik_edge\n"));
+        config.tls.catalog_key_file = Some(file("certificates.key", &secret));
+        config.tls.catalog_copy = Some(folder.path().join("certificates.json"));
+        config
+    };
+    let stage = start(settings(&url), main.addr, main.addr).await;
+    let trusted = made.cert.der().clone();
+    assert!(connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err(), "there is none yet");
+    // One that was sealed for another name is not opened for this one; the other is shown some seconds after it was put.
+    let mut moved = sealed("elsewhere.example");
+    moved["name"] = "acme.localhost".into();
+    *holds.lock().unwrap() = serde_json::json!({"items": [moved, sealed("*.localhost")]}).to_string();
+    let deadline = tokio::time::Instant::now() + LONG;
+    let mut stream = loop {
+        match connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await {
+            Ok(stream) => break stream,
+            Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    ask(&mut stream, "acme.localhost").await;
+    let copy = std::fs::read_to_string(folder.path().join("certificates.json")).unwrap();
+    assert!(copy.contains("BEGIN CERTIFICATE") && !copy.contains("PRIVATE KEY"), "{copy}");
+
+    // A gateway that starts while the control plane is away has them from its copy.
+    let later = start(settings("http://127.0.0.1:1"), main.addr, main.addr).await;
+    ask(&mut connect(later.addr, "acme.localhost", &trusted, b"http/1.1").await.unwrap(), "acme.localhost").await;
+    // With another key it opens nothing.
+    let mut stranger = settings("http://127.0.0.1:1");
+    stranger.tls.catalog_key_file = Some(file("other.key", &"00".repeat(32)));
+    let stranger = start(stranger, main.addr, main.addr).await;
+    assert!(connect(stranger.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err());
 }

@@ -1,0 +1,85 @@
+//! `insula certificate`: certificates of host names, for gateways that follow the catalog.
+
+use std::path::PathBuf;
+
+use insula_api::certificate::{Certificate, PutCertificate};
+
+use crate::error::Error;
+use crate::screen::{Screen, Tone, time};
+use crate::target::Target;
+use crate::up::folder::file_error;
+
+/// Put, list and remove the certificates that gateways show for host names
+#[derive(clap::Args, Debug)]
+pub(crate) struct CertificateArgs {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: CertificateCommand,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum CertificateCommand {
+    /// Put a certificate, in the place of the one before: gateways show it within seconds
+    Put {
+        /// The host name; `*.acme.example` is for all names one label below acme.example
+        name: String,
+        /// The certificate, then those that lead to its authority: PEM
+        #[arg(long, value_name = "FILE")]
+        chain: PathBuf,
+        /// Its private key: PEM. It is kept sealed, and only gateways that have the certificates' key open it
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// List certificates
+    List,
+    /// Take a certificate away
+    Remove {
+        /// Its host name
+        name: String,
+    },
+}
+
+pub(crate) async fn run(args: CertificateArgs) -> Result<(), Error> {
+    let (client, screen) = (args.target.client()?, Screen::new(args.target.json));
+    match args.command {
+        CertificateCommand::Put { name, chain, key } => {
+            let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| file_error("read", path, &e));
+            let certificate = PutCertificate { chain: read(&chain)?, key: read(&key)? };
+            let made = client.put_certificate(&name, &certificate).await?;
+            screen.show(&made, |_| format!("{} has the certificate {}", made.name, made.fingerprint))
+        }
+        CertificateCommand::List => {
+            let found = client.certificates().await?;
+            screen.show(&found, |screen| table(screen, &found.items))
+        }
+        CertificateCommand::Remove { name } => {
+            client.delete_certificate(&name).await?;
+            screen.show(&serde_json::json!({"removed": name}), |_| format!("removed the certificate of {name}"))
+        }
+    }
+}
+
+fn table(screen: Screen, certificates: &[Certificate]) -> String {
+    let row = |one: &Certificate| {
+        let short = one.fingerprint.get(..23).unwrap_or(&one.fingerprint).to_owned();
+        vec![(one.name.clone(), Tone::Plain), (time(one.updated_at), Tone::Plain), (short, Tone::Plain)]
+    };
+    screen.table(&["NAME", "PUT", "SHA-256 BEGINS"], certificates.iter().map(row).collect(), "No certificates.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_listed() {
+        let one: Certificate = serde_json::from_value(serde_json::json!({
+            "name": "docs.acme.example", "fingerprint": "AB:CD:EF:01:23:45:67:89:AB:CD", "updated_at": "2026-01-02T03:04:05Z"
+        }))
+        .expect("a certificate");
+        let text = table(Screen::PIPE, &[one]);
+        assert!(text.contains("docs.acme.example  2026-01-02 03:04:05Z  AB:CD:EF:01:23:45:67:89"), "{text}");
+        assert_eq!(table(Screen::PIPE, &[]).trim_end(), "No certificates.");
+    }
+}

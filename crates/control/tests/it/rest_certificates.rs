@@ -1,0 +1,76 @@
+//! Certificates over REST: what fits is taken, its key leaves only sealed, and gateways hear of each change.
+
+use insula_api::key::Scope;
+use insula_testkit::server;
+use serde_json::json;
+
+use crate::rest_house::{Answer, House, answer, house};
+
+fn made(name: &str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+async fn put(house: &House, name: &str, chain: &str, key: &str) -> Answer {
+    answer(house.admin("PUT", &format!("/v1/certificates/{name}")).json(&json!({"chain": chain, "key": key}))).await
+}
+
+async fn seen(house: &House, etag: &str) -> Answer {
+    let request = house.bare("GET", "/v1/catalog/certificates").bearer_auth(house.key(Scope::Edge));
+    answer(request.header("if-none-match", etag)).await
+}
+
+#[tokio::test]
+async fn a_certificate_is_put_seen_by_gateways_with_a_sealed_key_and_taken_away() {
+    let house = house().await;
+    let ((chain, key), (other, other_key)) = (made("docs.acme.example"), made("*.acme.example"));
+    put(house, "docs.acme.example", &chain, &key).await.is(200);
+    // In one normal form; and once more over the same name.
+    assert_eq!(put(house, "Docs.ACME.example", &chain, &key).await.is(200).at("/name"), "docs.acme.example");
+    let list = house.get("/v1/certificates").await;
+    assert!(list.is(200).text.contains("docs.acme.example") && !list.text.contains("PRIVATE KEY"), "{}", list.text);
+
+    let first = seen(house, "").await;
+    assert!(!first.is(200).text.contains("PRIVATE KEY") && !first.text.contains("\"key\""), "{}", first.text);
+    let items = first.body["items"].as_array().expect("items");
+    let ours = items.iter().find(|item| item["name"] == "docs.acme.example").expect("ours");
+    let sealed = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, ours["sealed_key"].as_str().expect("text"));
+    let opener = server().await.root_key().certificate_key();
+    let sealed = sealed.expect("base64");
+    assert_eq!(opener.open("docs.acme.example", &sealed).expect("opens"), key.as_bytes());
+    assert!(opener.open("other.acme.example", &sealed).is_err());
+
+    let etag = first.header("etag").to_owned();
+    seen(house, &etag).await.is(304);
+    put(house, "*.acme.example", &other, &other_key).await.is(200);
+    let second = seen(house, &etag).await;
+    assert!(second.is(200).text.contains("*.acme.example"));
+    answer(house.admin("DELETE", "/v1/certificates/*.acme.example")).await.is(204);
+    answer(house.admin("DELETE", "/v1/certificates/*.acme.example")).await.is_problem(404, "not-found");
+    assert!(!seen(house, second.header("etag")).await.is(200).text.contains("*.acme.example"));
+    let log = house.get("/v1/audit?action=certificate.put&limit=500").await;
+    assert!(log.is(200).text.contains("docs.acme.example") && !log.text.contains("PRIVATE KEY"));
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_refused_and_no_key_is_quoted() {
+    let house = house().await;
+    let ((chain, key), (_, stranger)) = (made("docs.globex.example"), made("docs.globex.example"));
+    let bad = [
+        ("docs.globex.example", chain.as_str(), stranger.as_str(), "key"),
+        ("www.globex.example", &chain, &key, "chain"),
+        ("*.globex.example", &chain, &key, "chain"),
+        ("docs.globex.example", "", &key, "chain"),
+        ("docs.globex.example", &key, &key, "chain"),
+        ("docs.globex.example", &chain, "hunter2", "key"),
+        ("docs.globex.example", &chain, &chain, "key"),
+        ("127.0.0.1", &chain, &key, "name"),
+        ("localhost", &chain, &key, "name"),
+        ("a*.globex.example", &chain, &key, "name"),
+    ];
+    for (name, chain, key, field) in bad {
+        let refused = put(house, name, chain, key).await;
+        refused.is_problem(422, "invalid").names(field);
+        assert!(!refused.text.contains("hunter2") && !refused.text.contains("PRIVATE"), "{}", refused.text);
+    }
+}
