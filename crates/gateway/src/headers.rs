@@ -1,6 +1,6 @@
 //! Header fields on their way through: what is meant for one hop ends here, what upstream trusts is written here.
 //!
-//! Always: no `Insula-*` field of a client passes; `Forwarded` and `X-Forwarded-*` are the client's word only when the client is a proxy
+//! Always: no `Insula-*` field of a client passes, nor one that some application would take for such (CGI and WSGI read `_` as `-`); `Forwarded` and `X-Forwarded-*` are the client's word only when the client is a proxy
 //! that the settings trust (RFC 7239, section 8.1); hop-by-hop fields and those that `Connection` names stop (RFC 9110, section 7.6.1).
 
 use http::header::{
@@ -20,6 +20,8 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Fields that are the gateway's own to write.
 const OURS: &str = "insula-";
+const FORWARDED_BY_US: &str = "x-forwarded-";
+const REAL_IP: &str = "x-real-ip";
 
 /// Makes a client's request one of ours.
 pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue) {
@@ -52,14 +54,25 @@ fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
         b'c' => *name == CONNECTION,
         b'e' => *name == EXPECT,
         b'f' => *name == FORWARDED && !trusted,
-        b'i' => name.as_str().starts_with(OURS),
+        b'i' => begins(name, OURS),
         b'k' => *name == KEEP_ALIVE,
         b'p' => *name == PROXY_CONNECTION || *name == PROXY_AUTHORIZATION,
         b't' => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
         b'u' => *name == UPGRADE,
-        b'x' => !trusted && (name.as_str().starts_with("x-forwarded-") || name.as_str() == "x-real-ip"),
+        b'x' => {
+            // A trusted proxy does not write them with underscores.
+            let believed = trusted && !name.as_str().contains('_');
+            let id = name.as_str().len() == REQUEST_ID.as_str().len() && begins(name, REQUEST_ID.as_str());
+            (!believed && (begins(name, FORWARDED_BY_US) || begins(name, REAL_IP))) || (id && *name != REQUEST_ID)
+        }
         _ => false,
     }
+}
+
+/// Whether a field's name begins so, for a reader to whom `_` is `-`.
+fn begins(name: &HeaderName, with: &str) -> bool {
+    let name = name.as_str().as_bytes();
+    name.len() >= with.len() && name.iter().zip(with.as_bytes()).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
 }
 
 /// Makes upstream's answer one for the client. That of an upgrade keeps what it is about.
@@ -153,6 +166,26 @@ mod tests {
             "x-forwarded-proto: http",
         ];
         assert_eq!(left, wanted);
+    }
+
+    #[test]
+    fn what_an_application_would_take_for_ours_is_dropped_too() {
+        for trusted in [false, true] {
+            let mut headers = map(&[
+                ("insula_tenant_context", "forged"),
+                ("insula-tenant_context", "forged"),
+                ("x_forwarded_for", "1.2.3.4"),
+                ("x-forwarded_for", "1.2.3.4"),
+                ("x_real_ip", "1.2.3.4"),
+                ("x_request_id", "forged"),
+                ("x_own_header", "kept"),
+                ("insulation", "kept"),
+            ]);
+            of_request(&mut headers, &peer(trusted), &"acme.localhost".parse().unwrap());
+            let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+            left.sort_unstable();
+            assert_eq!(left, ["host", "insulation", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x_own_header"]);
+        }
     }
 
     #[test]
