@@ -70,7 +70,8 @@ pub(crate) fn run(data: &[u8]) {
         }
     }
     if let Some(tenants) = &tenants {
-        let principal = Principal { subject: "ann".into(), via: Via::Oidc, tenants: tenants.clone().into(), scopes: [].into() };
+        let principal =
+            Principal { subject: "ann".into(), issuer: None, via: Via::Oidc, tenants: tenants.clone().into(), scopes: [].into() };
         request.extensions_mut().insert(principal);
     }
     let asked = match Asked::of(&request) {

@@ -23,6 +23,8 @@ pub enum Via {
 pub struct Principal {
     /// The name under which its tenant knows it, unique within the issuer.
     pub subject: Arc<str>,
+    /// The issuer of its token: two issuers of one tenant may know two people under one name. `None` for keys and sessions.
+    pub issuer: Option<Arc<str>>,
     /// How it was proven.
     pub via: Via,
     /// The tenants that it belongs to. One user may belong to several, and chooses.

@@ -73,6 +73,9 @@ pub struct Claims {
     /// Who acts, when the edge has verified it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub: Option<Arc<str>>,
+    /// The issuer that knows `sub` by that name, when it was a token: two issuers of one tenant may use one name for two people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idp: Option<Arc<str>>,
     /// How that was proven. [`Via::Session`] without [`Claims::sub`]: a credential came along that is the application's to judge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Via>,

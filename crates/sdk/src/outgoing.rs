@@ -126,6 +126,7 @@ fn identity(context: &TenantContext) -> Identity {
     match (&claims.sub, claims.via) {
         (Some(subject), Some(via)) => Identity::Principal(std::sync::Arc::new(Principal {
             subject: subject.clone(),
+            issuer: claims.idp.clone(),
             via,
             tenants: [claims.tid].into(),
             scopes: claims.scope.iter().flat_map(|scope| scope.split_ascii_whitespace()).map(Into::into).collect(),

@@ -32,6 +32,7 @@ fn claims() -> Claims {
         epoch: 3,
         cell: "main".parse().expect("a cell"),
         sub: Some("alice".into()),
+        idp: Some("https://id.acme.example".into()),
         via: Some(Via::Oidc),
         scope: Some("read write".into()),
     }
@@ -55,7 +56,7 @@ fn what_was_signed_is_read() {
     for signer in ['a', 'b'] {
         assert_eq!(check(&sign(&key(signer), &claims())), Ok(claims()));
     }
-    let nobody = Claims { sub: None, via: None, scope: None, ..claims() };
+    let nobody = Claims { sub: None, idp: None, via: None, scope: None, ..claims() };
     assert_eq!(check(&sign(&key('a'), &nobody)), Ok(nobody));
 }
 

@@ -19,7 +19,7 @@ use super::clock::SharedClock;
 use super::fetch::Fetcher;
 use super::issuer::{Issuers, Signature, Source};
 use super::jwt::{self, Unproven, claim, texts};
-use super::seen::Seen;
+use super::seen::{Seen, missed};
 use crate::Problem;
 
 /// What API keys begin with.
@@ -228,6 +228,7 @@ impl Shared {
                     None => return Ok(Identity::Session),
                 }
             };
+            missed("credential");
             let principal = Arc::new(principal);
             let proven = Proven { sum, principal: Arc::clone(&principal), proof };
             self.seen.put(hash, now, until, proven, |known| known.sum == sum);
@@ -285,6 +286,7 @@ fn api_key(view: View<'_>, sum: &[u8; 32], now: i64) -> Result<(Principal, Proof
     }
     let principal = Principal {
         subject: format!("key:{}", key.id).into(),
+        issuer: None,
         via: Via::ApiKey,
         tenants: [key.tenant].into(),
         scopes: Arc::clone(&key.scopes),
@@ -331,7 +333,10 @@ fn principal(
             // A provider that reads other rights out of the same token does not lend them to the others' tenants.
             Some(first) if *first.subject != *subject || first.scopes != scopes => continue,
             Some(_) => {}
-            None => found = Some(Principal { subject: subject.into(), via: Via::Oidc, tenants: [].into(), scopes }),
+            None => {
+                let issuer = Some(Arc::clone(&provider.issuer));
+                found = Some(Principal { subject: subject.into(), issuer, via: Via::Oidc, tenants: [].into(), scopes });
+            }
         }
         tenants.extend(memberships);
         vouching.push(provider);

@@ -10,7 +10,7 @@ use insula_core::{Clock, Principal, Via};
 
 use super::Identity;
 use super::clock::SharedClock;
-use super::seen::Seen;
+use super::seen::{Seen, missed};
 
 /// Tokens remembered by default: about 100 MB when all are in use.
 const MOST: usize = 1 << 17;
@@ -98,6 +98,7 @@ impl ContextSigner {
 
     #[cold]
     fn sign(&self, route: &Route, identity: &Identity, audience: Option<&str>, now: i64) -> HeaderValue {
+        missed("context");
         let principal = identity.principal();
         let claims = Claims {
             iss: Arc::clone(&self.issuer),
@@ -111,6 +112,7 @@ impl ContextSigner {
             epoch: route.placement.epoch,
             cell: route.placement.cell.clone(),
             sub: principal.map(|principal| Arc::clone(&principal.subject)),
+            idp: principal.and_then(|principal| principal.issuer.clone()),
             via: match identity {
                 Identity::Anonymous => None,
                 Identity::Session => Some(Via::Session),
@@ -128,7 +130,8 @@ impl ContextSigner {
 
 /// Whether two would get the same token: what it says of them is the same.
 fn same(a: &Identity, b: &Identity) -> bool {
-    let equal = |a: &Principal, b: &Principal| a.via == b.via && a.subject == b.subject && a.scopes == b.scopes;
+    let equal =
+        |a: &Principal, b: &Principal| a.via == b.via && a.subject == b.subject && a.issuer == b.issuer && a.scopes == b.scopes;
     match (a, b) {
         (Identity::Principal(a), Identity::Principal(b)) => Arc::ptr_eq(a, b) || equal(a, b),
         (a, b) => a == b,

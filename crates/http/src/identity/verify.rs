@@ -17,7 +17,7 @@ use insula_telemetry::{Alarm, security_event};
 use super::Identity;
 use super::clock::SharedClock;
 use super::published::Published;
-use super::seen::Seen;
+use super::seen::{Seen, missed};
 
 /// The header that carries the context.
 pub const CONTEXT: HeaderName = HeaderName::from_static(token::HEADER);
@@ -166,6 +166,7 @@ impl Verifier {
         if let Some(verified) = self.seen.find(hash, now, known) {
             return Ok(verified);
         }
+        missed("verified");
         let claims = self.judge(header, now)?;
         let expires = claims.exp + token::SKEW_SECONDS;
         let identity = identity(&claims);
@@ -206,6 +207,7 @@ fn identity(claims: &Claims) -> Identity {
     match (&claims.sub, claims.via) {
         (Some(subject), Some(via)) => Identity::Principal(Arc::new(Principal {
             subject: Arc::clone(subject),
+            issuer: claims.idp.clone(),
             via,
             tenants: [claims.tid].into(),
             scopes: claims.scope.iter().flat_map(|scope| scope.split_ascii_whitespace()).map(Arc::from).collect(),

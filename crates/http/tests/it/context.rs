@@ -32,9 +32,19 @@ fn first() -> ContextKeys {
 }
 
 fn alice(catalog: &Catalog, scopes: &[&str]) -> Identity {
+    alice_of("https://id.acme.example", catalog, scopes)
+}
+
+fn alice_of(issuer: &str, catalog: &Catalog, scopes: &[&str]) -> Identity {
     let tenants = [catalog.by_slug("acme").unwrap().id].into();
     let scopes = scopes.iter().map(|scope| Arc::from(*scope)).collect();
-    Identity::Principal(Arc::new(Principal { subject: "alice".into(), via: Via::Oidc, tenants, scopes }))
+    Identity::Principal(Arc::new(Principal {
+        subject: "alice".into(),
+        issuer: Some(issuer.into()),
+        via: Via::Oidc,
+        tenants,
+        scopes,
+    }))
 }
 
 fn carrying(values: &[&HeaderValue]) -> HeaderMap {
@@ -65,6 +75,7 @@ async fn one_signature_serves_a_tenant_and_principal_for_half_a_minute() {
     assert_eq!(header(&alice(&catalog, &["read"])), token);
     assert_ne!(header(&alice(&catalog, &["read", "write"])), token);
     assert_ne!(header(&Identity::Anonymous), header(&Identity::Session));
+    assert_ne!(header(&alice_of("https://login.example", &catalog, &["read"])), token, "a namesake of another issuer");
     assert_eq!(header(&alice(&catalog, &["read"])), token);
     let other = catalog.by_slug("asleep").unwrap().arc();
     assert_ne!(signer.header(&other, &alice(&catalog, &["read"])), token);
@@ -72,6 +83,7 @@ async fn one_signature_serves_a_tenant_and_principal_for_half_a_minute() {
     assert_ne!(header(&alice(&catalog, &["read"])), token);
     let (verifier, _file) = verifier(&first().public(), &clock).await;
     let verified = verifier.verify(&carrying(&[&token])).await.unwrap();
+    assert_eq!(verified.identity.principal().unwrap().issuer.as_deref(), Some("https://id.acme.example"));
     assert_eq!((verified.claims().tid, verified.claims().slug.as_str()), (route.id, "acme"));
     assert_eq!(verified.identity, alice(&catalog, &["read"]));
     assert!(Arc::ptr_eq(&verified, &verifier.verify(&carrying(&[&token])).await.unwrap()), "verified once");

@@ -105,7 +105,13 @@ async fn holds_to_the_contract(command: &mut Command) {
     tokio::spawn(async move { axum::serve(listener, Router::new().route("/jwks.json", get(async move || published))).await });
     let (_child, port) = start(command, &jwks).await;
 
-    let alice = Principal { subject: "alice".into(), via: Via::Oidc, tenants: [route.id].into(), scopes: ["read".into()].into() };
+    let alice = Principal {
+        subject: "alice".into(),
+        issuer: None,
+        via: Via::Oidc,
+        tenants: [route.id].into(),
+        scopes: ["read".into()].into(),
+    };
     let identity = Identity::Principal(Arc::new(alice));
     let signer = ContextSigner::gateway(keys(1));
     let text = |value: http::HeaderValue| value.to_str().unwrap().to_owned();

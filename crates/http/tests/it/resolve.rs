@@ -43,7 +43,7 @@ impl Town {
 
     fn principal(&self, slugs: &[&str]) -> Principal {
         let tenants = slugs.iter().map(|slug| self.id(slug)).collect();
-        Principal { subject: "ann".into(), via: Via::Oidc, tenants, scopes: Arc::from([]) }
+        Principal { subject: "ann".into(), issuer: None, via: Via::Oidc, tenants, scopes: Arc::from([]) }
     }
 
     /// The tenant's slug and the source that named it, or the refusal's name.
