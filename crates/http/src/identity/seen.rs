@@ -9,6 +9,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use foldhash::quality::RandomState;
 
+/// Counts what had to be worked out. What was found is not counted: it is the hot path, and requests are counted anyway.
+pub(super) fn missed(cache: &'static str) {
+    metrics::counter!("insula_cache_misses_total", "cache" => cache).increment(1);
+}
+
 /// Places where one entry may be: as many can share a hash's neighbourhood before one displaces another.
 const WAYS: usize = 4;
 
