@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use insula_e2e::client::User;
-use insula_e2e::up::{Up, kill_9};
+use insula_e2e::up::{Up, kill_9, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::{Method, StatusCode};
@@ -118,5 +118,14 @@ async fn each_failure_is_its_own_tenants_or_nobodys() -> Result<()> {
     println!("{asked} requests in the minute without the control plane; slowest without its application {slowest} ms");
     mains.finish().await;
     own.finish().await;
+    // What they used is on the bill: requests as the gateway has counted them, and the work behind them from the applications.
+    for slug in ["edge-row", "edge-cell"] {
+        let billed = wait_for(Duration::from_secs(60), || {
+            let used = up.insula(&["usage", slug])?;
+            let amount = |name: &str| used["total"][name].as_u64().unwrap_or(0);
+            Ok((amount("requests") > 500 && amount("database_us") > 0 && amount("rows") > 0).then(|| used["total"].to_string()))
+        })?;
+        println!("{slug}: {billed}");
+    }
     up.stop()
 }

@@ -170,6 +170,8 @@ impl House {
             ("INSULA_ADMIN_LISTEN", admin.to_string()),
             ("INSULA_CELL", cell.to_string()),
             ("INSULA_CONTROL_URL", format!("http://{}", self.control)),
+            ("INSULA_CONTROL_KEY_FILE", self.folder.edge_key_file().display().to_string()),
+            ("INSULA_USAGE_DIR", self.folder.run(&format!("usage-app-{cell}")).display().to_string()),
         ];
         let spec = ChildSpec {
             role: format!("app:{cell}"),

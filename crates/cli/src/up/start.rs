@@ -226,6 +226,9 @@ async fn start_gateway(house: &House) -> Result<(), Error> {
     config.listen.admin = admin;
     config.catalog.control_url = Some(format!("http://{}", house.control));
     config.catalog.key_file = Some(house.folder.edge_key_file());
+    config.telemetry.usage_dir = Some(house.folder.run("usage-gateway"));
+    config.telemetry.control_url = Some(format!("http://{}", house.control));
+    config.telemetry.control_key_file = Some(house.folder.edge_key_file());
     config.catalog.snapshot_file = Some(house.folder.run("gateway.snapshot"));
     config.identity.signing_keys = Some(contexts::signing_file(house));
     // Cells that an operator registers have a server and no application.
