@@ -149,6 +149,11 @@ struct HeadersOut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersOut<'_> {
     fn set(&mut self, key: &str, value: String) {
+        // A `tracestate` of nobody: nothing says that as well (W3C Trace Context, section 3.3.1.1).
+        if value.is_empty() {
+            self.0.remove(key);
+            return;
+        }
         if let (Ok(name), Ok(value)) = (key.parse::<HeaderName>(), HeaderValue::try_from(value)) {
             self.0.insert(name, value);
         }
@@ -158,6 +163,16 @@ impl Injector for HeadersOut<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_state_is_not_sent() {
+        let mut headers = HeaderMap::new();
+        let mut out = HeadersOut(&mut headers);
+        out.set("traceparent", "00-1".to_owned());
+        out.set("tracestate", "a=1".to_owned());
+        out.set("tracestate", String::new());
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["traceparent"]);
+    }
 
     #[test]
     fn a_callers_trace_is_believed_when_it_is_one() {

@@ -112,7 +112,8 @@ async fn certificates_of_the_catalog_come_sealed_and_outlast_the_control_plane()
     let folder = tempfile::tempdir().unwrap();
     let secret = "7b".repeat(32);
     let key = CertificateKey::from_hex(&secret).unwrap();
-    let made = rcgen::generate_simple_self_signed(["*.localhost".to_owned()]).unwrap();
+    let names = ["acme.localhost", "globex.localhost", "*.tenants.example"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
     let sealed = |name: &str| {
         let sealed_key = STANDARD.encode(key.seal(name, made.signing_key.serialize_pem().as_bytes()).unwrap());
         serde_json::json!({"name": name, "chain": made.cert.pem(), "sealed_key": sealed_key})
@@ -138,8 +139,9 @@ async fn certificates_of_the_catalog_come_sealed_and_outlast_the_control_plane()
     assert!(connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err(), "there is none yet");
     // One that was sealed for another name is not opened for this one; the other is shown some seconds after it was put.
     let mut moved = sealed("elsewhere.example");
-    moved["name"] = "acme.localhost".into();
-    *holds.lock().unwrap() = serde_json::json!({"items": [moved, sealed("*.localhost")]}).to_string();
+    moved["name"] = "globex.localhost".into();
+    let items = [moved, sealed("acme.localhost"), sealed("*.tenants.example")];
+    *holds.lock().unwrap() = serde_json::json!({"items": items}).to_string();
     let deadline = tokio::time::Instant::now() + LONG;
     let mut stream = loop {
         match connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await {
@@ -149,6 +151,8 @@ async fn certificates_of_the_catalog_come_sealed_and_outlast_the_control_plane()
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
     ask(&mut stream, "acme.localhost").await;
+    assert!(connect(stage.addr, "any.tenants.example", &trusted, b"h2").await.is_ok());
+    assert!(connect(stage.addr, "globex.localhost", &trusted, b"http/1.1").await.is_err());
     let copy = std::fs::read_to_string(folder.path().join("certificates.json")).unwrap();
     assert!(copy.contains("BEGIN CERTIFICATE") && !copy.contains("PRIVATE KEY"), "{copy}");
 
