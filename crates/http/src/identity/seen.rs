@@ -11,7 +11,7 @@ use foldhash::quality::RandomState;
 
 /// Counts what had to be worked out. What was found is not counted: it is the hot path, and requests are counted anyway.
 pub(super) fn missed(cache: &'static str) {
-    metrics::counter!("insula_cache_misses_total", "cache" => cache).increment(1);
+    metrics::counter!("insula_edge_misses_total", "cache" => cache).increment(1);
 }
 
 /// Places where one entry may be: as many can share a hash's neighbourhood before one displaces another.
