@@ -104,8 +104,8 @@ async fn keep_up(inner: Weak<Inner>) {
         (at..at + places).for_each(|place| store.sweep(place));
         at = (at + places) % store.places();
         for (number, tier) in store.tiers.names() {
-            for (outcome, count) in ["hit", "miss"].into_iter().zip(store.reads(number)) {
-                metrics::counter!("insula_cache_reads_total", "tier" => tier.to_owned(), "outcome" => outcome).absolute(count);
+            for (outcome, count) in ["hit", "miss"].into_iter().zip(store.drain_reads(number)) {
+                metrics::counter!("insula_cache_reads_total", "tier" => tier.to_owned(), "outcome" => outcome).increment(count);
             }
         }
         let memory = store.memory();

@@ -8,7 +8,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// Bytes that a key may have without an allocation.
-pub const INLINE: usize = 30;
+pub const INLINE: usize = 22;
 
 /// A name within a resource. Implement it for a type of your own by writing its parts one after the other.
 pub trait Key {

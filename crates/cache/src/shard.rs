@@ -31,7 +31,6 @@ pub(crate) struct Name<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) hash: u64,
     pub(crate) tenant: TenantNo,
     pub(crate) resource: u64,
     pub(crate) key: KeyBytes,
@@ -47,14 +46,14 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(name: Name<'_>, value: Held, expires: u64, generation: u32, weight: u32) -> Self {
-        let Name { hash, tenant, resource, key } = name;
+        let Name { tenant, resource, key, .. } = name;
         let (stamp, main, uses) = (0, false, AtomicU8::new(0));
-        Self { hash, tenant, resource, key: key.clone(), value, expires, generation, weight, stamp, main, uses }
+        Self { tenant, resource, key: key.clone(), value, expires, generation, weight, stamp, main, uses }
     }
 
     #[inline]
     fn is(&self, name: &Name<'_>) -> bool {
-        self.hash == name.hash && self.tenant == name.tenant && self.resource == name.resource && self.key == *name.key
+        self.tenant == name.tenant && self.resource == name.resource && self.key == *name.key
     }
 
     /// Counts a use. Two at once may count as one; whoever has enough is not written to.
@@ -67,7 +66,9 @@ impl Entry {
     }
 }
 
+/// Found first is what is asked first.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Shard {
     table: HashTable<Entry>,
     lanes: HashMap<TenantNo, Lane, foldhash::fast::RandomState>,
@@ -75,11 +76,11 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    /// The value of that name, if it is of this generation and not too old.
+    /// The value of that name, unless it is `dead`.
     #[inline]
-    pub(crate) fn get(&self, name: &Name<'_>, generation: u32, now: u64) -> Option<&Held> {
+    pub(crate) fn get(&self, name: &Name<'_>, dead: impl FnOnce(&Entry) -> bool) -> Option<&Held> {
         let entry = self.table.find(name.hash, |entry| entry.is(name))?;
-        if entry.generation != generation || entry.expires <= now {
+        if dead(entry) {
             return None;
         }
         entry.used();
@@ -87,17 +88,16 @@ impl Shard {
     }
 
     /// Puts an entry in; answers the one that had its name.
-    pub(crate) fn put(&mut self, mut entry: Entry) -> Option<Entry> {
-        let name = Name { hash: entry.hash, tenant: entry.tenant, resource: entry.resource, key: &entry.key };
-        let old = self.take(&name);
+    pub(crate) fn put(&mut self, hash: u64, mut entry: Entry, hash_of: impl Fn(&Entry) -> u64) -> Option<Entry> {
+        let old = self.take(&Name { hash, tenant: entry.tenant, resource: entry.resource, key: &entry.key });
         // Repeats after four thousand million insertions: by then no ticket is left of the first.
         self.stamp = self.stamp.wrapping_add(1);
         entry.stamp = self.stamp;
         let lane = self.lanes.entry(entry.tenant).or_default();
-        entry.main = lane.join(entry.hash, entry.stamp, entry.weight);
+        entry.main = lane.join(hash, entry.stamp, entry.weight);
         let table = &self.table;
-        lane.tidy(|hash, stamp| stamp == entry.stamp || table.find(hash, |e| e.stamp == stamp && e.hash == hash).is_some());
-        self.table.insert_unique(entry.hash, entry, |entry| entry.hash);
+        lane.tidy(|hash, stamp| stamp == entry.stamp || table.find(hash, |e| e.stamp == stamp).is_some());
+        self.table.insert_unique(hash, entry, hash_of);
         old
     }
 
@@ -113,8 +113,7 @@ impl Shard {
         let lane = self.lanes.get_mut(&tenant)?;
         let mut rounds = 0;
         while let Some(ticket) = lane.next() {
-            let is_it = |entry: &Entry| entry.stamp == ticket.stamp && entry.hash == ticket.hash;
-            let Ok(mut found) = self.table.find_entry(ticket.hash, is_it) else { continue };
+            let Ok(mut found) = self.table.find_entry(ticket.hash, |entry| entry.stamp == ticket.stamp) else { continue };
             let entry = found.get_mut();
             let uses = *entry.uses.get_mut();
             rounds += 1;

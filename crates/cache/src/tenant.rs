@@ -93,7 +93,6 @@ impl fmt::Debug for TenantCache<'_> {
 impl<'a> TenantCache<'a> {
     #[inline]
     pub(crate) fn new(inner: &'a Inner, (tenant, id, epoch): (TenantNo, TenantId, i64), plan: &'a Plan) -> Self {
-        inner.store.stands(tenant, epoch);
         Self { inner, tenant, id, epoch, plan, tier: inner.store.tiers.number(&plan.tier.name) }
     }
 
@@ -182,7 +181,7 @@ impl<'a> TenantCache<'a> {
 
     #[inline]
     fn look<V: Value, S: Shape<V>>(&self, name: &Name<'_>) -> Option<S> {
-        self.inner.store.get(name, self.tier, S::read)
+        self.inner.store.get(name, self.epoch, self.tier, S::read)
     }
 
     async fn find<K, V, S, E>(
@@ -200,6 +199,7 @@ impl<'a> TenantCache<'a> {
         if !self.is_in_scope() {
             return load().await.map_err(Arc::new);
         }
+        self.inner.store.stands(self.tenant, self.epoch);
         let name = self.inner.store.name(self.tenant, resource.id(), &key);
         loop {
             if let Some(found) = self.look(&name) {

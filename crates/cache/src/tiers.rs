@@ -1,7 +1,7 @@
 //! Tiers by a small number, and how often their reads found something.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Tiers that are told apart in metrics; further ones count as the last.
 pub(crate) const MOST: usize = 8;
@@ -22,19 +22,19 @@ impl Tiers {
     }
 }
 
-/// Reads of one shard, by tier. They lie beside the shard's lock, whose line of memory a read has in hand anyway.
+/// Reads of one shard, by tier, since they were last drained: that is often enough for 32 bits.
 #[derive(Debug, Default)]
-pub(crate) struct Reads {
-    pub(crate) hits: [AtomicU64; MOST],
-    pub(crate) misses: [AtomicU64; MOST],
-}
+pub(crate) struct Reads([AtomicU32; MOST]);
 
 impl Reads {
     #[inline]
-    pub(crate) fn count(&self, tier: usize, hit: bool) {
-        let counters = if hit { &self.hits } else { &self.misses };
-        if let Some(counter) = counters.get(tier) {
+    pub(crate) fn count(&self, tier: usize) {
+        if let Some(counter) = self.0.get(tier) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn drain(&self, tier: usize) -> u32 {
+        self.0.get(tier).map_or(0, |counter| counter.swap(0, Ordering::Relaxed))
     }
 }
