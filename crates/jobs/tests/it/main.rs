@@ -2,6 +2,9 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod attacks;
+mod bad;
+mod caps;
 mod fair;
 mod house;
 mod kills;

@@ -1,0 +1,99 @@
+//! What somebody who can run any SQL as the application, or as a worker, can do to others' jobs: nothing.
+
+use insula_jobs::{Enqueue, JobId, send};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::house::{House, Note};
+
+async fn refused(conn: &mut PgConnection, sql: &str) -> String {
+    let outcome = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(conn).await;
+    let code = outcome.as_ref().err().and_then(|e| e.as_database_error()).and_then(|e| e.code().map(|c| c.into_owned()));
+    code.unwrap_or_else(|| format!("{outcome:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the_queue() {
+    let house = House::new(2).await;
+    let theirs: JobId =
+        send(&house.data, &house.tenant(2), &Note::new("SECRET", 0), &Enqueue::default()).await.expect("sent").expect("new");
+    let mut app = PgConnection::connect(&house.server.role_url("insula_app", &house.database)).await.expect("the app's login");
+    let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut app).await.expect("a pid");
+    let key = house.server.cell_key().grant_key(&house.database, 1);
+    let soon = i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs())
+        .expect("small")
+        + 30;
+    let grant = key.sign(house.tenant(1).no, 1, soon, pid, -1).text();
+    let bound = format!("BEGIN; SELECT insula.enter('{grant}');");
+    for table in ["job", "job_end", "lane", "arrival", "queue", "worker", "cancellation"] {
+        for sql in ["SELECT * FROM insula.", "DELETE FROM insula.", "TRUNCATE insula."] {
+            assert_eq!(refused(&mut app, &format!("{sql}{table}")).await, "42501", "{sql}{table}");
+            assert_eq!(refused(&mut app, &format!("{bound}{sql}{table}")).await, "42501", "{sql}{table}, bound");
+            sqlx::raw_sql("ROLLBACK").execute(&mut app).await.expect("rolled back");
+        }
+    }
+    for call in [
+        "work(1, '{}', '{}', '{}', 10)",
+        "settle(1, '[]')",
+        "worker_begin('x', 1000)",
+        "worker_beat(1, NULL, NULL)",
+        "worker_end(1)",
+        "worker_bury(1, 0)",
+        "worker_holds(1)",
+        "workers()",
+        "tell_lanes('[]')",
+        "worker_sleeps(true)",
+        "sweep_queue(0)",
+        "queue_state()",
+        "release_orphans()",
+    ] {
+        assert_eq!(refused(&mut app, &format!("SELECT insula.{call}")).await, "42501", "{call}");
+    }
+    for sequence in ["insula.asleep", "insula.worker_no"] {
+        assert_eq!(refused(&mut app, &format!("SELECT nextval('{sequence}')")).await, "42501");
+    }
+    let enqueue = "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])";
+    assert_eq!(refused(&mut app, enqueue).await, "28000", "unbound");
+    // Its own grant does not show, cancel or displace another's job, by id or by key.
+    sqlx::raw_sql(AssertSqlSafe(bound)).execute(&mut app).await.expect("entered");
+    let seen = sqlx::query("SELECT * FROM insula.job_state($1)").bind(theirs).fetch_all(&mut app).await.expect("an answer");
+    assert!(seen.is_empty());
+    let cancelled: bool =
+        sqlx::query_scalar("SELECT insula.cancel_job($1)").bind(theirs).fetch_one(&mut app).await.expect("an answer");
+    assert!(!cancelled);
+    let taken = "SELECT insula.enqueue('note', ARRAY[$1::uuid], ARRAY['{\"what\":\"mine\",\"millis\":0}'])";
+    let given: i64 = sqlx::query_scalar(taken).bind(theirs).fetch_one(&mut app).await.expect("its id is free for another tenant");
+    assert_eq!(given, 1);
+    sqlx::raw_sql("COMMIT").execute(&mut app).await.expect("committed");
+    assert_eq!(house.count("SELECT count(*) FROM insula.job WHERE tenant_id = 2 AND body ->> 'what' = 'SECRET'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_s_login_reads_no_tenant_s_table_and_makes_nothing() {
+    let house = House::new(1).await;
+    let mut worker =
+        PgConnection::connect(&house.server.role_url("insula_worker", &house.database)).await.expect("the worker's login");
+    for sql in [
+        "SELECT * FROM app.done",
+        "SELECT * FROM insula.job",
+        "SELECT * FROM insula.secret",
+        "SELECT * FROM insula.tenant",
+        "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])",
+        "SELECT insula.host_enter(1)",
+        "SELECT insula.enter('x')",
+        "CREATE TABLE app.x ()",
+        "CREATE TABLE insula.x ()",
+        "CREATE TEMP TABLE x ()",
+        "SET ROLE insula_queue",
+        "SET ROLE insula_owner",
+        "SET backtrace_functions = '1'",
+        "SELECT pg_notify('insula_jobs', '')",
+        "DO $$ BEGIN END $$",
+    ] {
+        let code = refused(&mut worker, sql).await;
+        assert!(code == "42501" || code == "28000", "{sql}: {code}");
+    }
+    assert_eq!(
+        insula_kit::lint(&mut house.admin().await).await.expect("lint").iter().filter(|f| f.rule == "worker-grant").count(),
+        0
+    );
+}

@@ -1,0 +1,132 @@
+//! Caps, rates and the breaker.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use insula_core::FeatureValue;
+use insula_jobs::{Enqueue, Job, JobContext, JobError, Jobs, KindRules, send, send_all};
+use serde::{Deserialize, Serialize};
+
+use crate::house::{House, Note, QUICK};
+
+static NOW: AtomicI64 = AtomicI64::new(0);
+static MOST: AtomicI64 = AtomicI64::new(0);
+
+#[derive(Serialize, Deserialize)]
+struct Export;
+
+impl Job for Export {
+    const KIND: &'static str = "export";
+    type Output = ();
+    fn rules() -> KindRules {
+        KindRules { cap: Some(9), cap_feature: Some("max_concurrent_exports"), ..KindRules::default() }
+    }
+    async fn run(self, _: JobContext) -> Result<(), JobError> {
+        MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        NOW.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_s_cap_by_plan_holds_over_workers_and_holds_up_no_other_kind() {
+    let house = House::new(1).await;
+    let feature = ("max_concurrent_exports".to_owned(), insula_core::Override::Value(FeatureValue::Number(2)));
+    house.change(1, |row| row.features = [feature].into()).await;
+    let kinds = Jobs::new().with::<Export>().with::<Note>();
+    let workers = [house.worker(kinds.clone()), house.worker(kinds)];
+    let exports: Vec<Export> = (0..30).map(|_| Export).collect();
+    send_all(&house.data, &house.tenant(1), &exports, &Enqueue { priority: 9, ..Enqueue::default() }).await.expect("sent");
+    send(&house.data, &house.tenant(1), &Note::new("other", 0), &Enqueue::default()).await.expect("sent");
+    house.until("the other kind", "SELECT count(*) = 1 FROM app.done").await;
+    assert!(house.count("SELECT count(*) FROM insula.job WHERE kind = 'export'").await > 0, "it did not wait for the exports");
+    house.empty().await;
+    assert_eq!(MOST.load(Ordering::SeqCst), 2, "never more than the plan's, and not fewer");
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_s_own_cap_holds_over_kinds() {
+    let house = House::new(2).await;
+    let feature = ("max_concurrent_jobs".to_owned(), insula_core::Override::Value(FeatureValue::Number(3)));
+    house.change(1, |row| row.features = [feature].into()).await;
+    let notes: Vec<Note> = (0..40).map(|_| Note::new("x", 10)).collect();
+    send_all(&house.data, &house.tenant(1), &notes, &Enqueue::default()).await.expect("sent");
+    let worker = house.worker(Jobs::new().with::<Note>());
+    let mut most = 0;
+    while house.count("SELECT count(*) FROM insula.job").await > 0 {
+        // Those that came before its cap was known are given back at once, and not run.
+        most = most.max(house.count("SELECT count(*) FROM insula.job j JOIN insula.lane l USING (tenant_id, lane) WHERE j.state = 'r' AND l.told <> 0").await);
+    }
+    assert!(most <= 3, "{most}");
+    assert_eq!(house.count("SELECT count(*) FROM app.done").await, 40);
+    worker.stop().await;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Mail;
+
+impl Job for Mail {
+    const KIND: &'static str = "mail";
+    type Output = ();
+    fn rules() -> KindRules {
+        KindRules { rate: Some(20.0), ..KindRules::default() }
+    }
+    async fn run(self, context: JobContext) -> Result<(), JobError> {
+        Note::new("mail", 0).run(context).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_holds_for_each_tenant() {
+    let house = House::new(2).await;
+    let worker = house.worker(Jobs::new().with::<Mail>());
+    let mails: Vec<Mail> = (0..50).map(|_| Mail).collect();
+    for no in [1, 2] {
+        send_all(&house.data, &house.tenant(no), &mails, &Enqueue::default()).await.expect("sent");
+    }
+    house.empty().await;
+    // A burst of twenty, and thirty more at twenty in a second.
+    let took = "SELECT (extract(epoch FROM max(at) - min(at)) * 1000)::bigint FROM app.done WHERE tenant_id = ";
+    for no in [1, 2] {
+        let took = house.count(&format!("{took}{no}")).await;
+        assert!((1_300..4_000).contains(&took), "{took} ms");
+    }
+    worker.stop().await;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Poison;
+
+impl Job for Poison {
+    const KIND: &'static str = "poison";
+    type Output = ();
+    fn rules() -> KindRules {
+        KindRules { attempts: 100, backoff: QUICK, ..KindRules::default() }
+    }
+    async fn run(self, _: JobContext) -> Result<(), JobError> {
+        Err(JobError::retry("always"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_stops_its_own_tenant_s_lane_alone() {
+    let house = House::new(2).await;
+    let worker = house.worker(Jobs::new().with::<Poison>().with::<Note>());
+    let poison: Vec<Poison> = (0..200).map(|_| Poison).collect();
+    send_all(&house.data, &house.tenant(1), &poison, &Enqueue::default()).await.expect("sent");
+    house
+        .until(
+            "the breaker",
+            "SELECT count(*) = 1 FROM insula.lane WHERE tenant_id = 1 AND failures >= 10 AND wake_at IS NOT NULL AND NOT ready",
+        )
+        .await;
+    let notes: Vec<Note> = (0..50).map(|_| Note::new("x", 0)).collect();
+    send_all(&house.data, &house.tenant(2), &notes, &Enqueue::default()).await.expect("sent");
+    house.until("the other's", "SELECT count(*) = 50 FROM app.done").await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.job WHERE tenant_id = 1").await, 200, "nothing is lost");
+    worker.stop().await;
+}
