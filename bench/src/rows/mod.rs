@@ -15,6 +15,7 @@ mod lane;
 mod lane_module;
 mod noisy;
 mod provision;
+mod queue;
 mod revocation;
 mod route_lookup;
 mod search;
@@ -35,6 +36,7 @@ pub const ROWS: &[Row] = &[
     gateway::ROW,
     noisy::ROW,
     fairness::ROW,
+    queue::ROW,
     provision::ROW,
     up::ROW,
     idle_memory::ROW,
