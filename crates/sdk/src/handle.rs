@@ -95,6 +95,8 @@ struct Inner {
     layer: ResolveLayer,
     admission: Admission,
     contexts: Arc<Contexts>,
+    /// As it was at the start: what a worker serves.
+    ring: KeyRing,
     senses: Senses,
     config: Option<Config>,
     /// Follows the key file.
@@ -218,11 +220,12 @@ impl Insula {
             access.authorities.clone_from(&many.cell_authorities);
             access.read_staleness = many.read_staleness;
         }
+        let ring = keys.ring.clone();
         let data = Data::open(access, catalog.clone(), keys.ring);
         let caching = config.as_ref().map_or_else(CacheConfig::default, |config| config.caching.clone());
         let cache = Cache::new(caching);
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, cache, layer, admission, contexts, senses, config, keys }) }
+        Self { inner: Arc::new(Inner { catalog, data, cache, layer, admission, contexts, ring, senses, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.
@@ -251,6 +254,19 @@ impl Insula {
 
     pub(crate) fn cache(&self) -> &Cache {
         &self.inner.cache
+    }
+
+    /// Starts a worker in this process, for the jobs of all tenants that it has keys for. [`crate::work`] is a process that does nothing else.
+    ///
+    /// # Errors
+    /// When there is no thread for it. Databases that are away are tried again and again.
+    pub fn worker(
+        &self,
+        jobs: insula_jobs::Jobs,
+        config: insula_jobs::WorkerConfig,
+    ) -> Result<insula_jobs::Worker, insula_jobs::Error> {
+        let Inner { data, catalog, ring, .. } = &*self.inner;
+        insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.clone(), config)
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -30,6 +30,9 @@ pub enum ServeError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The worker does not start.
+    #[error(transparent)]
+    Jobs(#[from] insula_jobs::Error),
     /// Accepting failed.
     #[error("serving failed: {0}")]
     Serve(std::io::Error),
@@ -63,6 +66,30 @@ pub async fn serve(app: Router, insula: &Insula) -> Result<(), ServeError> {
     let _ = tokio::task::spawn_blocking(move || senses.close()).await;
     logs::flush();
     served
+}
+
+/// Runs jobs by the settings of the handle until SIGTERM or SIGINT, then waits for those at work: what an application's role `worker` is.
+///
+/// # Errors
+/// [`ServeError`], in words for whoever starts the process.
+pub async fn work(jobs: insula_jobs::Jobs, insula: &Insula, settings: insula_jobs::WorkerConfig) -> Result<(), ServeError> {
+    logs::init("worker")?;
+    parent::die_with_parent()?;
+    let config = insula.config().ok_or(ServeError::NoConfig)?;
+    let readiness = Readiness::new();
+    let working = readiness.gate("working");
+    let _admin = admin::serve_with("worker", config.admin_listen, readiness, Some(insula.senses().clone()))?;
+    let shutdown = Shutdown::on_signals(settings.drain)?;
+    let worker = insula.worker(jobs, settings)?;
+    working.open();
+    tracing::info!("working");
+    shutdown.requested().await;
+    working.close("stopping");
+    worker.stop().await;
+    let senses = insula.senses().clone();
+    let _ = tokio::task::spawn_blocking(move || senses.close()).await;
+    logs::flush();
+    Ok(())
 }
 
 /// Serves the router on a listener until `shutdown`, then finishes what runs.
