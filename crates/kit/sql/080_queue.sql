@@ -1,4 +1,4 @@
--- The queue of jobs: one in each tenant database. What it is made of; 081 has what applications may call, 082 to 084 what workers may.
+-- The queue of jobs: one in each tenant database. What it is made of; 081 has what applications may call, 082 and 083 what workers may, 084 what the host side may.
 --
 -- A job's row is the tenant's, guarded by row security like any other. Lanes, arrivals and workers are the queue's own: no row of a
 -- tenant's data is in them, and no login may read them. Three roles: insula_owner owns the tables and what applications call, bound

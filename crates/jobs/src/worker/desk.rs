@@ -127,6 +127,7 @@ impl Desk {
                 gauge!("insula_jobs_running").set(state.running.len() as f64);
             }
             watch.look(control, me).await?;
+            watch.count(control, self, &self.shared.tenants).await?;
             control.sweep().await?;
             if visiting && idle_since.is_some_and(|since: Instant| since.elapsed() > Duration::from_millis(500)) {
                 return Ok(());

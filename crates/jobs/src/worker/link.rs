@@ -48,6 +48,9 @@ impl Taken {
     }
 }
 
+/// One line of `insula.queue_state()`.
+pub(crate) type QueueState = (Option<i64>, Option<i64>, i64, i64, i64, i64);
+
 /// Jobs that ended well and leave nothing behind.
 #[derive(Default)]
 pub(crate) struct Done {
@@ -187,6 +190,12 @@ impl Link {
 
     pub(crate) async fn end(&mut self, me: i64) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT insula.worker_end($1)").bind(me).execute(&mut self.0).await.map(|_| ())
+    }
+
+    /// The longest waiting lanes (tenant, milliseconds), and how many lanes are ready, held, blocked and stopped.
+    pub(crate) async fn queue_state(&mut self) -> Result<Vec<QueueState>, sqlx::Error> {
+        let sql = "SELECT tenant_id, waits_ms, ready, held, blocked, stopped FROM insula.queue_state()";
+        sqlx::query_as(sql).fetch_all(&mut self.0).await
     }
 
     pub(crate) async fn sweep(&mut self) -> Result<(), sqlx::Error> {

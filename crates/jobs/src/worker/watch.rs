@@ -1,16 +1,21 @@
-//! Watches the other workers of a queue, by this process's own clock, which only goes forward: no jump of a wall clock, here or at the server, ends
+//! Watches the queue, and its other workers: by this process's own clock, which only goes forward: no jump of a wall clock, here or at the server, ends
 //! a lease.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::desk::Desk;
 use super::link::Link;
+use super::tenants::Tenants;
 
 /// When each worker was first seen at the beats that it has.
 #[derive(Default)]
 pub(crate) struct Watch {
     seen: HashMap<i64, (i64, Instant)>,
     looked: Option<Instant>,
+    counted: Option<Instant>,
+    /// Tiers that were shown.
+    tiers: std::collections::HashSet<String>,
 }
 
 impl Watch {
@@ -34,6 +39,35 @@ impl Watch {
                 tracing::warn!(worker = no, freed, "gave up a worker that had not been heard of for longer than its lease");
                 metrics::counter!("insula_jobs_workers_lost_total").increment(1);
             }
+        }
+        Ok(())
+    }
+
+    /// Shows, now and then, how the queue stands: lanes by state, and by tier how long the tenant waits that was not served for longest.
+    pub(crate) async fn count(&mut self, link: &mut Link, desk: &Desk, tenants: &Tenants) -> Result<(), sqlx::Error> {
+        let now = Instant::now();
+        if self.counted.is_some_and(|counted| now - counted < Duration::from_secs(5)) {
+            return Ok(());
+        }
+        self.counted = Some(now);
+        let lines = link.queue_state().await?;
+        let Some((.., ready, held, blocked, stopped)) = lines.first().copied() else { return Ok(()) };
+        for (state, lanes) in [("ready", ready), ("held", held), ("blocked", blocked), ("stopped", stopped)] {
+            metrics::gauge!("insula_jobs_lanes", "state" => state).set(lanes as f64);
+        }
+        let mut oldest: HashMap<String, i64> = HashMap::new();
+        for (tenant, waits, ..) in lines {
+            let (Some(tenant), Some(waits)) = (tenant, waits) else { continue };
+            let Ok(route) = tenants.at(tenant, desk.name()) else { continue };
+            let tier = oldest.entry(route.plan.tier.name.clone()).or_default();
+            *tier = waits.max(*tier);
+        }
+        for tier in self.tiers.iter().filter(|tier| !oldest.contains_key(*tier)) {
+            metrics::gauge!("insula_jobs_oldest_wait_seconds", "tier" => tier.clone()).set(0.0);
+        }
+        for (tier, waits) in oldest {
+            metrics::gauge!("insula_jobs_oldest_wait_seconds", "tier" => tier.clone()).set(waits as f64 / 1_000.0);
+            self.tiers.insert(tier);
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ async fn keys_are_unique_while_their_job_lives_delays_and_priorities_hold_and_de
     );
     let low = Enqueue { priority: -5, ..Enqueue::default() };
     let high = Enqueue { priority: 5, ..Enqueue::default() };
-    let later = Enqueue { delay: Duration::from_millis(400), ..Enqueue::default() };
+    let later = Enqueue { delay: Duration::from_secs(3), ..Enqueue::default() };
     let overdue = Enqueue { deadline: Some(Duration::ZERO), ..Enqueue::default() };
     for (what, options) in [("low", &low), ("later", &later), ("high", &high), ("overdue", &overdue)] {
         send(&house.data, &one, &Note::new(what, 0), options).await.expect("sent");
@@ -181,5 +181,19 @@ async fn failures_are_retried_and_end_as_dead_letters() {
     let dead: Vec<(String, i32)> =
         sqlx::query_as("SELECT error, attempt FROM insula.job_end").fetch_all(&mut house.admin().await).await.expect("ends");
     assert_eq!(dead, [("attempt 3".to_owned(), 3)]);
+    let mut admin = house.admin().await;
+    let seen = house.count("SELECT count(*) FROM insula.dead_letters(1, 10) WHERE kind = 'fails' AND error = 'attempt 3'").await;
+    assert_eq!(seen, 1);
+    let replay = "SELECT insula.dead_replay($1, NULL)";
+    for (tenant, expected) in [(2_i64, 0_i64), (1, 1), (1, 0)] {
+        let given: i64 = sqlx::query_scalar(replay).bind(tenant).fetch_one(&mut admin).await.expect("an answer");
+        assert_eq!(given, expected);
+    }
+    house.empty().await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.job_end").await, 0, "its fourth attempt went well");
+    send(&house.data, &house.tenant(1), &Fails(9), &Enqueue { attempts: Some(1), ..Enqueue::default() }).await.expect("sent");
+    house.until("a dead letter", "SELECT count(*) = 1 FROM insula.job_end").await;
+    assert_eq!(house.count("SELECT insula.dead_purge(1, now() - interval '1 hour')").await, 0);
+    assert_eq!(house.count("SELECT insula.dead_purge(1, clock_timestamp())").await, 1);
     worker.stop().await;
 }
