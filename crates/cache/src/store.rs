@@ -16,8 +16,8 @@ use crate::shard::{Entry, Held, Name, Shard};
 use crate::ticks::Ticks;
 use crate::tiers::{Reads, Tiers};
 
-/// Shards; a power of two.
-const SHARDS: usize = 256;
+/// Shards; a power of two. Few and large: small tables cost a look-up of their page on each hit.
+const SHARDS: usize = 16;
 /// Generations of a tenant: a resource has one of them, by its id. Two resources that share one are forgotten together.
 const GENERATIONS: usize = 6;
 /// Entries that one tenant gives at a time.
