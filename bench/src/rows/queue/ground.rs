@@ -149,7 +149,9 @@ impl Ground {
         sqlx::query(fill).bind(tenants).bind(jobs).execute(&mut admin).await?;
         let told = "INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT n, '', 0, '-infinity' FROM generate_series(1, $1::bigint) n";
         sqlx::query(told).bind(tenants).execute(&mut admin).await?;
-        sqlx::raw_sql("VACUUM ANALYZE insula.job; CHECKPOINT").execute(&mut admin).await?;
+        for sql in ["VACUUM ANALYZE insula.job", "CHECKPOINT"] {
+            sqlx::raw_sql(sql).execute(&mut admin).await?;
+        }
         Ok(())
     }
 
