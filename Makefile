@@ -21,8 +21,8 @@ test: setup-test
 
 ## Prints ratios measured in one run and writes bench/RESULTS.md.
 bench: setup-test
-	$(CARGO) build --release --locked --workspace
-	$(CARGO) run --release --locked -p insula-bench -- all
+	$(CARGO) build --profile dist --locked -p insula-cli -p acmedocs -p insula-bench
+	$(CARGO) run --profile dist --locked -p insula-bench -- all
 
 lint:
 	$(CARGO) fmt --all --check

@@ -15,7 +15,15 @@ pub fn describe() -> Vec<(&'static str, String)> {
         ("kernel", said("uname", &["-sr"])),
         ("Postgres", postgres()),
         ("Rust", said("rustc", &["--version"])),
-        ("build", if cfg!(debug_assertions) { "debug (figures mean nothing)" } else { "release" }.to_owned()),
+        (
+            "build",
+            if cfg!(debug_assertions) {
+                "debug (figures mean nothing)"
+            } else {
+                "optimised (profile dist, when built by `make bench`)"
+            }
+            .to_owned(),
+        ),
     ]
 }
 

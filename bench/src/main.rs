@@ -11,6 +11,10 @@ use insula_bench::report::{self, Measured};
 use insula_bench::rows::{ROWS, gateway};
 use insula_bench::{Outcome, Row, machine};
 
+/// That of the program `insula`, whose gateway is measured here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 
 fn main() -> Result<ExitCode> {

@@ -26,6 +26,9 @@ impl Secrets {
             secrets.add_dsn(&format!("the owner at {}", cell.name), &cell.owner_dsn);
         }
         for entry in std::fs::read_dir(up.data().join("run"))?.flatten() {
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Ok(json) = serde_json::from_slice(&std::fs::read(entry.path())?) {
                 secrets.add_keys(&name, &json);

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use insula_telemetry::usage::Usage;
+
 /// Bounds on connections and waiting. The defaults suit one application process beside others on one server.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
@@ -36,6 +38,8 @@ pub struct DataConfig {
     pub read_staleness: Duration,
     /// Certificate authorities that cells' servers may have beside those of the web: a PEM file, read at each new connection.
     pub authorities: Option<PathBuf>,
+    /// Where time with the database and rows are counted for each tenant.
+    pub usage: Option<Usage>,
     /// What the connection calls itself in the server's activity view.
     pub application_name: String,
 }
@@ -57,6 +61,7 @@ impl Default for DataConfig {
             attempts: 4,
             read_staleness: Duration::from_secs(1),
             authorities: None,
+            usage: None,
             application_name: "insula".into(),
         }
     }

@@ -93,7 +93,11 @@ impl<'c> Executor<'c> for &'c mut TenantTx {
         match prepared {
             Ok((checked, (pg, flags))) => {
                 flags.in_flight = true;
-                Box::pin(noted(flags, pg.fetch_optional(checked)))
+                Box::pin(async move {
+                    let row = noted(flags, pg.fetch_optional(checked)).await?;
+                    flags.rows += u64::from(row.is_some());
+                    Ok(row)
+                })
             }
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
@@ -143,6 +147,8 @@ impl Stream for Watched<'_> {
         let step = self.steps.poll_next_unpin(cx);
         match &step {
             Poll::Ready(None) => self.flags.in_flight = false,
+            // Of a SELECT they are those that it gave.
+            Poll::Ready(Some(Ok(Either::Left(done)))) => self.flags.rows += done.rows_affected(),
             Poll::Ready(Some(Err(error))) => {
                 self.flags.note(error);
                 self.flags.in_flight = false;

@@ -7,10 +7,11 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use insula_core::TenantContext;
 use insula_telemetry::security::one_line;
+use insula_telemetry::usage::{Amounts, Meter, Usage};
 use insula_telemetry::{Alarm, security_event};
 use sqlx::{AssertSqlSafe, PgConnection};
 
@@ -31,6 +32,8 @@ pub(crate) struct Flags {
     pub(crate) repeatable: bool,
     /// The connection is lost or out of step.
     pub(crate) broken: bool,
+    /// Rows that the database gave or changed so far.
+    pub(crate) rows: u64,
 }
 
 impl Flags {
@@ -60,6 +63,9 @@ pub struct TenantTx {
     pub(crate) held: Option<Held>,
     pub(crate) flags: Flags,
     context: TenantContext,
+    /// When its connection was taken.
+    began: Instant,
+    usage: Option<Usage>,
 }
 
 /// What goes back when the transaction ends. Field order is drop order: the connection goes before its passes.
@@ -84,7 +90,8 @@ impl Held {
 impl TenantTx {
     /// Around a connection on which the transaction was opened and bound.
     pub(crate) fn new(held: Held, context: TenantContext) -> Self {
-        Self { held: Some(held), flags: Flags::default(), context }
+        let usage = held.pools.config.usage.clone();
+        Self { held: Some(held), flags: Flags::default(), context, began: Instant::now(), usage }
     }
 
     /// Whose transaction this is.
@@ -182,6 +189,9 @@ impl TenantTx {
 
 impl Drop for TenantTx {
     fn drop(&mut self) {
+        if let Some(usage) = &self.usage {
+            bill(usage, &self.context, self.began, self.flags.rows);
+        }
         let Some(mut held) = self.held.take() else { return };
         if self.flags.in_flight || self.flags.broken {
             discard(Some(held));
@@ -201,6 +211,14 @@ impl Drop for TenantTx {
             }
         });
     }
+}
+
+/// Counts for a tenant's bill that a connection was its own since `began`, and the rows that it had.
+pub(crate) fn bill(usage: &Usage, context: &TenantContext, began: Instant, rows: u64) {
+    let mut used = Amounts::default();
+    used.0[Meter::Database as usize] = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    used.0[Meter::Rows as usize] = rows;
+    usage.add_all(context.no, &used);
 }
 
 /// Closes the socket; the server rolls back by itself.

@@ -50,7 +50,7 @@ pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> 
         let turn = call.cell.pick().ok_or_else(Failed::away)?;
         let mut link = match turn.endpoint.take_idle() {
             Some(link) => link,
-            None => match turn.endpoint.connect().await {
+            None => match Box::pin(turn.endpoint.connect()).await {
                 Ok(link) => link,
                 Err(error) => {
                     tracing::warn!(endpoint = turn.endpoint.authority(), %error, "cannot connect");

@@ -33,6 +33,11 @@ impl Moves {
         if !must_wait(&route, method) {
             return Ok(route);
         }
+        // Apart, so that requests which do not wait carry nothing of it.
+        Box::pin(self.wait(route, method, catalog)).await
+    }
+
+    async fn wait(&self, route: Arc<Route>, method: &Method, catalog: &Catalog) -> Result<Arc<Route>, Refusal> {
         let _place = self.enter(route.no).ok_or_else(|| Refusal::of(Kind::Moved, "The tenant is moving."))?;
         // Before the first look, so that no change comes in between.
         let mut changed = catalog.changed();

@@ -5,6 +5,7 @@
 //! request's id; nothing here waits without an end.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -84,8 +85,12 @@ async fn answer(
         seen.trace(trace);
     }
     let accept = head.headers.get(ACCEPT).cloned();
-    let gone = go(worker, peer, watch, head, body, wish, &id, &mut seen);
-    let response = match gone.instrument(span.clone()).await {
+    let outcome = {
+        // Pinned where it is made: to move it would be to copy it whole.
+        let gone = pin!(go(worker, peer, watch, head, body, wish, &id, &mut seen));
+        if span.is_none() { gone.await } else { gone.instrument(span.clone()).await }
+    };
+    let response = match outcome {
         Ok(mut response) => {
             headers::of_response(&mut response);
             response.headers_mut().entry(REQUEST_ID).or_insert(id);
@@ -158,7 +163,7 @@ async fn go(
     let request = Request::from_parts(head, body);
     let outcome = match wish {
         None => forward::send(&call, request).await,
-        Some(wish) => upgrade::send(&call, wish, request, permit.take()).await,
+        Some(wish) => Box::pin(upgrade::send(&call, wish, request, permit.take())).await,
     };
     if let Some(permit) = &mut permit {
         permit.finish(judge(&outcome));

@@ -93,6 +93,11 @@ pub async fn standing<'a>(conn: &mut PgConnection, all: &[Migration<'a>], schema
 /// # Errors
 /// [`Error::Foreign`], [`Error::Migration`], or what Postgres says.
 pub async fn migrate(conn: &mut PgConnection, all: &[Migration<'_>], schema: &str) -> Result<usize, Error> {
+    // One at a time in a schema: who comes second finds it done.
+    sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.migrate'), pg_catalog.hashtext($1))")
+        .bind(schema)
+        .execute(&mut *conn)
+        .await?;
     let missing = match standing(conn, all, schema).await? {
         Standing::Current => return Ok(0),
         Standing::Behind(missing) => missing,

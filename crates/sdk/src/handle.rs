@@ -215,7 +215,7 @@ impl Insula {
         crate::senses::name_tenants(&senses, catalog.clone());
         let layer = layer.watched_by(senses.clone());
         let contexts = Arc::new(contexts);
-        let mut access = DataConfig::default();
+        let mut access = DataConfig { usage: Some(senses.usage().clone()), ..DataConfig::default() };
         if let Some(Config { tenancy: Tenancy::On(many), .. }) = &config {
             access.authorities.clone_from(&many.cell_authorities);
             access.read_staleness = many.read_staleness;

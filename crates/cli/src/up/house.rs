@@ -147,7 +147,6 @@ impl House {
 
     /// Starts a cell's application unless it runs; returns its base URL, which only the gateway is to know.
     pub(crate) async fn start_app(&self, cell: &CellName, catalog: &HostCatalog) -> Result<String, Error> {
-        let listen = free_address()?;
         let mut apps = self.apps.lock().await;
         if let Some(app) = apps.get(cell.as_str()) {
             return Ok(app.base_url().to_owned());
@@ -156,7 +155,7 @@ impl House {
         if cell.as_str() != MAIN {
             self.write_ring(&ring, std::iter::once(cell))?;
         }
-        let admin = free_address()?;
+        let [listen, admin] = free_addresses()?;
         // Behind the gateway: what it has not signed is not served.
         let jwks = contexts::write_public(self, cell.as_str())?;
         let authorities =
@@ -272,6 +271,19 @@ impl House {
 
 /// A free port of the loopback, for whoever binds it next.
 pub(crate) fn free_address() -> Result<SocketAddr, Error> {
-    let found = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr());
-    found.map_err(|e| Error::new(Kind::Unavailable, format!("no free port on the loopback: {e}"), ""))
+    free_addresses().map(|[address]| address)
+}
+
+/// Several, which differ: asked for one after the other, the system may give out the same again.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], Error> {
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    let mut held = Vec::with_capacity(N);
+    for address in &mut addresses {
+        let bound = std::net::TcpListener::bind(*address).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (found, listener) =
+            bound.map_err(|e| Error::new(Kind::Unavailable, format!("no free port on the loopback: {e}"), ""))?;
+        *address = found;
+        held.push(listener);
+    }
+    Ok(addresses)
 }

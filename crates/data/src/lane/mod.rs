@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::gate;
 use crate::pool::Kept;
 use crate::slots::Slot;
+use crate::tx::bill;
 use crate::wallet::Wallet;
 
 /// Binds the batch that it opens.
@@ -104,12 +105,16 @@ impl Lane {
                 security_event!(Alarm::StatementRefused, %tenant, %request, word = %refusal.word, "a statement was refused at the gate");
             })?;
         }
-        let mut tries = Tries::default();
+        let (mut tries, began) = (Tries::default(), Instant::now());
         loop {
             let route = self.data.route(context)?;
             match self.attempt(&route, calls, tries.deadline(&route)).await {
                 Ok(results) => {
                     self.data.budget().succeeded();
+                    if let Some(usage) = &self.data.pools().config.usage {
+                        let rows: usize = results.iter().map(Vec::len).sum();
+                        bill(usage, context, began, rows as u64);
+                    }
                     return Ok(results);
                 }
                 Err(error) => tries.again_after(&self.data, error, context, &route).await?,

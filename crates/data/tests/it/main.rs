@@ -13,3 +13,4 @@ mod replica;
 mod route;
 mod scope;
 mod tls;
+mod usage;

@@ -130,7 +130,7 @@ impl Admission {
         if !permit.gate.try_sit() {
             let patience = self.house.config.max_wait_ms.min(route.plan.limits.request_timeout_ms);
             let patience = Duration::from_millis(patience.into());
-            match permit.gate.sit(route.no, route.plan.tier.weight, patience).await {
+            match Box::pin(permit.gate.sit(route.no, route.plan.tier.weight, patience)).await {
                 Ok(seat) => seat.keep(),
                 Err(no) => return Err(self.refused(route, class, Why::Full, no.0)),
             }

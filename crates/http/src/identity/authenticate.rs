@@ -169,7 +169,7 @@ impl Authenticator {
         let shared = &*self.shared;
         let outcome = match shared.judge(headers) {
             Err(Step::Fetch(sources)) => {
-                futures_util::future::join_all(sources.iter().map(|source| shared.issuers.fetch(source))).await;
+                Box::pin(futures_util::future::join_all(sources.iter().map(|source| shared.issuers.fetch(source)))).await;
                 shared.judge(headers)
             }
             outcome => outcome,

@@ -89,6 +89,11 @@ impl Unknowns {
             count("remembered");
             return false;
         }
+        // Apart, and on the heap: those who find what they look for carry nothing of it.
+        Box::pin(self.ask_now(catalog)).await
+    }
+
+    async fn ask_now(&self, catalog: &Catalog) -> bool {
         let Ok(_place) = self.waiting.try_acquire() else {
             count("crowded");
             return false;
