@@ -155,7 +155,7 @@ impl House {
         if cell.as_str() != MAIN {
             self.write_ring(&ring, std::iter::once(cell))?;
         }
-        let [listen, admin] = free_addresses()?;
+        let (listen, admin) = (free_address()?, free_address()?);
         // Behind the gateway: what it has not signed is not served.
         let jwks = contexts::write_public(self, cell.as_str())?;
         let authorities =
@@ -269,21 +269,20 @@ impl House {
     }
 }
 
-/// A free port of the loopback, for whoever binds it next.
+/// A free port of the loopback, for whoever binds it next. Never one that was given out before: the system may offer a port again as long
+/// as nobody has bound it, and processes start side by side.
 pub(crate) fn free_address() -> Result<SocketAddr, Error> {
-    free_addresses().map(|[address]| address)
-}
-
-/// Several, which differ: asked for one after the other, the system may give out the same again.
-fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], Error> {
-    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
-    let mut held = Vec::with_capacity(N);
-    for address in &mut addresses {
-        let bound = std::net::TcpListener::bind(*address).and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (found, listener) =
+    static GIVEN: std::sync::Mutex<std::collections::BTreeSet<u16>> = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    // Held until one is found that is new, so that the next offer is another.
+    let mut held = Vec::new();
+    loop {
+        let bound = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) =
             bound.map_err(|e| Error::new(Kind::Unavailable, format!("no free port on the loopback: {e}"), ""))?;
-        *address = found;
+        if given.insert(address.port()) {
+            return Ok(address);
+        }
         held.push(listener);
     }
-    Ok(addresses)
 }

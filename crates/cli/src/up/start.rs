@@ -62,6 +62,9 @@ fn find_app(setting: Option<&PathBuf>) -> Result<PathBuf, Error> {
 /// The address with a port that is free now. One that an earlier run still holds is waited for.
 #[allow(clippy::disallowed_methods, reason = "nothing else runs yet, and a port offers nothing to wait for")]
 fn settle_address(address: SocketAddr, what: &str) -> Result<SocketAddr, Error> {
+    if address.port() == 0 && address.ip() == std::net::Ipv4Addr::LOCALHOST {
+        return free_address();
+    }
     let deadline = std::time::Instant::now() + Duration::from_secs(3);
     loop {
         match TcpListener::bind(address).and_then(|l| l.local_addr()) {
