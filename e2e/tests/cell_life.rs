@@ -124,9 +124,9 @@ async fn ask_for_cursed(up: &Up, before: &Traces) -> Result<(Vec<i32>, std::proc
     let pids = wait_for(SOON, || {
         let new = up.ready_now()?.processes.into_iter().filter(|p| !before.processes.contains(&p.role));
         let pids: Vec<i32> = new.map(|p| p.pid).collect();
-        Ok((pids.len() == 2).then_some(pids))
+        Ok((pids.len() == 3).then_some(pids))
     })
-    .context("the cell's server and application")?;
+    .context("the cell's server, application and worker")?;
     Ok((pids, asked))
 }
 

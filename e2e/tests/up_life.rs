@@ -63,7 +63,9 @@ async fn what_the_ready_file_says_is_so() -> Result<()> {
     }
     assert_eq!(one(&ready.catalog_dsn, "SELECT current_database()::text").await?, "insula_catalog");
     let roles: Vec<String> = pids(&up)?.into_keys().collect();
-    assert_eq!(roles, ["app:main", "app:second", "control", "gateway", "postgres:main", "postgres:second"]);
+    let all =
+        ["app:main", "app:second", "control", "gateway", "postgres:main", "postgres:second", "worker:main", "worker:second"];
+    assert_eq!(roles, all);
     for process in &ready.processes {
         ensure!(is_alive(process.pid), "{} does not run", process.role);
         if let Some(url) = &process.admin_url {
@@ -100,7 +102,7 @@ fn whatever_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
     up.tenant("kept-row", "bronze", "row")?;
     up.tenant("kept-cell", "platinum", "cell")?;
     let before = pids(&up)?;
-    ensure!(before.len() == 8, "the tenant's own cell is not in the ready file: {before:?}");
+    ensure!(before.len() == 11, "the tenant's own cell is not in the ready file: {before:?}");
 
     for (role, pid) in &before {
         kill_9(*pid)?;
@@ -181,7 +183,7 @@ async fn a_server_that_the_user_names_will_do() -> Result<()> {
     };
     let up = Up::start_as(&data, command()?, &["--no-demo"])?;
     let roles: Vec<String> = pids(&up)?.into_keys().collect();
-    assert_eq!(roles, ["app:main", "control", "gateway"], "no server of our own");
+    assert_eq!(roles, ["app:main", "control", "gateway", "worker:main"], "no server of our own");
     up.tenant("named-row", "bronze", "row")?;
     up.tenant("named-db", "gold", "database")?;
     up.stop()?;

@@ -37,3 +37,8 @@ pub fn router() -> Router {
     let app = App { passwords: Passwords::new() };
     Router::new().merge(api::routes()).merge(pages::routes()).with_state(app)
 }
+
+/// What is done later: the kinds of jobs that this application's workers run.
+pub fn jobs() -> insula::jobs::Jobs {
+    insula::jobs::Jobs::new()
+}

@@ -1,4 +1,4 @@
-//! `acmedocs`: serve, print the bundle, import a folder.
+//! `acmedocs`: serve, work, print the bundle, import a folder.
 
 use std::process::ExitCode;
 
@@ -18,6 +18,8 @@ struct Cli {
 enum Command {
     /// Serve requests (settings: the INSULA_ variables).
     Serve,
+    /// Run jobs, until asked to stop (settings: the INSULA_ variables).
+    Worker,
     /// Prepare the database of one customer on its own server, or bring it up to date (INSULA_TENANCY=off; the owner in
     /// INSULA_DATABASE_URL). Prints the first user's password, this once.
     Install,
@@ -44,6 +46,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Serve => {
                 let insula = insula::Insula::connect(config()?).await?;
                 Ok(insula::serve(acmedocs::router().layer(insula.layer()), &insula).await?)
+            }
+            Command::Worker => {
+                let insula = insula::Insula::connect(config()?).await?;
+                Ok(insula::work(acmedocs::jobs(), &insula, insula::jobs::WorkerConfig::default()).await?)
             }
             Command::Install => install().await,
             Command::Bundle => Ok(serde_json::to_writer_pretty(std::io::stdout().lock(), &acmedocs::bundle::bundle())?),

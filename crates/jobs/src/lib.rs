@@ -22,4 +22,4 @@ pub use enqueue::{BODY_BYTES, Enqueue, JobId, cancel, enqueue, enqueue_all, send
 pub use error::{Error, JobError};
 pub use job::{Job, KindRules};
 pub use registry::Jobs;
-pub use worker::{DatabaseName, Worker, WorkerConfig};
+pub use worker::{DatabaseName, Keys, Worker, WorkerConfig};

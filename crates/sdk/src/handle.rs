@@ -17,6 +17,7 @@ use insula_http::identity::{Fetcher, Published, Verifier};
 use insula_http::resolve::OptionsError;
 use insula_http::{Admission, AdmissionConfig, Resolve, ResolveLayer, ResolveOptions, Resolver};
 use insula_telemetry::Senses;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tower::Layer;
 use tower::util::MapResponse;
@@ -95,8 +96,8 @@ struct Inner {
     layer: ResolveLayer,
     admission: Admission,
     contexts: Arc<Contexts>,
-    /// As it was at the start: what a worker serves.
-    ring: KeyRing,
+    /// What workers serve.
+    ring: watch::Sender<KeyRing>,
     senses: Senses,
     config: Option<Config>,
     /// Follows the key file.
@@ -220,11 +221,11 @@ impl Insula {
             access.authorities.clone_from(&many.cell_authorities);
             access.read_staleness = many.read_staleness;
         }
-        let ring = keys.ring.clone();
+        let ring = watch::Sender::new(keys.ring.clone());
         let data = Data::open(access, catalog.clone(), keys.ring);
         let caching = config.as_ref().map_or_else(CacheConfig::default, |config| config.caching.clone());
         let cache = Cache::new(caching);
-        let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone()));
+        let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone(), ring.clone()));
         Self { inner: Arc::new(Inner { catalog, data, cache, layer, admission, contexts, ring, senses, config, keys }) }
     }
 
@@ -256,17 +257,30 @@ impl Insula {
         &self.inner.cache
     }
 
-    /// Starts a worker in this process, for the jobs of all tenants that it has keys for. [`crate::work`] is a process that does nothing else.
+    /// Starts a worker in this process, for the jobs of all tenants that it has keys for, also of those that it is given later. What the
+    /// settings do not say is as this process has it: a name of its own, the authorities of cells' servers. [`crate::work`] is a process that
+    /// does nothing else.
     ///
     /// # Errors
     /// When there is no thread for it. Databases that are away are tried again and again.
     pub fn worker(
         &self,
         jobs: insula_jobs::Jobs,
-        config: insula_jobs::WorkerConfig,
+        mut config: insula_jobs::WorkerConfig,
     ) -> Result<insula_jobs::Worker, insula_jobs::Error> {
-        let Inner { data, catalog, ring, .. } = &*self.inner;
-        insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.clone(), config)
+        let Inner { data, catalog, ring, config: settings, .. } = &*self.inner;
+        let many = settings.as_ref().and_then(|settings| match &settings.tenancy {
+            Tenancy::On(many) => Some(many),
+            Tenancy::Off(_) => None,
+        });
+        if config.name == insula_jobs::WorkerConfig::default().name {
+            let cell = many.and_then(|many| many.cell.as_ref()).map_or("worker", |cell| cell.as_str());
+            config.name = format!("{cell}/{}", std::process::id());
+        }
+        if config.authorities.is_none() {
+            config.authorities = many.and_then(|many| many.cell_authorities.clone());
+        }
+        insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.subscribe(), config)
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

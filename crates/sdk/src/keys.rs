@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use insula_core::KeyRing;
 use insula_data::Data;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::config::read_keyring;
@@ -14,7 +16,7 @@ use crate::contexts::Contexts;
 const ROUND: Duration = Duration::from_millis(500);
 
 /// Reads the file again whenever it changes, until aborted.
-pub(crate) fn follow(path: PathBuf, data: Data, contexts: Arc<Contexts>) -> AbortHandle {
+pub(crate) fn follow(path: PathBuf, data: Data, contexts: Arc<Contexts>, ring: watch::Sender<KeyRing>) -> AbortHandle {
     let following = tokio::spawn(async move {
         let mut seen = modified(&path).await;
         let mut rounds = tokio::time::interval(ROUND);
@@ -28,7 +30,8 @@ pub(crate) fn follow(path: PathBuf, data: Data, contexts: Arc<Contexts>) -> Abor
                 Ok(keys) => {
                     tracing::info!(cells = keys.cells().count(), "read the key file again");
                     contexts.replace_keys(&keys);
-                    data.replace_keys(keys);
+                    data.replace_keys(keys.clone());
+                    ring.send_replace(keys);
                     seen = now;
                 }
                 // Perhaps it is being written at this moment: the keys we have stay good.

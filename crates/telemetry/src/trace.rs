@@ -2,12 +2,13 @@
 //!
 //! Off unless `OTEL_EXPORTER_OTLP_ENDPOINT` (or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) is set; the other `OTEL_*` variables hold as specified, the
 //! sampler's among them (default: as the caller of this process decided, else always). Off, a request's `traceparent` travels on as it came. Always:
-//! `tenant.id` is an attribute of a request's span; a caller's decision not to sample is kept.
+//! `tenant.id` is an attribute of a request's span, and of a job's; a caller's decision not to sample is kept.
 
 use std::sync::OnceLock;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use insula_core::TenantId;
+use insula_core::context::Trace;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
@@ -88,6 +89,45 @@ pub fn request(headers: &HeaderMap, method: &str, path: &str, request_id: &str) 
     span
 }
 
+/// The span of one attempt at a job, as a part of the trace of whoever asked for it. Whose it is: [`of_tenant`].
+#[must_use]
+pub fn job(asked: Option<&Trace>, kind: &str, id: impl std::fmt::Display, attempt: i32) -> Span {
+    let span = tracing::info_span!(
+        "job",
+        otel.kind = "consumer",
+        otel.status_code = tracing::field::Empty,
+        job.kind = kind,
+        job.id = %id,
+        job.attempt = attempt,
+        job.outcome = tracing::field::Empty,
+        tenant = tracing::field::Empty,
+        tenant.id = tracing::field::Empty,
+    );
+    if let Some(asked) = asked
+        && is_on()
+    {
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&Asked(asked)));
+    }
+    span
+}
+
+/// Says how the attempt ended.
+pub fn job_ended(span: &Span, outcome: &str, failed: bool) {
+    span.record("job.outcome", outcome);
+    if failed {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// The trace that work inside this span is part of, to hand on; `None` when traces are off.
+#[must_use]
+pub fn of(span: &Span) -> Option<Trace> {
+    let mut headers = HeaderMap::new();
+    inject(span, &mut headers);
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    Trace::read(text(TRACEPARENT)?, text("tracestate"))
+}
+
 /// Says whose the span is.
 pub fn of_tenant(span: &Span, tenant: TenantId, slug: &str) {
     span.record("tenant", slug);
@@ -131,6 +171,23 @@ fn said(traceparent: &[u8]) -> Option<[u8; 32]> {
     let lower_hex = id.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let framed = traceparent.get(2) == Some(&b'-') && traceparent.get(35) == Some(&b'-') && traceparent.len() >= 55;
     (lower_hex && framed && id != [b'0'; 32]).then_some(id)
+}
+
+/// What was kept of a request, as its headers had it.
+struct Asked<'a>(&'a Trace);
+
+impl Extractor for Asked<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            TRACEPARENT => Some(&self.0.parent),
+            "tracestate" => self.0.state.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT, "tracestate"]
+    }
 }
 
 struct Headers<'a>(&'a HeaderMap);

@@ -43,7 +43,7 @@ async fn one(house: &House, catalog: &HostCatalog, cell: KnownCell) -> Result<()
     start(house, catalog, &name, cell.home.as_deref(), if cell.dedicated { DEDICATED } else { &[] }).await
 }
 
-/// Starts a cell's server and application unless they run, and tells the catalog where they are. `home` is the database of the one
+/// Starts a cell's server, application and worker unless they run, and tells the catalog where they are. `home` is the database of the one
 /// tenant that it is for.
 pub(crate) async fn start(
     house: &House,
@@ -53,12 +53,14 @@ pub(crate) async fn start(
     settings: &[(&str, &str)],
 ) -> Result<(), Error> {
     let port = house.start_server(name, settings).await?;
+    house.has_own_worker(name).await;
     house.add_key(name).await?;
     let app_url = house.start_app(name, catalog).await?;
     if home.is_some() || !settings.is_empty() {
         // A tenant is waiting for it: the gateway sends requests as soon as the catalog says where to.
         house.app_ready(name.as_str()).await?;
     }
+    house.start_worker(name, catalog).await?;
     let place = CellPlace {
         name: name.clone(),
         provider: "embedded",

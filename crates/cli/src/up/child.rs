@@ -1,4 +1,4 @@
-//! A process of ours that is kept running: control plane, application.
+//! A process of ours that is kept running: control plane, application, worker.
 //!
 //! Always: it dies with us, also when we are killed; it is restarted when it ends by itself, after a wait that doubles; its
 //! output goes to a log of its own; its arguments hold no secret, since every user of the machine may read them.
@@ -32,6 +32,8 @@ pub(crate) struct ChildSpec {
     pub(crate) admin_url: String,
     /// Base URL of what it serves.
     pub(crate) base_url: String,
+    /// How long it may take to end what it has begun.
+    pub(crate) drain: Duration,
 }
 
 /// Waits for a child without holding it.
@@ -55,7 +57,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// One that ran this long had a good start: the next wait is short again.
 const GOOD_RUN: Duration = Duration::from_secs(30);
 /// Requests in flight may end within this.
-const DRAIN: Duration = Duration::from_secs(15);
+pub(crate) const DRAIN: Duration = Duration::from_secs(15);
 
 impl Child {
     /// Starts it, and keeps it running until [`Child::stop`].
@@ -117,7 +119,7 @@ async fn supervise(spec: ChildSpec, roster: Roster, stop: CancellationToken, cou
                 tokio::select! {
                     exit = process.wait() => tracing::warn!(role = spec.role, pid = process.pid(), "ended by itself: {exit}"),
                     () = stop.cancelled() => {
-                        end(&process).await;
+                        end(&process, spec.drain).await;
                         roster.without_process(&spec.role);
                         return;
                     }
@@ -136,10 +138,10 @@ async fn supervise(spec: ChildSpec, roster: Roster, stop: CancellationToken, cou
     }
 }
 
-async fn end(process: &Process) {
+async fn end(process: &Process, drain: Duration) {
     process.signal(Signal::SIGTERM);
-    if tokio::time::timeout(DRAIN, process.wait()).await.is_err() {
-        tracing::warn!(pid = process.pid(), "did not end within {} s: killed", DRAIN.as_secs());
+    if tokio::time::timeout(drain, process.wait()).await.is_err() {
+        tracing::warn!(pid = process.pid(), "did not end within {} s: killed", drain.as_secs());
         process.signal(Signal::SIGKILL);
         process.wait().await;
     }

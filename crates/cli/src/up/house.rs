@@ -14,11 +14,12 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::up::catalog::{CellPlace, HostCatalog};
-use crate::up::child::{Child, ChildSpec};
+use crate::up::child::{Child, ChildSpec, DRAIN};
 use crate::up::contexts;
 use crate::up::folder::{DataFolder, write_secret};
 use crate::up::postgres::{ADMIN_ROLE, Server};
 use crate::up::roster::{ReadyCell, Roster};
+use crate::up::workers::Workers;
 
 /// The cell that every machine has. Its application also serves the tenants of cells that have none of their own.
 pub(crate) const MAIN: &str = "main";
@@ -38,11 +39,14 @@ pub(crate) struct House {
     pub(crate) control: SocketAddr,
     /// Who may have signed the certificates of cells' servers.
     pub(crate) cell_authorities: Option<PathBuf>,
+    /// The application has no jobs.
+    pub(crate) without_workers: bool,
+    pub(crate) workers: Workers,
     binaries: Option<Binaries>,
     /// What its servers may load, see [`SERVER_MODULE_SETTING`].
     server_module: Option<PathBuf>,
     /// Cells that there are keys for in the ring of [`MAIN`]'s application.
-    keys: Mutex<Vec<CellName>>,
+    pub(crate) keys: Mutex<Vec<CellName>>,
     servers: Mutex<BTreeMap<String, Server>>,
     apps: Mutex<BTreeMap<String, Child>>,
     control_child: Mutex<Option<Child>>,
@@ -67,6 +71,8 @@ impl House {
             gateway: addresses.0,
             control: addresses.1,
             cell_authorities: None,
+            without_workers: false,
+            workers: Workers::default(),
             binaries,
             server_module,
             keys: Mutex::default(),
@@ -126,21 +132,22 @@ impl House {
         }
         self.write_ring(&self.ring_path(MAIN), keys.iter().chain(std::iter::once(cell)))?;
         keys.push(cell.clone());
-        Ok(())
+        self.tell_workers(&keys).await
     }
 
     /// Takes the key of a cell that is gone from [`MAIN`]'s application.
     pub(crate) async fn drop_key(&self, cell: &CellName) -> Result<(), Error> {
         let mut keys = self.keys.lock().await;
         keys.retain(|c| c != cell);
-        self.write_ring(&self.ring_path(MAIN), keys.iter())
+        self.write_ring(&self.ring_path(MAIN), keys.iter())?;
+        self.tell_workers(&keys).await
     }
 
-    fn ring_path(&self, cell: &str) -> PathBuf {
+    pub(crate) fn ring_path(&self, cell: &str) -> PathBuf {
         self.folder.run(&format!("app-{cell}.keys.json"))
     }
 
-    fn write_ring<'a>(&self, path: &Path, cells: impl Iterator<Item = &'a CellName>) -> Result<(), Error> {
+    pub(crate) fn write_ring<'a>(&self, path: &Path, cells: impl Iterator<Item = &'a CellName>) -> Result<(), Error> {
         let ring = KeyRing::new(cells.map(|c| (c.clone(), self.root_key.cell(c))));
         write_secret(path, &ring.to_json())
     }
@@ -158,8 +165,6 @@ impl House {
         let (listen, admin) = (free_address()?, free_address()?);
         // Behind the gateway: what it has not signed is not served.
         let jwks = contexts::write_public(self, cell.as_str())?;
-        let authorities =
-            self.cell_authorities.as_ref().map(|file| (insula_catalog::tls::AUTHORITIES, file.display().to_string()));
         let env = [
             ("INSULA_JWKS_URL", format!("http://{}/.well-known/jwks.json", self.control)),
             ("INSULA_JWKS_FILE", jwks.display().to_string()),
@@ -176,15 +181,21 @@ impl House {
             role: format!("app:{cell}"),
             program: self.app_program.clone(),
             args: vec!["serve".into()],
-            env: env.into_iter().chain(authorities).map(|(k, v)| (k.to_owned(), v)).collect(),
+            env: env.into_iter().chain(self.authorities()).map(|(k, v)| (k.to_owned(), v)).collect(),
             log: self.folder.log(&format!("app-{cell}")),
             admin_url: format!("http://{admin}"),
             base_url: format!("http://{listen}"),
+            drain: DRAIN,
         };
         let app = Child::start(spec, self.roster.clone());
         let url = app.base_url().to_owned();
         apps.insert(cell.to_string(), app);
         Ok(url)
+    }
+
+    /// Who may have signed the certificates of cells' servers, as an application is told.
+    pub(crate) fn authorities(&self) -> Option<(&'static str, String)> {
+        self.cell_authorities.as_ref().map(|file| (insula_catalog::tls::AUTHORITIES, file.display().to_string()))
     }
 
     /// Waits until a cell's application is ready.
@@ -224,6 +235,7 @@ impl House {
             log: self.folder.log(role),
             admin_url: format!("http://{admin}"),
             base_url: format!("http://{serves}"),
+            drain: DRAIN,
         };
         Ok(Child::start(spec, self.roster.clone()))
     }
@@ -241,8 +253,9 @@ impl House {
         readiness.at(format!("http://{}", self.control)).wait(&self.client, READY_WITHIN).await
     }
 
-    /// Stops a cell's application and server, for good.
+    /// Stops a cell's worker, application and server, for good.
     pub(crate) async fn stop_cell(&self, cell: &str) {
+        self.stop_worker(cell).await;
         if let Some(app) = self.apps.lock().await.remove(cell) {
             app.stop().await;
         }
@@ -253,14 +266,15 @@ impl House {
         let _ = std::fs::remove_file(self.ring_path(cell));
     }
 
-    /// Stops everything: the gateway and then the applications finish what they have begun, then the control plane, then the servers.
+    /// Stops everything: the gateway and then the applications and workers finish what they have begun, then the control plane, then the servers.
     pub(crate) async fn stop(&self) {
         self.roster.withdraw();
         if let Some(gateway) = self.gateway_child.lock().await.take() {
             gateway.stop().await;
         }
         let apps = std::mem::take(&mut *self.apps.lock().await);
-        futures_util::future::join_all(apps.into_values().map(Child::stop)).await;
+        let apps = futures_util::future::join_all(apps.into_values().map(Child::stop));
+        tokio::join!(apps, self.stop_workers());
         if let Some(control) = self.control_child.lock().await.take() {
             control.stop().await;
         }

@@ -18,6 +18,7 @@ mod roster;
 mod screen;
 mod start;
 mod summary;
+mod workers;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ use crate::error::Error;
 use crate::up::folder::DataFolder;
 use crate::up::screen::Screen;
 
-/// Runs everything on this machine: private Postgres servers, the control plane, an application per cell, the gateway in front.
+/// Runs everything on this machine: private Postgres servers, the control plane, an application and a worker per cell, the gateway in front.
 #[derive(clap::Args, Debug)]
 pub(crate) struct UpArgs {
     /// Folder that holds everything; a second `up` on it is refused.
@@ -76,6 +77,9 @@ pub(crate) struct UpArgs {
     /// The application; `acmedocs` beside this program unless given.
     #[arg(long, value_name = "PATH")]
     pub app: Option<PathBuf>,
+    /// The application has no jobs: start no workers.
+    #[arg(long)]
+    pub no_workers: bool,
     /// Folder of the Postgres programs for private servers; found by itself unless given.
     #[arg(long, value_name = "DIR")]
     pub postgres_bin: Option<PathBuf>,

@@ -36,6 +36,7 @@ pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
     let root_key = folder.root_key()?;
     let module = args.server_module.as_deref().map(|module| folder.adopt_module(module)).transpose()?;
     let mut house = House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses);
+    house.without_workers = args.no_workers;
     house.cell_authorities = args.cell_ca.as_deref().map(authorities).transpose()?;
     Ok(house)
 }
@@ -106,13 +107,14 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
         // Every cell is prepared when it says so.
         house.control_ready().await?;
         screen.done("control plane");
+        house.begin_work(&cells_here(&named), &catalog).await?;
         Ok(())
     };
     // Beside them, the cells of single tenants that earlier runs had.
     tokio::try_join!(apps, gateway, control, cells::reconcile(house, &catalog))?;
     // From here on the catalog is followed: the demo's own cell is started by that.
     let follower = tokio::spawn(cells::follow(Arc::clone(house), catalog.clone()));
-    let outcome = finish(args, house, &catalog, &client, admin_key, screen).await;
+    let outcome = finish(args, house, &catalog, &client, admin_key, &cells_here(&named), screen).await;
     if outcome.is_err() {
         follower.abort();
     }
@@ -125,9 +127,12 @@ async fn finish(
     catalog: &HostCatalog,
     client: &Client,
     admin_key: String,
+    cells: &[CellName],
     screen: Screen,
 ) -> Result<(), Error> {
     let demo = if args.no_demo { Vec::new() } else { demo::make(house, client, screen).await? };
+    house.workers_ready(cells).await?;
+    screen.done("workers");
     let ready = Ready {
         control_url: format!("http://{}", house.control),
         gateway_url: format!("http://{}", house.gateway),

@@ -124,7 +124,7 @@ impl Desk {
                 }
                 let busy = !state.held.is_empty() || state.to_say() > 0 || !state.dry;
                 idle_since = if busy { None } else { idle_since.or_else(|| Some(Instant::now())) };
-                gauge!("insula_jobs_running").set(state.running.len() as f64);
+                gauge!("insula_jobs_running").set(self.shared.pulse.busy() as f64);
             }
             watch.look(control, me).await?;
             watch.count(control, self, &self.shared.tenants).await?;

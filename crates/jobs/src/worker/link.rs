@@ -85,7 +85,8 @@ pub(crate) fn options(shared: &Shared, name: &DatabaseName) -> Result<PgConnectO
     let (Some(host), Some(port)) = (&cell.host, cell.port) else {
         return Err(unreachable("the cell has no address yet".to_owned()));
     };
-    let key = shared.keys.cell(&name.cell).map_err(|error| unreachable(error.to_string()))?;
+    let password = shared.keys.now().cell(&name.cell).map(|key| key.role_password(WORKER_ROLE));
+    let password = password.map_err(|error| unreachable(error.to_string()))?;
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(host)
         .port(port)
@@ -96,7 +97,7 @@ pub(crate) fn options(shared: &Shared, name: &DatabaseName) -> Result<PgConnectO
             Tls::VerifyFull => PgSslMode::VerifyFull,
         })
         .username(WORKER_ROLE)
-        .password(&key.role_password(WORKER_ROLE))
+        .password(&password)
         .database(&name.database)
         .application_name("insula-worker")
         .options([("statement_timeout", "30000"), ("lock_timeout", "20000"), ("client_connection_check_interval", "2000")]);

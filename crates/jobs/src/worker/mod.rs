@@ -5,29 +5,36 @@
 //! started only while its lease is known to be held, and stopped when it may not be; what was taken and not started goes back.
 
 mod bench;
+mod board;
 mod desk;
 mod hand;
+mod keys;
 mod lanes;
 mod link;
+mod pulse;
 mod runner;
 mod state;
 mod tenants;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use insula_catalog::Catalog;
+use insula_catalog::{Catalog, FENCE_UNKNOWN};
 use insula_core::placement::{POOL_DATABASE, SCHEMAS_DATABASE};
-use insula_core::{CellName, KeyRing, TenantNo};
+use insula_core::{CellName, TenantNo};
 use insula_data::Data;
 use uuid::Uuid;
 
 use crate::error::Error;
 use crate::registry::Jobs;
 use bench::Bench;
+use board::Board;
 use desk::Desk;
+pub use keys::Keys;
+use pulse::Pulse;
 pub(crate) use state::Stop;
 use tenants::Tenants;
 
@@ -87,9 +94,11 @@ pub(crate) struct Shared {
     pub(crate) jobs: Jobs,
     pub(crate) data: Data,
     pub(crate) catalog: Catalog,
-    pub(crate) keys: KeyRing,
+    pub(crate) keys: Keys,
     pub(crate) config: WorkerConfig,
     pub(crate) bench: Bench,
+    pub(crate) pulse: Pulse,
+    pub(crate) board: Board,
     pub(crate) tenants: Tenants,
 }
 
@@ -119,10 +128,13 @@ impl Worker {
     ///
     /// # Errors
     /// [`Error::Thread`]. A database that is away is tried again and again.
-    pub fn start(jobs: Jobs, data: Data, catalog: Catalog, keys: KeyRing, config: WorkerConfig) -> Result<Self, Error> {
+    pub fn start(jobs: Jobs, data: Data, catalog: Catalog, keys: impl Into<Keys>, config: WorkerConfig) -> Result<Self, Error> {
+        let keys = keys.into();
         let bench = Bench::default();
         let tenants = Tenants::new(catalog.clone());
-        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, tenants });
+        let (pulse, board) = (Pulse::new(config.concurrency), Board::default());
+        metrics::gauge!("insula_jobs_places").set(pulse.places() as f64);
+        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, pulse, board, tenants });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let (killed, mut killing) = tokio::sync::watch::channel(false);
         let (ending, ended) = tokio::sync::oneshot::channel();
@@ -141,8 +153,8 @@ impl Worker {
             })
             .map_err(Error::Thread)?;
         let mut runners = tokio::task::JoinSet::new();
-        for _ in 0..shared.config.concurrency.max(1) {
-            runners.spawn(runner::run(shared.clone()));
+        for place in 0..shared.pulse.places() {
+            runners.spawn(runner::run(shared.clone(), place));
         }
         Ok(Self { shared, stop, killed, ended, runners })
     }
@@ -173,48 +185,70 @@ impl Drop for Worker {
     }
 }
 
-/// Serves each database there is, and those that come, until told to stop.
-async fn serve(shared: Arc<Shared>, stopping: tokio::sync::watch::Receiver<bool>) {
-    let mut desks = std::collections::HashSet::new();
+/// Serves each database there is, those that come, and no longer those that go, until told to stop.
+async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>) {
+    let mut desks: BTreeMap<DatabaseName, tokio::sync::watch::Sender<bool>> = BTreeMap::new();
     let mut at_work = tokio::task::JoinSet::new();
     let visitors = Arc::new(tokio::sync::Semaphore::new(8));
-    let mut stop = stopping.clone();
     let mut changed = shared.catalog.changed();
+    let mut keys = shared.keys.clone();
     while !*stop.borrow() {
-        for (name, resident) in databases(&shared) {
-            if desks.insert(name.clone()) {
-                let desk = Arc::new(Desk::new(name, shared.clone()));
-                let visitors = (!resident).then(|| visitors.clone());
-                at_work.spawn(desk.serve(visitors, stopping.clone()));
+        let found = databases(&shared);
+        desks.retain(|name, leave| {
+            let stays = found.contains_key(name);
+            leave.send_replace(!stays);
+            if !stays {
+                shared.board.forget(name);
             }
+            stays
+        });
+        for (name, resident) in found {
+            desks.entry(name).or_insert_with_key(|name| {
+                let (leave, leaving) = tokio::sync::watch::channel(false);
+                let desk = Arc::new(Desk::new(name.clone(), shared.clone()));
+                let visitors = (!resident).then(|| visitors.clone());
+                at_work.spawn(desk.serve(visitors, leaving));
+                leave
+            });
         }
+        while at_work.try_join_next().is_some() {}
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             more = changed.changed() => if more.is_err() { break },
+            () = keys.changed() => {}
         }
     }
     let _ = stop.wait_for(|stop| *stop).await;
+    for leave in desks.values() {
+        leave.send_replace(true);
+    }
     while at_work.join_next().await.is_some() {}
 }
 
-/// The databases to serve; `true` for those that many tenants share.
-fn databases(shared: &Shared) -> Vec<(DatabaseName, bool)> {
+/// The databases to serve; `true` for those that many tenants share, or that are alone in their cell: there it stays.
+fn databases(shared: &Shared) -> BTreeMap<DatabaseName, bool> {
     if let Some(named) = &shared.config.databases {
         return named.iter().cloned().map(|name| (name, true)).collect();
     }
-    let ours: std::collections::BTreeSet<CellName> = shared.keys.cells().cloned().collect();
-    let mut found: std::collections::BTreeMap<DatabaseName, bool> = std::collections::BTreeMap::new();
+    let ours: std::collections::BTreeSet<CellName> = shared.keys.now().cells().cloned().collect();
+    let mut found = BTreeMap::new();
+    let mut shared_cells = std::collections::BTreeSet::new();
     for cell in shared.catalog.cells().keys().filter(|cell| ours.contains(*cell)) {
         for database in [POOL_DATABASE, SCHEMAS_DATABASE] {
-            found.insert(DatabaseName { cell: cell.clone(), database: database.into() }, true);
+            // A cell of one tenant has none, and one that is being prepared has none yet.
+            if shared.catalog.database_fence(cell, database) != FENCE_UNKNOWN {
+                found.insert(DatabaseName { cell: cell.clone(), database: database.into() }, true);
+                shared_cells.insert(cell.clone());
+            }
         }
     }
     shared.catalog.look(|view| {
         for route in view.routes().filter(|route| ours.contains(&route.placement.cell)) {
             let placement = &route.placement;
             let name = DatabaseName { cell: placement.cell.clone(), database: placement.database.clone() };
-            found.entry(name).or_insert(false);
+            // In a cell of its own a tenant has the worker to itself.
+            found.entry(name).or_insert_with_key(|name| !shared_cells.contains(&name.cell));
         }
     });
-    found.into_iter().collect()
+    found
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use insula_catalog::Route;
 use insula_core::context::Trace;
 use insula_core::{TenantContext, scope};
+use insula_telemetry::trace;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::Shared;
 use super::bench::Task;
@@ -17,17 +19,20 @@ use crate::error::JobError;
 use crate::registry::{Entry, Ran};
 
 /// One of the worker's places.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<Shared>, place: usize) {
     while let Some(task) = shared.bench.next().await {
-        one(&shared, task).await;
+        shared.pulse.begin(place);
+        let ran = one(&shared, task).await;
+        shared.pulse.end(place, ran);
         // Jobs that never wait must not keep the thread from everybody else.
         tokio::task::consume_budget().await;
     }
 }
 
-async fn one(shared: &Shared, task: Task) {
+/// Whether it was tried.
+async fn one(shared: &Shared, task: Task) -> bool {
     let Task { desk, me, job } = task;
-    let Some(stop) = desk.start(me, &job) else { return };
+    let Some(stop) = desk.start(me, &job) else { return false };
     let started = Instant::now();
     let end = match (shared.jobs.get(&job.kind), shared.tenants.at(job.tenant, desk.name())) {
         (_, Err(not_now)) => {
@@ -47,7 +52,9 @@ async fn one(shared: &Shared, task: Task) {
             }
         }
     };
+    let ran = !matches!(end, End::Back { .. });
     desk.ended(me, job, end, started.elapsed());
+    ran
 }
 
 async fn attempt(
@@ -58,6 +65,10 @@ async fn attempt(
     entry: &Entry,
     stop: watch::Receiver<Option<Stop>>,
 ) -> End {
+    // Part of the trace of whoever asked for it, and what it does is part of it.
+    let asked = job.trace.as_deref().and_then(|parent| Trace::read(parent, None));
+    let span = trace::job(asked.as_ref(), &job.kind, job.id, job.attempt);
+    trace::of_tenant(&span, route.id, route.slug.as_str());
     let tenant = TenantContext {
         tenant: route.id,
         no: route.no,
@@ -66,7 +77,7 @@ async fn attempt(
         principal: job.principal.as_deref().map(Arc::from),
         request_id: job.id.simple().to_string().into(),
         proof: None,
-        trace: job.trace.as_deref().and_then(|parent| Trace::read(parent, None)).map(Arc::new),
+        trace: trace::of(&span).or(asked).map(Arc::new),
     };
     let context = JobContext {
         tenant: tenant.clone(),
@@ -77,19 +88,22 @@ async fn attempt(
         stop: stop.clone(),
     };
     let mut stop = stop;
-    let work = scope::enter(tenant, (entry.run)(&job.body, context, job.keep > 0));
+    let work = scope::enter(tenant, (entry.run)(&job.body, context, job.keep > 0)).instrument(span.clone());
     let work = tokio::time::timeout(entry.rules.timeout, work);
     // A job that is over in one go is never raced against its end.
-    let ran = tokio::select! {
+    let end = tokio::select! {
         biased;
-        ran = work => ran,
-        stopped = stop.wait_for(Option::is_some) => {
-            return match stopped.ok().and_then(|stop| *stop) {
-                Some(Stop::Cancelled) => End::Cancelled,
-                _ => End::Back { delay: Duration::ZERO },
-            };
-        }
+        ran = work => judge(job, entry, ran),
+        stopped = stop.wait_for(Option::is_some) => match stopped.ok().and_then(|stop| *stop) {
+            Some(Stop::Cancelled) => End::Cancelled,
+            _ => End::Back { delay: Duration::ZERO },
+        },
     };
+    trace::job_ended(&span, word(&end), matches!(end, End::Retry { .. } | End::Dead(_)));
+    end
+}
+
+fn judge(job: &super::link::Taken, entry: &Entry, ran: Result<Ran, tokio::time::error::Elapsed>) -> End {
     match ran {
         Ok(Ran::Done(result)) => End::Done(result),
         Ok(Ran::Failed(error)) => failed(job.attempt, job.attempts, Some(entry), error),
@@ -101,6 +115,17 @@ async fn attempt(
             let error = JobError::Retry(format!("it took longer than {:?}", entry.rules.timeout));
             failed(job.attempt, job.attempts, Some(entry), error)
         }
+    }
+}
+
+/// How an attempt ended, for whoever reads its span.
+const fn word(end: &End) -> &'static str {
+    match end {
+        End::Done(_) => "done",
+        End::Retry { .. } => "retry",
+        End::Dead(_) => "dead",
+        End::Cancelled => "cancelled",
+        End::Back { .. } => "back",
     }
 }
 

@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use insula_planner::bound::{Load, bound};
+
+use super::board::Standing;
 use super::desk::Desk;
 use super::link::Link;
 use super::tenants::Tenants;
@@ -14,9 +17,10 @@ pub(crate) struct Watch {
     seen: HashMap<i64, (i64, Instant)>,
     looked: Option<Instant>,
     counted: Option<Instant>,
-    /// Tiers that were shown.
-    tiers: std::collections::HashSet<String>,
 }
+
+/// A wait is a starvation when it is longer than twice the bound and this: a queue is looked at now and then, and costs differ.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Watch {
     /// Looks, now and then, and gives up who has not beaten for longer than its lease.
@@ -43,7 +47,8 @@ impl Watch {
         Ok(())
     }
 
-    /// Shows, now and then, how the queue stands: lanes by state, and by tier how long the tenant waits that was not served for longest.
+    /// Shows, now and then, how the queue stands: lanes by state, and by tier how long the tenant waits that was not served for longest, and who
+    /// waits for longer than he may have to.
     pub(crate) async fn count(&mut self, link: &mut Link, desk: &Desk, tenants: &Tenants) -> Result<(), sqlx::Error> {
         let now = Instant::now();
         if self.counted.is_some_and(|counted| now - counted < Duration::from_secs(5)) {
@@ -52,23 +57,33 @@ impl Watch {
         self.counted = Some(now);
         let lines = link.queue_state().await?;
         let Some((.., ready, held, blocked, stopped)) = lines.first().copied() else { return Ok(()) };
-        for (state, lanes) in [("ready", ready), ("held", held), ("blocked", blocked), ("stopped", stopped)] {
-            metrics::gauge!("insula_jobs_lanes", "state" => state).set(lanes as f64);
+        let lanes = [("ready", ready), ("held", held), ("blocked", blocked), ("stopped", stopped)];
+        // One that is at work on it is this one.
+        let mut standing = Standing { lanes, workers: self.seen.len() + 1, ..Standing::default() };
+        let waiting = lines.iter().filter_map(|(tenant, waits, ..)| {
+            let route = tenants.at((*tenant)?, desk.name()).ok()?;
+            Some((route, Duration::from_millis(u64::try_from((*waits)?).unwrap_or_default())))
+        });
+        let waiting: Vec<_> = waiting.collect();
+        let pulse = &desk.shared.pulse;
+        let costs = pulse.costs();
+        let load = Load {
+            lanes: u64::try_from(ready).unwrap_or_default(),
+            heaviest: waiting.iter().map(|(route, _)| route.plan.tier.weight).max().unwrap_or(1),
+            mean: costs.mean,
+            longest: costs.longest,
+            places: pulse.places(),
+            ahead: desk.shared.config.ahead + desk.shared.config.poll,
+        };
+        for (route, waits) in waiting {
+            let tier = &route.plan.tier;
+            let oldest = standing.oldest.entry(tier.name.clone()).or_default();
+            *oldest = oldest.max(waits.as_secs_f64());
+            if waits > bound(&load, tier.weight).saturating_mul(2).saturating_add(GRACE) {
+                *standing.starving.entry(tier.name.clone()).or_default() += 1;
+            }
         }
-        let mut oldest: HashMap<String, i64> = HashMap::new();
-        for (tenant, waits, ..) in lines {
-            let (Some(tenant), Some(waits)) = (tenant, waits) else { continue };
-            let Ok(route) = tenants.at(tenant, desk.name()) else { continue };
-            let tier = oldest.entry(route.plan.tier.name.clone()).or_default();
-            *tier = waits.max(*tier);
-        }
-        for tier in self.tiers.iter().filter(|tier| !oldest.contains_key(*tier)) {
-            metrics::gauge!("insula_jobs_oldest_wait_seconds", "tier" => tier.clone()).set(0.0);
-        }
-        for (tier, waits) in oldest {
-            metrics::gauge!("insula_jobs_oldest_wait_seconds", "tier" => tier.clone()).set(waits as f64 / 1_000.0);
-            self.tiers.insert(tier);
-        }
+        desk.shared.board.put(desk.name(), standing);
         Ok(())
     }
 }

@@ -11,6 +11,20 @@ async fn refused(conn: &mut PgConnection, sql: &str) -> String {
     code.unwrap_or_else(|| format!("{outcome:?}"))
 }
 
+/// The host side's own.
+const OPERATORS: &[&str] = &[
+    "dead_letters(NULL, 10)",
+    "dead_replay(2, NULL)",
+    "dead_purge(2, now())",
+    "job_list(2, NULL, NULL, NULL, 10)",
+    "job_show(2, gen_random_uuid())",
+    "job_body(2, gen_random_uuid())",
+    "job_cancel(2, gen_random_uuid())",
+    "job_retry(2, gen_random_uuid())",
+    "worker_list()",
+    "queue_waits()",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the_queue() {
     let house = House::new(2).await;
@@ -45,7 +59,10 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "sweep_queue(0)",
         "queue_state()",
         "release_orphans()",
-    ] {
+    ]
+    .iter()
+    .chain(OPERATORS)
+    {
         assert_eq!(refused(&mut app, &format!("SELECT insula.{call}")).await, "42501", "{call}");
     }
     for sequence in ["insula.asleep", "insula.worker_no"] {
@@ -91,6 +108,9 @@ async fn a_worker_s_login_reads_no_tenant_s_table_and_makes_nothing() {
     ] {
         let code = refused(&mut worker, sql).await;
         assert!(code == "42501" || code == "28000", "{sql}: {code}");
+    }
+    for call in OPERATORS {
+        assert_eq!(refused(&mut worker, &format!("SELECT insula.{call}")).await, "42501", "{call}");
     }
     assert_eq!(
         insula_kit::lint(&mut house.admin().await).await.expect("lint").iter().filter(|f| f.rule == "worker-grant").count(),
