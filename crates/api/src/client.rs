@@ -6,6 +6,7 @@
 mod calls;
 mod certificates;
 mod identity;
+mod jobs;
 mod stream;
 
 use std::fmt;

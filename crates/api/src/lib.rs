@@ -14,15 +14,18 @@ pub mod document;
 pub mod domain;
 pub mod error;
 pub mod identity;
+pub mod job;
 pub mod key;
 pub mod operation;
 pub mod page;
 pub mod plan;
 pub mod problem;
+pub mod schedule;
 pub mod status;
 pub mod tenant;
 pub mod usage;
 pub mod webhook;
+pub mod worker;
 
 pub use client::Client;
 pub use error::Error;

@@ -28,6 +28,9 @@ pub struct Status {
     pub cells: Vec<Cell>,
     /// Ready-made databases that wait for a tenant, by cell.
     pub warm_databases: BTreeMap<String, i64>,
+    /// Workers that serve each cell's queue; a cell whose server does not answer within a second is left out.
+    #[serde(default)]
+    pub workers: BTreeMap<String, i64>,
     /// Events that wait to be delivered.
     pub outbox_waiting: i64,
     /// The first entry of the audit log that does not fit the chain: somebody has tampered.

@@ -15,10 +15,12 @@ mod error;
 mod follow;
 mod gateway;
 mod identity;
+mod job;
 mod key;
 mod load;
 mod operation;
 mod plan;
+mod schedule;
 mod screen;
 mod status;
 mod target;
@@ -27,6 +29,7 @@ mod up;
 mod usage;
 mod value;
 mod webhook;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -58,6 +61,9 @@ enum Command {
     Cell(cell::CellArgs),
     Config(config::ConfigArgs),
     Operation(operation::OperationArgs),
+    Job(job::JobArgs),
+    Schedule(schedule::ScheduleArgs),
+    Worker(worker::WorkerArgs),
     Audit(audit::AuditArgs),
     Lint(audit::LintArgs),
     Status(status::StatusArgs),
@@ -112,6 +118,9 @@ async fn dispatch(command: Command) -> Result<(), Error> {
         Command::Cell(args) => cell::run(args).await,
         Command::Config(args) => config::run(args).await,
         Command::Operation(args) => operation::run(args).await,
+        Command::Job(args) => job::run(args).await,
+        Command::Schedule(args) => schedule::run(args).await,
+        Command::Worker(args) => worker::run(args).await,
         Command::Audit(args) => audit::run(args).await,
         Command::Lint(args) => audit::lint(args).await,
         Command::Status(args) => status::run(args).await,

@@ -42,6 +42,7 @@ fn summary(screen: Screen, status: &Status) -> String {
         plain("isolation", counts(&status.isolation)),
         plain("operations", counts(&status.operations)),
         plain("warm", counts(&status.warm_databases)),
+        plain("workers", counts(&status.workers)),
         plain("outbox", format!("{} waiting", status.outbox_waiting)),
         ("audit log", audit.0, audit.1),
     ]);
@@ -57,6 +58,7 @@ mod tests {
         let status: Status = serde_json::from_value(serde_json::json!({
             "ready": true, "version": "0.1.0", "revision": 42, "schema_version": 3, "tenants": {"active": 4, "suspended": 0},
             "isolation": {"row": 2, "database": 2}, "operations": {}, "cells": [], "warm_databases": {"main": 4},
+            "workers": {"main": 1},
             "outbox_waiting": 0, "audit_broken_at": null, "now": "2026-01-02T03:04:05Z"
         }))
         .expect("a status");

@@ -22,6 +22,7 @@ pub mod model;
 mod operation;
 mod password;
 mod provision;
+mod queue;
 pub mod reconcile;
 pub mod rest;
 mod run;

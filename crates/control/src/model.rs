@@ -537,6 +537,8 @@ pub struct Status {
     pub cells: Vec<Cell>,
     /// Pre-made databases by cell.
     pub warm: BTreeMap<String, i64>,
+    /// Workers by cell, of those cells that answer.
+    pub workers: BTreeMap<String, i64>,
     /// Events that wait to be delivered.
     pub outbox_waiting: i64,
     /// The first audit row that does not fit the chain of hashes: somebody has tampered.

@@ -54,6 +54,7 @@ impl Control {
             tokio::spawn(Engine::heartbeat(self.clone())),
             tokio::spawn(reconcile(self.clone())),
             tokio::spawn(webhook::run(self.clone(), poster)),
+            tokio::spawn(self.clone().watch_queues()),
         ];
         Ok(Background { control: self.clone(), tasks })
     }

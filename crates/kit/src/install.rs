@@ -41,6 +41,7 @@ fn files(way: Way) -> Vec<&'static str> {
         include_str!("../sql/082_work.sql"),
         include_str!("../sql/083_lease.sql"),
         include_str!("../sql/084_dead.sql"),
+        include_str!("../sql/087_operate.sql"),
         include_str!("../sql/070_lint.sql"),
         include_str!("../sql/071_lint_code.sql"),
         include_str!("../sql/072_lint_privileges.sql"),

@@ -9,10 +9,12 @@ mod documents;
 mod domains;
 mod edge;
 mod identity;
+mod jobs;
 mod records;
 mod registry;
 mod tenants;
 mod usage;
+mod workers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -55,6 +55,7 @@ impl Control {
     /// # Errors
     /// When the catalog does not answer.
     pub async fn status(&self) -> Result<Status, Error> {
+        let workers = self.worker_counts().await?;
         let mut conn = self.catalog_pool().acquire().await?;
         let counts = async |conn: &mut sqlx::PgConnection, sql: &'static str| -> Result<BTreeMap<String, i64>, Error> {
             let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(conn).await?;
@@ -74,6 +75,7 @@ impl Control {
             audit_broken_at: store::audit::verify(&mut conn).await?,
             outbox_waiting: store::outbox::waiting(&mut conn).await?,
             cells: store::cells::all(&mut conn).await?,
+            workers,
         })
     }
 

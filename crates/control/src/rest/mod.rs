@@ -17,15 +17,18 @@ mod failure;
 mod idempotency;
 mod identity;
 mod input;
+mod jobs;
 mod keys;
 mod operation_stream;
 mod operations;
 mod plans;
+mod schedules;
 mod status;
 mod tenants;
 mod usage;
 mod webhooks;
 mod wire;
+mod workers;
 
 use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
@@ -134,6 +137,17 @@ fn calls() -> OpenApiRouter<Control> {
         .routes(routes!(domains::list_domains, domains::add_domain))
         .routes(routes!(domains::remove_domain))
         .routes(routes!(domains::verify_domain))
+        .routes(routes!(jobs::list_jobs))
+        .routes(routes!(jobs::show_job))
+        .routes(routes!(jobs::show_job_body))
+        .routes(routes!(jobs::cancel_job))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::purge_dead_jobs))
+        .routes(routes!(jobs::replay_dead_jobs))
+        .routes(routes!(schedules::list_schedules))
+        .routes(routes!(schedules::pause_schedule))
+        .routes(routes!(schedules::resume_schedule))
+        .routes(routes!(workers::list_workers))
         .routes(routes!(plans::list_plans, plans::create_plan))
         .routes(routes!(plans::show_plan, plans::update_plan))
         .routes(routes!(cells::list_cells, cells::register_cell))

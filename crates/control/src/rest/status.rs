@@ -26,6 +26,7 @@ pub(super) async fn show_status(State(control): State<Control>) -> Answer {
         operations: found.operations,
         cells: found.cells.into_iter().map(wire::cell).collect(),
         warm_databases: found.warm,
+        workers: found.workers,
         outbox_waiting: found.outbox_waiting,
         audit_broken_at: found.audit_broken_at,
         now: chrono::Utc::now(),

@@ -222,3 +222,12 @@ pub(crate) async fn raise_fence(conn: &mut PgConnection, cell: &CellName, databa
         .await?;
     Ok(())
 }
+
+/// Databases with a queue that somebody always works on, by cell: those that many tenants share, and that of a dedicated cell's tenant.
+pub(crate) async fn queues(conn: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
+    let rows = sqlx::query_as(
+        "SELECT c.name, d.name FROM catalog.cell c JOIN catalog.cell_database d ON d.cell = c.name
+         WHERE d.purpose IN ('pool', 'schemas') OR (c.dedicated AND d.purpose = 'tenant') ORDER BY c.name, d.name",
+    );
+    Ok(rows.fetch_all(conn).await?)
+}

@@ -54,6 +54,10 @@ impl PageRequest {
         self.after.as_deref().map(|text| text.parse().map_err(|_| bad_cursor())).transpose()
     }
 
+    pub(crate) fn id_key(&self) -> Result<Option<Uuid>, Error> {
+        self.after.as_deref().map(|text| Uuid::parse_str(text).map_err(|_| bad_cursor())).transpose()
+    }
+
     /// Cuts what came to the page, and names the next by `key` of its last row.
     pub(crate) fn page<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
         let most = usize::try_from(self.rows() - 1).unwrap_or(usize::MAX);

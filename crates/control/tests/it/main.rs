@@ -10,6 +10,7 @@ mod edge_house;
 mod faults;
 mod feed;
 mod house;
+mod jobs;
 mod lifecycle;
 mod load;
 mod outage;

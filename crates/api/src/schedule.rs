@@ -1,0 +1,48 @@
+//! Schedules: jobs of a tenant that come again.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// Who wants a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleOrigin {
+    /// The application's code declares it, for every tenant.
+    Code,
+    /// It was made for this tenant.
+    Tenant,
+}
+
+impl ScheduleOrigin {
+    /// As the queue writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
+/// A schedule, without what its jobs are asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Schedule {
+    /// Its name, one of the tenant's.
+    pub name: String,
+    /// Who wants it.
+    pub origin: ScheduleOrigin,
+    /// What kind of job comes.
+    pub kind: String,
+    /// When: minute, hour, day of the month, month, day of the week.
+    pub cron: String,
+    /// Where that is the time (IANA); the tenant's own time zone unless it was given one. Null until a worker has seen it.
+    pub zone: Option<String>,
+    /// It does not come.
+    pub paused: bool,
+    /// When it comes next; null while it is paused, before a worker has seen it, and when it never comes.
+    pub next_at: Option<DateTime<Utc>>,
+    /// When it came last.
+    pub last_at: Option<DateTime<Utc>>,
+    /// Why it never comes.
+    pub error: Option<String>,
+}

@@ -1,0 +1,140 @@
+//! Who runs jobs, as the queues know them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use insula_api::worker::{Worker, Workers};
+use insula_core::CellName;
+use insula_core::placement::POOL_DATABASE;
+
+use super::Control;
+use crate::error::Error;
+use crate::model::{Cell, CellState};
+use crate::queue::Queue;
+use crate::store;
+
+/// A worker gives a sign of life at least once in it.
+const BEAT: Duration = Duration::from_millis(1_500);
+
+/// How long [`Control::status`] may be held up by it.
+const BRIEFLY: Duration = Duration::from_secs(1);
+
+/// Between two looks at who works.
+const LOOK: Duration = Duration::from_secs(15);
+
+/// Cells that are asked at once.
+const AT_ONCE: usize = 32;
+
+impl Control {
+    /// All workers, or those of one cell. Watches them for a moment, because only that tells which are alive.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Away`] when the one cell that was asked for does not answer.
+    pub async fn workers(&self, of: Option<&CellName>) -> Result<Workers, Error> {
+        let places = self.queues(of).await?;
+        let seen = stream::iter(places).map(|(cell, database)| async move {
+            let seen = self.watch_queue(&cell, &database).await;
+            (cell.name, seen)
+        });
+        let seen: Vec<_> = seen.buffered(AT_ONCE).collect().await;
+        let mut workers = Workers { items: Vec::new(), away: Vec::new() };
+        for (cell, seen) in seen {
+            match seen {
+                Ok(seen) => workers.items.extend(seen),
+                Err(error) if of.is_some() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, %cell, "its workers are not known now");
+                    if !workers.away.contains(&cell) {
+                        workers.away.push(cell);
+                    }
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// How many workers each cell's shared queue has, as far as cells answer at once.
+    pub(crate) async fn worker_counts(&self) -> Result<BTreeMap<String, i64>, Error> {
+        let places = self.queues(None).await?;
+        let first = places.into_iter().filter(|(cell, database)| cell.dedicated || database == POOL_DATABASE);
+        let counts = stream::iter(first).map(async |(cell, database)| {
+            let count = tokio::time::timeout(BRIEFLY, self.count_workers(&cell, &database)).await;
+            count.ok()?.ok().map(|count| (cell.name.to_string(), count))
+        });
+        Ok(counts.buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await)
+    }
+
+    async fn count_workers(&self, cell: &Cell, database: &str) -> Result<i64, Error> {
+        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let count = queue.connected_workers().await?;
+        queue.commit().await?;
+        Ok(count)
+    }
+
+    /// Shows, again and again, in how many databases of each cell work waits and nobody is there to do it: no worker can say that.
+    pub(crate) async fn watch_queues(self) {
+        loop {
+            if let Err(error) = self.look_at_queues().await {
+                tracing::debug!(%error, "the queues were not looked at");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn look_at_queues(&self) -> Result<(), Error> {
+        let places = self.queues(None).await?;
+        let looks = stream::iter(places).map(async |(cell, database)| {
+            let look = async {
+                let mut queue = Queue::open(self.cells(), &cell, &database).await?;
+                let unattended = queue.is_unattended().await?;
+                queue.commit().await?;
+                Ok::<_, Error>(unattended)
+            };
+            // One that is away is another alert's.
+            let unattended = look.await.unwrap_or(false);
+            (cell.name, u32::from(unattended))
+        });
+        let mut cells: BTreeMap<CellName, u32> = BTreeMap::new();
+        let seen: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
+        for (cell, unattended) in seen {
+            *cells.entry(cell).or_default() += unattended;
+        }
+        for (cell, unattended) in cells {
+            metrics::gauge!("insula_queues_unattended", "cell" => cell.to_string()).set(f64::from(unattended));
+        }
+        Ok(())
+    }
+
+    /// The queues that somebody always works on.
+    async fn queues(&self, of: Option<&CellName>) -> Result<Vec<(Cell, String)>, Error> {
+        let mut conn = self.catalog_pool().acquire().await?;
+        let cells = match of {
+            Some(name) => vec![store::cells::get(&mut conn, name).await?.ok_or_else(|| Error::not_found("cell", name))?],
+            None => store::cells::all(&mut conn).await?,
+        };
+        let here = |cell: &Cell| of.is_some() || matches!(cell.state, CellState::Ready | CellState::Draining);
+        let cells: BTreeMap<String, Cell> = cells.into_iter().filter(here).map(|cell| (cell.name.to_string(), cell)).collect();
+        let queues = store::cells::queues(&mut conn).await?;
+        Ok(queues.into_iter().filter_map(|(cell, database)| Some((cells.get(&cell)?.clone(), database))).collect())
+    }
+
+    async fn watch_queue(&self, cell: &Cell, database: &str) -> Result<Vec<Worker>, Error> {
+        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let before = queue.beats().await?;
+        if before.is_empty() {
+            queue.commit().await?;
+            return Ok(Vec::new());
+        }
+        queue.commit().await?;
+        tokio::time::sleep(BEAT).await;
+        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let mut now = queue.workers(database).await?;
+        queue.commit().await?;
+        for worker in &mut now {
+            // One that has come meanwhile is alive.
+            worker.alive = !before.contains(&(worker.no, worker.beats));
+        }
+        Ok(now)
+    }
+}

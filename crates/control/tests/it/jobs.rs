@@ -1,0 +1,273 @@
+//! Jobs as operators see them: in the queues of real databases, of the tenant that was named and no other.
+
+use std::time::{Duration, Instant};
+
+use insula_api::job::{Job, JobQuery, JobState};
+use insula_control::model::{AuditFilter, PageRequest, Tenant};
+use insula_core::{Isolation, Kind};
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::house::House;
+
+/// A tenant, and the administrator in its database.
+struct Stage {
+    tenant: Tenant,
+    admin: PgConnection,
+}
+
+impl Stage {
+    async fn of(house: &House, slug: &str, isolation: Isolation) -> Self {
+        let tenant = house.tenant(slug, isolation).await;
+        let admin = house.server.admin(&tenant.placement.as_ref().unwrap().database).await;
+        Self { tenant, admin }
+    }
+
+    fn no(&self) -> i64 {
+        self.tenant.no.get()
+    }
+
+    async fn enqueue(&mut self, kind: &str, key: Option<&str>) -> Uuid {
+        let id = Uuid::now_v7();
+        sqlx::query(
+            "WITH a AS (INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES ($1, '', 0, now()))
+             INSERT INTO insula.job (tenant_id, id, due, created_at, kind, key, principal, body)
+             VALUES ($1, $2, clock_timestamp(), clock_timestamp(), $3, $4, 'ada', '{\"secret\": \"of the tenant\"}')",
+        )
+        .bind(self.no())
+        .bind(id)
+        .bind(kind)
+        .bind(key)
+        .execute(&mut self.admin)
+        .await
+        .unwrap();
+        id
+    }
+
+    /// A worker begins.
+    async fn worker(&mut self, name: &str) -> i64 {
+        sqlx::query_scalar("SELECT insula.worker_begin($1, 15000)").bind(name).fetch_one(&mut self.admin).await.unwrap()
+    }
+
+    /// It takes everything that it may.
+    async fn take(&mut self, worker: i64) -> Vec<(Uuid, i32)> {
+        let sql = "SELECT id, attempt FROM insula.work($1, '{}', '{}', '{}', 100)";
+        sqlx::query_as(sql).bind(worker).fetch_all(&mut self.admin).await.unwrap()
+    }
+
+    /// An attempt ends so.
+    async fn settle(&mut self, worker: i64, (id, attempt): (Uuid, i32), outcome: &str, delay_ms: i64) {
+        let end = json!([{"t": self.no(), "i": id, "a": attempt, "l": "", "o": outcome, "d": delay_ms, "e": "it failed"}]);
+        let settled: i64 =
+            sqlx::query_scalar("SELECT insula.settle($1, $2)").bind(worker).bind(end).fetch_one(&mut self.admin).await.unwrap();
+        assert_eq!(settled, 1);
+    }
+}
+
+async fn list(house: &House, tenant: &str, state: Option<JobState>, kind: Option<&str>) -> Vec<Job> {
+    let query = JobQuery { state, kind: kind.map(str::to_owned), ..JobQuery::default() };
+    house.control.jobs(tenant, &query, &PageRequest::default()).await.unwrap().items
+}
+
+fn ids(jobs: &[Job]) -> Vec<Uuid> {
+    jobs.iter().map(|job| job.id).collect()
+}
+
+async fn actions(house: &House, tenant: &Tenant) -> Vec<(String, String)> {
+    let filter = AuditFilter { tenant: Some(tenant.id), action: None };
+    let lines = house.control.audit(&filter, &PageRequest::default()).await.unwrap().items;
+    let ours = lines.into_iter().filter(|line| !line.action.starts_with("tenant."));
+    ours.map(|line| (line.action, line.target)).collect()
+}
+
+async fn a_life(house: &House, slug: &str, isolation: Isolation) {
+    let control = &house.control;
+    let mut stage = Stage::of(house, slug, isolation).await;
+    let mut made = Vec::new();
+    for n in 0..5 {
+        made.push(stage.enqueue(if n % 2 == 0 { "export" } else { "digest" }, None).await);
+    }
+    let newest: Vec<Uuid> = made.iter().rev().copied().collect();
+    assert_eq!(ids(&list(house, slug, None, None).await), newest);
+    assert_eq!(ids(&list(house, slug, Some(JobState::Waiting), Some("digest")).await), [made[3], made[1]]);
+    assert!(list(house, slug, Some(JobState::Dead), None).await.is_empty());
+
+    // Page by page.
+    let mut page = PageRequest { after: None, limit: 2 };
+    let mut seen = Vec::new();
+    loop {
+        let found = control.jobs(slug, &JobQuery::default(), &page).await.unwrap();
+        seen.extend(ids(&found.items));
+        page.after = found.next;
+        if page.after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, newest);
+    page.after = Some("x".to_owned());
+    assert_eq!(control.jobs(slug, &JobQuery::default(), &page).await.unwrap_err().kind(), Kind::Invalid);
+
+    // One waits and is cancelled: over at once. What is the tenant's own is in no list.
+    let cancelled = control.cancel_job("ops", slug, made[4]).await.unwrap();
+    assert_eq!((cancelled.state, cancelled.principal.as_deref()), (JobState::Cancelled, Some("ada")));
+    assert!(list(house, slug, None, None).await.iter().all(|job| job.principal.is_none() && job.key.is_none()));
+    assert_eq!(control.cancel_job("ops", slug, made[4]).await.unwrap_err().kind(), Kind::Conflict);
+    assert_eq!(control.retry_job("ops", slug, made[4]).await.unwrap_err().kind(), Kind::Conflict);
+
+    // Four run; one is told to stop, one fails for good, one for now, one ends well and is not kept.
+    let worker = stage.worker("tests").await;
+    let taken = stage.take(worker).await;
+    assert_eq!(taken.len(), 4);
+    let running = list(house, slug, Some(JobState::Running), None).await;
+    assert!(running.len() == 4 && running.iter().all(|job| job.worker == Some(worker) && job.started_at.is_some()));
+    let told = control.cancel_job("ops", slug, made[0]).await.unwrap();
+    assert!(told.state == JobState::Running && told.cancelling, "{told:?}");
+    assert_eq!(control.retry_job("ops", slug, made[0]).await.unwrap_err().kind(), Kind::Conflict);
+    let of = |id: Uuid| *taken.iter().find(|(known, _)| *known == id).unwrap();
+    stage.settle(worker, of(made[1]), "dead", 0).await;
+    stage.settle(worker, of(made[2]), "retry", 3_600_000).await;
+    stage.settle(worker, of(made[3]), "done", 0).await;
+    assert_eq!(control.job(slug, made[3]).await.unwrap_err().kind(), Kind::NotFound);
+    let dead = list(house, slug, Some(JobState::Dead), None).await;
+    assert_eq!((ids(&dead), dead[0].error.as_deref()), (vec![made[1]], Some("it failed")));
+    assert_eq!(control.job(slug, made[2]).await.unwrap().state, JobState::Later);
+
+    // Tried again: at once.
+    for id in [made[1], made[2]] {
+        assert_eq!(control.retry_job("ops", slug, id).await.unwrap().state, JobState::Waiting);
+    }
+    let again = stage.take(worker).await;
+    let mut tried: Vec<Uuid> = again.iter().map(|(id, _)| *id).collect();
+    tried.sort();
+    assert_eq!(tried, [made[1], made[2]], "what was to be tried again does not run");
+    assert!(again.iter().all(|(_, attempt)| *attempt == 2), "the fence goes on counting: {again:?}");
+
+    // Many dead ones: all at once, then none.
+    for end in again {
+        stage.settle(worker, end, "dead", 0).await;
+    }
+    assert_eq!(control.replay_dead("ops", slug).await.unwrap(), 2);
+    for end in stage.take(worker).await {
+        stage.settle(worker, end, "dead", 0).await;
+    }
+    let past = chrono::Utc::now() - chrono::TimeDelta::hours(1);
+    assert_eq!(control.purge_dead("ops", slug, Some(past)).await.unwrap(), 0);
+    assert_eq!(control.purge_dead("ops", slug, None).await.unwrap(), 2);
+    assert!(list(house, slug, Some(JobState::Dead), None).await.is_empty());
+
+    // The body is told to whoever may see it, and the audit log knows.
+    let body = control.job_body("ops", slug, made[4]).await.unwrap();
+    assert_eq!((body.body["secret"].as_str(), body.result), (Some("of the tenant"), None));
+    let done: Vec<String> = actions(house, &stage.tenant).await.into_iter().map(|(action, _)| action).collect();
+    let expected = ["job.body", "dead.purge", "dead.purge", "dead.replay", "job.retry", "job.retry", "job.cancel", "job.cancel"];
+    assert_eq!(done, expected);
+}
+
+#[tokio::test]
+async fn jobs_are_seen_cancelled_and_tried_again() {
+    let mut house = House::start().await;
+    a_life(&house, "in-rows", Isolation::Row).await;
+    a_life(&house, "in-schema", Isolation::Schema).await;
+    a_life(&house, "by-itself", Isolation::Database).await;
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenants_jobs_are_nobody_elses() {
+    let mut house = House::start().await;
+    let mut acme = Stage::of(&house, "acme", Isolation::Row).await;
+    let globex = Stage::of(&house, "globex", Isolation::Row).await;
+    let job = acme.enqueue("export", Some("once")).await;
+    let control = &house.control;
+    assert!(list(&house, "globex", None, None).await.is_empty());
+    for outcome in [
+        control.job("globex", job).await.err(),
+        control.job_body("ops", "globex", job).await.err(),
+        control.cancel_job("ops", "globex", job).await.err(),
+        control.retry_job("ops", "globex", job).await.err(),
+    ] {
+        assert_eq!(outcome.map(|error| error.kind()), Some(Kind::NotFound));
+    }
+    assert_eq!(control.replay_dead("ops", "globex").await.unwrap(), 0);
+    assert_eq!(control.jobs("nobody", &JobQuery::default(), &PageRequest::default()).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(control.job("acme", job).await.unwrap().key.as_deref(), Some("once"));
+    let refused = actions(&house, &globex.tenant).await;
+    assert!(refused.iter().all(|(action, _)| action == "dead.replay"), "refusals are no deeds: {refused:?}");
+
+    // A dead letter whose key a living job has stays dead.
+    let worker = acme.worker("tests").await;
+    let taken = acme.take(worker).await;
+    acme.settle(worker, taken[0], "dead", 0).await;
+    acme.enqueue("export", Some("once")).await;
+    let refused = control.retry_job("ops", "acme", job).await.unwrap_err();
+    assert!(refused.kind() == Kind::Conflict && refused.to_string().contains("with the key of"), "{refused}");
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn a_cell_that_is_away_is_named_within_seconds() {
+    let mut house = House::start().await;
+    let mut stage = Stage::of(&house, "acme", Isolation::Row).await;
+    let job = stage.enqueue("export", None).await;
+    // Nobody listens there; a closed port refuses, and one that swallows would be waited for.
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = i32::from(gone.local_addr().unwrap().port());
+    let mut catalog = house.server.admin("insula_catalog").await;
+    sqlx::query("UPDATE catalog.cell SET port = $1").bind(port).execute(&mut catalog).await.unwrap();
+    let cell = house.server.cell();
+    let started = Instant::now();
+    for error in [
+        house.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await.err(),
+        house.control.workers(Some(&cell)).await.err(),
+    ] {
+        let error = error.expect("refused");
+        assert!(error.kind() == Kind::Unavailable && error.public().contains(cell.as_str()), "{error}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+    let all = house.control.workers(None).await.unwrap();
+    assert_eq!((all.items.len(), all.away), (0, vec![cell.clone()]));
+    // The whole at a glance is told without it.
+    let started = Instant::now();
+    let status = house.control.status().await.unwrap();
+    assert!(!status.workers.contains_key(cell.as_str()) && started.elapsed() < Duration::from_secs(5), "{status:?}");
+
+    drop(gone);
+    let refused = house.control.cancel_job("ops", "acme", job).await.unwrap_err();
+    assert_eq!(refused.kind(), Kind::Unavailable, "{refused}");
+    assert!(actions(&house, &stage.tenant).await.is_empty(), "what was not done is in the log");
+    sqlx::query("UPDATE catalog.cell SET port = $1").bind(i32::from(house.server.port())).execute(&mut catalog).await.unwrap();
+    assert_eq!(house.control.cancel_job("ops", "acme", job).await.unwrap().state, JobState::Cancelled);
+    house.stop().await;
+}
+
+#[tokio::test]
+async fn workers_are_alive_that_beat() {
+    let mut house = House::start().await;
+    let mut stage = Stage::of(&house, "acme", Isolation::Row).await;
+    for kind in ["export", "export", "digest"] {
+        stage.enqueue(kind, None).await;
+    }
+    let (silent, alive) = (stage.worker("silent/1").await, stage.worker("main/2").await);
+    assert_eq!(stage.take(alive).await.len(), 3);
+    let mut other = house.server.admin("insula_pool").await;
+    let beating = tokio::spawn(async move {
+        loop {
+            sqlx::query("SELECT * FROM insula.worker_beat($1, NULL, NULL)").bind(alive).execute(&mut other).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    let found = house.control.workers(None).await.unwrap();
+    beating.abort();
+    assert!(found.away.is_empty());
+    let told: Vec<_> = found.items.iter().map(|w| (w.no, w.name.as_str(), w.alive, w.running, w.database.as_str())).collect();
+    assert_eq!(told, [(silent, "silent/1", false, 0, "insula_pool"), (alive, "main/2", true, 3, "insula_pool")]);
+    assert_eq!(found.items[1].kinds, [("digest".to_owned(), 1), ("export".to_owned(), 2)].into());
+    let cell = house.server.cell();
+    assert_eq!(house.control.workers(Some(&cell)).await.unwrap().items.len(), 2);
+    let nowhere = "nowhere".parse().unwrap();
+    assert_eq!(house.control.workers(Some(&nowhere)).await.unwrap_err().kind(), Kind::NotFound);
+    // Nobody is connected as a worker: those rows are left over, and count for nothing.
+    assert_eq!(house.control.status().await.unwrap().workers.get(cell.as_str()), Some(&0));
+    house.stop().await;
+}
