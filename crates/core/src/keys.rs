@@ -17,7 +17,7 @@ use crate::id::TenantId;
 use crate::slug::CellName;
 use crate::token::ContextKey;
 
-pub use seal::CertificateKey;
+pub use seal::{CertificateKey, WebhookKey};
 
 /// 32 bytes that print as `***` and are wiped on drop.
 #[derive(Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub use error::Kind;
 pub use feature::{Feature, FeatureValue, Override};
 pub use grant::{Grant, GrantKey};
 pub use id::{KeyId, OperationId, ProviderId, TenantId, TenantNo};
-pub use keys::{CellKey, CertificateKey, KeyRing, RootKey};
+pub use keys::{CellKey, CertificateKey, KeyRing, RootKey, WebhookKey};
 pub use placement::{Isolation, MoveState, Placement};
 pub use plan::{ClassLimits, Limits, Plan, Tier};
 pub use principal::{Principal, Via};

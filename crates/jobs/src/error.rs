@@ -44,6 +44,9 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// What the worker was given makes no sense.
+    #[error("{0}")]
+    Settings(String),
     /// No thread for the worker.
     #[error("the worker has no thread: {0}")]
     Thread(std::io::Error),
@@ -54,7 +57,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Body { .. } | Self::Options(_) => Kind::Invalid,
+            Self::Body { .. } | Self::Options(_) | Self::Settings(_) => Kind::Invalid,
             Self::TooLarge { .. } => Kind::TooLarge,
             Self::Data(error) => error.kind(),
             Self::Sql(error) => insula_data::sql_kind(error),

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::context::JobContext;
 use crate::error::JobError;
@@ -54,7 +56,7 @@ impl Jobs {
     #[must_use]
     pub fn with<J: Job>(mut self) -> Self {
         let run: Handler = Arc::new(|body, context, keep| match serde_json::from_str::<J>(body) {
-            Ok(job) => attempt(job, context, keep).boxed(),
+            Ok(job) => ended(async move { job.run(context).await }, keep).boxed(),
             Err(error) => {
                 let error = format!("its body does not decode as {}: {error}", J::KIND);
                 std::future::ready(Ran::Failed(JobError::Dead(error))).boxed()
@@ -64,14 +66,36 @@ impl Jobs {
         self
     }
 
+    /// With a kind whose handler brings things along that a body does not hold. The last of one name counts.
+    #[must_use]
+    pub fn with_handler<B, F, R>(mut self, kind: &'static str, rules: KindRules, handler: F) -> Self
+    where
+        B: DeserializeOwned + Send + 'static,
+        F: Fn(B, JobContext) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let run: Handler = Arc::new(move |body, context, keep| match serde_json::from_str::<B>(body) {
+            Ok(body) => {
+                let handler = handler.clone();
+                ended(async move { handler(body, context).await }, keep).boxed()
+            }
+            Err(error) => {
+                let error = format!("its body does not decode as {kind}: {error}");
+                std::future::ready(Ran::Failed(JobError::Dead(error))).boxed()
+            }
+        });
+        self.kinds.insert(kind, Entry { kind, rules, run });
+        self
+    }
+
     pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
         self.kinds.get(kind)
     }
 }
 
 /// Runs a job; a panic in it ends the attempt and nothing else.
-async fn attempt<J: Job>(job: J, context: JobContext, keep: bool) -> Ran {
-    let work = async move { job.run(context).await };
+async fn ended<O: Serialize>(work: impl Future<Output = Result<O, JobError>>, keep: bool) -> Ran {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(output)) if keep => match serde_json::to_value(output) {
             Ok(value) => Ran::Done(Some(value)),

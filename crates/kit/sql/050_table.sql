@@ -257,6 +257,10 @@ BEGIN
         insula.enter(text), insula.enter(bigint, bigint, bigint, bigint, integer, bytea),
         insula.enqueue(text, uuid[], text[], text[], text, smallint, bigint, bigint, integer, integer, integer, text, text),
         insula.cancel_job(uuid), insula.job_state(uuid) TO %I', role);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION insula.publish(text[], uuid[], text[], text, text), insula.event_new(text, uuid),
+        insula.event_failed(text, uuid), insula.webhook_create(uuid, text, text[], bytea, text), insula.webhook_list(), insula.webhook_remove(uuid),
+        insula.webhook_pause(uuid, boolean), insula.webhook_reseal(uuid, bytea, text), insula.webhook_send(uuid, uuid, text, text),
+        insula.webhook_target(uuid), insula.webhook_told(uuid, integer, text, text) TO %I', role);
     FOR t IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE n.nspname = schema AND c.relkind IN ('r', 'p') AND NOT c.relispartition
                 AND insula.is_tenant_table(c.oid::regclass) LOOP

@@ -58,6 +58,8 @@ LANGUAGE sql STABLE AS $fn$
     SELECT 'kit-grant', 'error', p.oid::regprocedure::text, g.name || ' may run it: install the kit again'
       FROM pg_proc p, aclexplode(p.proacl) a JOIN insula.lint_grantee g ON g.oid = a.grantee AND g.oid <> 0
      WHERE p.pronamespace = 'insula'::regnamespace AND p.proname NOT IN ('enter', 'current_tenant', 'way', 'next_number', 'enqueue', 'cancel_job', 'job_state')
+       AND p.proname NOT IN ('publish', 'event_new', 'event_failed', 'webhook_create', 'webhook_list', 'webhook_remove', 'webhook_pause', 'webhook_reseal',
+                             'webhook_send', 'webhook_target', 'webhook_told')
     UNION ALL
     SELECT 'worker-grant', 'error', c.oid::regclass::text, 'insula_worker has ' || a.privilege_type || ': workers call the queue''s functions and have no other right. REVOKE it'
       FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee = 'insula_worker'::regrole

@@ -17,7 +17,8 @@ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO insula_worker', current_database());
     GRANT USAGE ON SCHEMA insula TO insula_queue, insula_worker;
     FOR f IN SELECT p.oid::regprocedure AS name FROM pg_proc p WHERE p.pronamespace = 'insula'::regnamespace AND p.proname IN
-        ('work', 'settle', 'worker_begin', 'worker_beat', 'worker_end', 'worker_bury', 'worker_sleeps', 'workers', 'worker_holds', 'tell_lanes', 'sweep_queue', 'queue_state') LOOP
+        ('work', 'settle', 'worker_begin', 'worker_beat', 'worker_end', 'worker_bury', 'worker_sleeps', 'workers', 'worker_holds', 'tell_lanes', 'sweep_queue', 'queue_state',
+         'outbox_waits', 'outbox_take', 'outbox_sent', 'outbox_refused', 'outbox_state', 'sweep_events') LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO insula_worker', f.name);
     END LOOP;
 END $do$;

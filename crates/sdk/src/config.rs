@@ -6,6 +6,7 @@ mod admission;
 mod alone;
 mod caching;
 mod many;
+mod telling;
 mod text;
 mod watching;
 
@@ -21,6 +22,7 @@ use insula_http::AdmissionConfig;
 pub use alone::Alone;
 pub(crate) use many::read_keyring;
 pub use many::{Jwks, Many};
+pub use telling::{Bus, Telling};
 pub use watching::Watching;
 
 use text::{Vars, address, nearest};
@@ -41,6 +43,8 @@ pub struct Config {
     pub watching: Watching,
     /// What it remembers for its tenants: `INSULA_CACHE_BYTES`, `INSULA_CACHE_TTL`, `INSULA_CACHE_URL`.
     pub caching: CacheConfig,
+    /// Whom it tells of events.
+    pub telling: Telling,
     /// What the application brings along when it runs for one customer.
     pub brings: Option<Brings>,
 }
@@ -105,6 +109,7 @@ fn ours() -> impl Iterator<Item = &'static str> {
     [TENANCY, LISTEN, ADMIN_LISTEN]
         .into_iter()
         .chain(caching::NAMES.iter().copied())
+        .chain(telling::NAMES.iter().copied())
         .chain(admission::NAMES.iter().copied())
         .chain(watching::NAMES.iter().copied())
         .chain(many::NAMES.iter().copied())
@@ -145,6 +150,7 @@ impl Config {
             admission: admission::read(vars)?,
             watching: Watching::read(vars),
             caching: caching::read(vars)?,
+            telling: telling::read(vars)?,
             brings: None,
         })
     }
@@ -160,6 +166,7 @@ impl Config {
             admission: AdmissionConfig::default(),
             watching: Watching::default(),
             caching: CacheConfig::default(),
+            telling: Telling::default(),
             brings: None,
         }
     }
@@ -231,6 +238,12 @@ mod tests {
         assert!(text(&[("INSULA_CACHE_TTL", "60")]).contains("TIER=SECONDS"));
         let url = text(&[("INSULA_CACHE_URL", "http://:hunter2@h")]);
         assert!(url.starts_with("INSULA_CACHE_URL is wrong") && !url.contains("hunter2"));
+        let telling = with(&[("INSULA_WEBHOOK_PRIVATE", "on")]).expect("reads").telling;
+        assert!(telling.webhook_private && telling.bus.is_none());
+        assert!(text(&[("INSULA_WEBHOOK_PRIVATE", "1")]).contains("neither on nor off"));
+        assert!(text(&[("INSULA_NATS_CA", "/ca.pem")]).contains("no meaning without INSULA_NATS_URL"));
+        let nats = text(&[("INSULA_NATS_URL", "http://u:hunter2@h")]);
+        assert!(nats.starts_with("INSULA_NATS_URL is wrong") && !nats.contains("hunter2"), "{nats}");
         assert!(text(&[("INSULA_TENANCY", "maybe")]).contains("neither on nor off"));
     }
 

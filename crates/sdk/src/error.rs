@@ -156,7 +156,7 @@ impl fmt::Debug for Error {
 /// What the client is told of an internal error.
 fn in_general(kind: Kind, error: &(dyn StdError + 'static)) -> Problem {
     let problem = Problem::new(kind);
-    let problem = match error.downcast_ref::<insula_data::Error>().and_then(insula_data::Error::retry_after) {
+    let problem = match data_of(error).and_then(insula_data::Error::retry_after) {
         Some(after) => problem.retry_after(after),
         None => problem,
     };
@@ -166,11 +166,22 @@ fn in_general(kind: Kind, error: &(dyn StdError + 'static)) -> Problem {
     }
 }
 
+/// The transaction's error, also inside one of jobs or events.
+fn data_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a insula_data::Error> {
+    match (error.downcast_ref::<insula_events::Error>(), error.downcast_ref::<insula_jobs::Error>()) {
+        (Some(insula_events::Error::Data(error)), _) | (_, Some(insula_jobs::Error::Data(error))) => Some(error),
+        _ => error.downcast_ref::<insula_data::Error>(),
+    }
+}
+
 fn sql_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a sqlx::Error> {
-    match error.downcast_ref::<insula_data::Error>() {
+    match data_of(error) {
         Some(insula_data::Error::Sql(error)) => Some(error),
         Some(_) => None,
-        None => error.downcast_ref::<sqlx::Error>(),
+        None => match (error.downcast_ref::<insula_events::Error>(), error.downcast_ref::<insula_jobs::Error>()) {
+            (Some(insula_events::Error::Sql(error)), _) | (_, Some(insula_jobs::Error::Sql(error))) => Some(error),
+            _ => error.downcast_ref::<sqlx::Error>(),
+        },
     }
 }
 
@@ -178,10 +189,14 @@ fn kind_of(error: &(dyn StdError + 'static)) -> Kind {
     if let Some(error) = sql_of(error) {
         return sql_kind(error);
     }
-    match error.downcast_ref::<insula_data::Error>() {
+    match data_of(error) {
         Some(error) => error.kind(),
         None if error.is::<NoTenant>() => Kind::NoTenant,
-        None => Kind::Internal,
+        None => {
+            let events = error.downcast_ref::<insula_events::Error>().map(insula_events::Error::kind);
+            let jobs = || error.downcast_ref::<insula_jobs::Error>().map(insula_jobs::Error::kind);
+            events.or_else(jobs).unwrap_or(Kind::Internal)
+        }
     }
 }
 
@@ -256,6 +271,11 @@ mod tests {
     fn known_errors_have_their_kind() {
         assert_eq!(Error::from(sqlx::Error::RowNotFound).kind(), Kind::NotFound);
         assert_eq!(Error::from(NoTenant).kind(), Kind::NoTenant);
+        let data = || insula_data::Error::Busy { retry_after: std::time::Duration::from_secs(1) };
+        assert_eq!(Error::from(insula_jobs::Error::Data(data())).kind(), Kind::Unavailable);
+        assert_eq!(Error::from(insula_events::Error::Data(data())).kind(), Kind::Unavailable);
+        assert_eq!(Error::from(insula_events::Error::Sql(sqlx::Error::RowNotFound)).kind(), Kind::NotFound);
+        assert_eq!(Error::from(insula_events::Error::Topic("X".to_owned())).kind(), Kind::Invalid);
         assert_eq!(Error::from(insula_data::Error::Sql(sqlx::Error::RowNotFound)).kind(), Kind::NotFound);
     }
 }

@@ -280,7 +280,22 @@ impl Insula {
         if config.authorities.is_none() {
             config.authorities = many.and_then(|many| many.cell_authorities.clone());
         }
+        let jobs =
+            crate::webhooks::with_deliveries(jobs, self).map_err(|error| insula_jobs::Error::Settings(error.to_string()))?;
         insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.subscribe(), config)
+    }
+
+    /// The keys that this process has.
+    pub(crate) fn keys(&self) -> KeyRing {
+        self.inner.ring.borrow().clone()
+    }
+
+    /// Certificate authorities of cells' servers.
+    pub(crate) fn cell_authorities(&self) -> Option<PathBuf> {
+        match self.config()?.tenancy {
+            Tenancy::On(ref many) => many.cell_authorities.clone(),
+            Tenancy::Off(_) => None,
+        }
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod config;
 mod contexts;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod feature;
 pub mod handle;
@@ -26,6 +27,7 @@ pub mod serve;
 pub mod tenant;
 #[cfg(feature = "tonic")]
 pub mod tonic;
+pub mod webhooks;
 
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};

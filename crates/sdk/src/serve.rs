@@ -33,6 +33,9 @@ pub enum ServeError {
     /// The worker does not start.
     #[error(transparent)]
     Jobs(#[from] insula_jobs::Error),
+    /// The bus of events.
+    #[error(transparent)]
+    Bus(#[from] crate::events::BusError),
     /// Accepting failed.
     #[error("serving failed: {0}")]
     Serve(std::io::Error),
@@ -68,7 +71,8 @@ pub async fn serve(app: Router, insula: &Insula) -> Result<(), ServeError> {
     served
 }
 
-/// Runs jobs by the settings of the handle until SIGTERM or SIGINT, then waits for those at work: what an application's role `worker` is.
+/// Runs jobs and relays events by the settings of the handle until SIGTERM or SIGINT, then waits for what is at work: what an application's role
+/// `worker` is.
 ///
 /// # Errors
 /// [`ServeError`], in words for whoever starts the process.
@@ -81,11 +85,13 @@ pub async fn work(jobs: insula_jobs::Jobs, insula: &Insula, settings: insula_job
     let _admin = admin::serve_with("worker", config.admin_listen, readiness, Some(insula.senses().clone()))?;
     let shutdown = Shutdown::on_signals(settings.drain)?;
     let worker = insula.worker(jobs, settings)?;
+    let relay = insula.relay().await?;
     working.open();
     tracing::info!("working");
     shutdown.requested().await;
     working.close("stopping");
     worker.stop().await;
+    relay.stop().await;
     let senses = insula.senses().clone();
     let _ = tokio::task::spawn_blocking(move || senses.close()).await;
     logs::flush();

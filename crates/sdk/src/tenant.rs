@@ -84,6 +84,15 @@ impl Tenant {
         TenantCache::new(self.insula.cache().of(&self.route))
     }
 
+    pub(crate) const fn insula(&self) -> &Insula {
+        &self.insula
+    }
+
+    /// Where the tenant lives.
+    pub(crate) fn cell(&self) -> &insula_core::CellName {
+        &self.route.placement.cell
+    }
+
     /// Who the work is for.
     #[must_use]
     pub const fn context(&self) -> &TenantContext {

@@ -2,20 +2,14 @@
 //!
 //! Always at least once: a receiver tells repeats by `Insula-Event`. Nothing of a receiver's answer but its status is kept.
 
-mod post;
-mod reach;
-
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use futures_util::stream::{self, StreamExt as _};
 use insula_core::{Clock as _, SystemClock};
+use insula_post::{HEADER_EVENT, HEADER_SIGNATURE, HEADER_TOPIC, Poster, Reach, sign};
 use serde_json::json;
-use url::{Host, Url};
 use uuid::Uuid;
 
-pub(crate) use self::post::Poster;
-use self::reach::Reach;
 use crate::config::Config;
 use crate::error::Error;
 use crate::handle::Control;
@@ -37,7 +31,7 @@ pub(crate) fn secret(control: &Control, webhook: Uuid) -> String {
 
 /// What posts, as the settings say.
 pub(crate) fn poster(config: &Config) -> Result<Poster, Error> {
-    Poster::new(reach(config), config.webhook_authorities.as_deref())
+    Poster::new(reach(config), config.webhook_authorities.as_deref()).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
 fn reach(config: &Config) -> Reach {
@@ -46,25 +40,7 @@ fn reach(config: &Config) -> Reach {
 
 /// Refuses what can be seen to lead nowhere. What a name leads to is judged when it is connected to.
 pub(crate) fn check_url(config: &Config, text: &str) -> Result<(), Error> {
-    let refused = |why: &str| Err(Error::invalid("url", why));
-    let Ok(url) = Url::parse(text) else { return refused("a URL that begins with https:// or http://") };
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || text.len() > 2000 {
-        return refused("a URL that begins with https:// or http://, of at most 2,000 characters");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return refused("without a user or password: a receiver knows us by the signature");
-    }
-    let address = match url.host() {
-        Some(Host::Ipv4(v4)) => Some(v4.into()),
-        Some(Host::Ipv6(v6)) => Some(v6.into()),
-        _ => None,
-    };
-    match address {
-        Some(address) if !reach(config).allows(address) => {
-            refused("an address that webhooks may reach (see the operator's guide)")
-        }
-        _ => Ok(()),
-    }
+    insula_post::check_url(reach(config), text).map_err(|why| Error::invalid("url", why))
 }
 
 /// Delivers until stopped. One task per process; the outbox shares the work between processes.
@@ -137,20 +113,15 @@ async fn deliver(control: &Control, poster: &Poster, hooks: &[Webhook], event: &
     let (id, body) = (&id, &body);
     let posts = hooks.iter().filter(|h| wants(h, &event.topic)).map(|hook| async move {
         let signature = sign(&secret(control, hook.id), SystemClock.unix_seconds(), body);
-        let headers =
-            [("insula-event", id.as_str()), ("insula-topic", event.topic.as_str()), ("insula-signature", signature.as_str())];
-        poster.post(&hook.url, &headers, body).await.map_err(|why| format!("webhook {}: {why}", hook.id))
+        let headers = [(HEADER_EVENT, id.as_str()), (HEADER_TOPIC, event.topic.as_str()), (HEADER_SIGNATURE, signature.as_str())];
+        match poster.post(&hook.url, &headers, body).await {
+            Ok(200..=299) => Ok(()),
+            Ok(status) => Err(format!("webhook {}: status {status}", hook.id)),
+            Err(why) => Err(format!("webhook {}: {why}", hook.id)),
+        }
     });
     let failures: Vec<String> = futures_util::future::join_all(posts).await.into_iter().filter_map(Result::err).collect();
     if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
-}
-
-/// `t=<unix>,v1=<hex HMAC-SHA256 of "<t>.<body>">`: the time is signed, so that an old post cannot be sent again as new.
-fn sign(secret: &str, unix: i64, body: &str) -> String {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = hmac::sign(&key, format!("{unix}.{body}").as_bytes());
-    let hex: String = tag.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    format!("t={unix},v1={hex}")
 }
 
 #[cfg(test)]
@@ -173,39 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_lead_nowhere_are_refused_at_once() {
-        let root = insula_core::RootKey::new(insula_core::keys::Secret::random().expect("randomness"));
-        let mut config = Config::new("postgres://localhost/c", root);
-        let refused = |config: &Config, url: &str| check_url(config, url).is_err();
-        for url in
-            ["ftp://x.example/", "https://", "nonsense", "https://user@x.example/", "https://u:p@x.example/", "http://[::1]/"]
-        {
-            assert!(refused(&config, url), "{url}");
-        }
-        // However the address is written.
-        for url in
-            ["http://127.0.0.1/", "http://2130706433/", "http://0x7f.1/", "http://[::ffff:127.0.0.1]/", "https://10.0.0.1/"]
-        {
-            assert!(refused(&config, url), "{url}");
-        }
-        assert!(!refused(&config, "https://hooks.example/in?token=x"));
-        config.webhook_private = true;
-        assert!(!refused(&config, "http://127.0.0.1:8080/in"));
-        assert!(refused(&config, "http://169.254.169.254/latest/meta-data"));
-    }
-
-    #[test]
     fn pauses_grow_and_stop_growing() {
         assert_eq!(pause(0), Duration::from_secs(1));
         assert_eq!(pause(5), Duration::from_secs(32));
         assert_eq!(pause(100), LONGEST_PAUSE);
-    }
-
-    #[test]
-    fn a_signature_covers_time_and_body() {
-        let one = sign("key", 1, "body");
-        assert!(one.starts_with("t=1,v1=") && one.len() == 7 + 64);
-        assert_ne!(one, sign("key", 2, "body"));
-        assert_ne!(one[7..], sign("key", 1, "bodz")[7..]);
     }
 }

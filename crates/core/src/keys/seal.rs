@@ -1,4 +1,5 @@
-//! Private keys of certificates, sealed: the catalog keeps them and hands them on, and only a gateway that was given the key opens them.
+//! What a database keeps and must not show, sealed: the private keys of certificates, which the catalog hands on and only a gateway that was
+//! given the key opens; and the secrets of tenants' webhooks, which their cell's applications open.
 //!
 //! AES-256-GCM (NIST SP 800-38D) under a random nonce, which stands before the text. Always: what is sealed for one name does not open for
 //! another.
@@ -7,11 +8,47 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 
-use super::{KeyError, RootKey, Secret};
+use super::{CellKey, KeyError, RootKey, Secret};
 
 /// What the private keys of certificates are sealed with.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CertificateKey(Secret);
+
+/// What the secrets of tenants' webhooks in a cell are sealed with.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WebhookKey(Secret);
+
+impl CellKey {
+    /// The key that seals the secrets of webhooks.
+    #[must_use]
+    pub fn webhook_key(&self) -> WebhookKey {
+        WebhookKey(self.0.derive(&["insula/webhook/v1"]))
+    }
+}
+
+impl WebhookKey {
+    /// Seals what belongs to `name`.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub fn seal(&self, name: &str, text: &[u8]) -> Result<Vec<u8>, KeyError> {
+        seal(&self.0, name, text)
+    }
+
+    /// Opens what was sealed for `name`.
+    ///
+    /// # Errors
+    /// [`KeyError::Sealed`] when it was sealed by another key, for another name, or changed since.
+    pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
+        open(&self.0, name, sealed)
+    }
+}
+
+impl fmt::Debug for WebhookKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WebhookKey(***)")
+    }
+}
 
 impl RootKey {
     /// The key that seals the private keys of certificates.
@@ -41,10 +78,7 @@ impl CertificateKey {
     /// # Errors
     /// When the system has no randomness to give.
     pub fn seal(&self, name: &str, text: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let mut sealed = text.to_vec();
-        let nonce = self.cipher()?.seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut sealed);
-        let nonce = nonce.map_err(|_| KeyError::NoRandomness)?;
-        Ok([nonce.as_ref().as_slice(), &sealed].concat())
+        seal(&self.0, name, text)
     }
 
     /// Opens what was sealed for `name`.
@@ -52,16 +86,27 @@ impl CertificateKey {
     /// # Errors
     /// [`KeyError::Sealed`] when it was sealed by another key, for another name, or changed since.
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or(KeyError::Sealed)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Sealed)?;
-        let mut text = text.to_vec();
-        let opened = self.cipher()?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut text);
-        opened.map(|text| text.to_vec()).map_err(|_| KeyError::Sealed)
+        open(&self.0, name, sealed)
     }
+}
 
-    fn cipher(&self) -> Result<RandomizedNonceKey, KeyError> {
-        RandomizedNonceKey::new(&AES_256_GCM, self.0.bytes()).map_err(|_| KeyError::Sealed)
-    }
+fn seal(key: &Secret, name: &str, text: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let mut sealed = text.to_vec();
+    let nonce = cipher(key)?.seal_in_place_append_tag(Aad::from(name.as_bytes()), &mut sealed);
+    let nonce = nonce.map_err(|_| KeyError::NoRandomness)?;
+    Ok([nonce.as_ref().as_slice(), &sealed].concat())
+}
+
+fn open(key: &Secret, name: &str, sealed: &[u8]) -> Result<Vec<u8>, KeyError> {
+    let (nonce, text) = sealed.split_at_checked(NONCE_LEN).ok_or(KeyError::Sealed)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| KeyError::Sealed)?;
+    let mut text = text.to_vec();
+    let opened = cipher(key)?.open_in_place(nonce, Aad::from(name.as_bytes()), &mut text);
+    opened.map(|text| text.to_vec()).map_err(|_| KeyError::Sealed)
+}
+
+fn cipher(key: &Secret) -> Result<RandomizedNonceKey, KeyError> {
+    RandomizedNonceKey::new(&AES_256_GCM, key.bytes()).map_err(|_| KeyError::Sealed)
 }
 
 impl fmt::Debug for CertificateKey {
@@ -91,5 +136,15 @@ mod tests {
         assert_eq!(ours.open("acme.example", b"short"), Err(KeyError::Sealed));
         assert_eq!(CertificateKey::from_hex(&ours.to_hex()).expect("hex"), ours);
         assert!(!format!("{ours:?}").contains(&ours.to_hex()));
+    }
+
+    #[test]
+    fn a_webhook_s_secret_opens_in_its_cell_alone() {
+        let root = RootKey::new(Secret::from_hex(&"a".repeat(64)).expect("hex"));
+        let key = |cell: &str| root.cell(&cell.parse().expect("a name")).webhook_key();
+        let sealed = key("main").seal("t 1", b"secret").expect("sealed");
+        assert_eq!(key("main").open("t 1", &sealed).expect("opened"), b"secret");
+        assert_eq!(key("main").open("t 2", &sealed), Err(KeyError::Sealed));
+        assert_eq!(key("second").open("t 1", &sealed), Err(KeyError::Sealed));
     }
 }

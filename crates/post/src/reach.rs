@@ -1,6 +1,6 @@
 //! Which addresses a webhook may lead to.
 //!
-//! A webhook makes the control plane, which stands among databases, call whatever somebody named. So the address that is
+//! A webhook makes a process that stands among databases call whatever somebody named. So the address that is
 //! *connected to* is judged, not the name: a name can lead elsewhere a moment later.
 //!
 //! Always refused, whatever the settings: what is no single host's (unspecified, multicast, broadcast, reserved), and the link's
@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How far webhooks may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub enum Reach {
     /// Addresses of the internet.
     Public,
     /// And this machine, and private networks.
@@ -19,7 +19,8 @@ pub(crate) enum Reach {
 
 impl Reach {
     /// Whether events may be posted to this address.
-    pub(crate) fn allows(self, address: IpAddr) -> bool {
+    #[must_use]
+    pub fn allows(self, address: IpAddr) -> bool {
         match (kind(address), self) {
             (Kind::Public, _) | (Kind::Private, Self::Private) => true,
             (Kind::Private, Self::Public) | (Kind::Nobodys, _) => false,

@@ -21,25 +21,34 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::reach::Reach;
-use crate::error::Error;
+use crate::error::{Error, Failure};
+use crate::reach::Reach;
 
 /// How long a receiver may take, from its name to its status.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Posts events. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Poster {
+pub struct Poster {
     tls: TlsConnector,
     reach: Reach,
 }
 
+impl std::fmt::Debug for Poster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poster").field("reach", &self.reach).finish_non_exhaustive()
+    }
+}
+
 impl Poster {
     /// Trusts the certificate authorities that browsers trust, and those of the file `extra` (PEM).
-    pub(crate) fn new(reach: Reach, extra: Option<&Path>) -> Result<Self, Error> {
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(reach: Reach, extra: Option<&Path>) -> Result<Self, Error> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(path) = extra {
-            let bad = |why: String| Error::Corrupt(format!("the webhooks' authorities at {}: {why}", path.display()));
+            let bad = |why: String| Error::Authorities { path: path.to_owned(), why };
             let before = roots.len();
             for certificate in CertificateDer::pem_file_iter(path).map_err(|e| bad(e.to_string()))? {
                 roots.add(certificate.map_err(|e| bad(e.to_string()))?).map_err(|e| bad(e.to_string()))?;
@@ -52,20 +61,20 @@ impl Poster {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|e| Error::Corrupt(format!("TLS does not start: {e}")))?
+            .map_err(Error::Tls)?
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), reach })
     }
 
-    /// Posts; any status but a success is a failure. The reason never holds the URL: it may carry a token.
-    pub(crate) async fn post(&self, url: &str, headers: &[(&str, &str)], body: &str) -> Result<(), String> {
-        let url = Url::parse(url).map_err(|_| "its URL cannot be read".to_owned())?;
+    /// Posts JSON; the status that came.
+    ///
+    /// # Errors
+    /// When none came within ten seconds.
+    pub async fn post(&self, url: &str, headers: &[(&str, &str)], body: &str) -> Result<u16, Failure> {
+        let url = Url::parse(url).map_err(|_| Failure("its URL cannot be read".to_owned()))?;
         let status = tokio::time::timeout(PATIENCE, self.exchange(&url, headers, body)).await;
-        match status.map_err(|_| format!("no answer within {} s", PATIENCE.as_secs()))?? {
-            status if (200..300).contains(&status) => Ok(()),
-            status => Err(format!("status {status}")),
-        }
+        status.map_err(|_| Failure(format!("no answer within {} s", PATIENCE.as_secs())))?.map_err(Failure)
     }
 
     async fn exchange(&self, url: &Url, headers: &[(&str, &str)], body: &str) -> Result<u16, String> {

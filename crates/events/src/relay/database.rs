@@ -1,0 +1,220 @@
+//! One outbox as a relay serves it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use insula_core::TenantId;
+use metrics::{counter, gauge};
+use tokio::sync::{Semaphore, watch};
+
+use super::link::{Link, Taken};
+use super::{Place, Shared};
+use crate::envelope::Envelope;
+use crate::error::Error;
+use crate::sink::{SendError, Sink};
+
+/// Bodies of one round, about.
+const BYTES: i64 = 8 << 20;
+/// How long a round goes on handing over: the outbox is locked meanwhile.
+const ROUND: Duration = Duration::from_secs(5);
+/// Tenants whose events are on their way at once.
+const AT_ONCE: usize = 64;
+/// How long a tenant that the catalog does not know is left alone.
+const STRANGER: Duration = Duration::from_secs(5);
+const STATE_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Without a bus there is only sweeping to do, which is not worth a connection.
+const SWEEP_VISIT: Duration = Duration::from_secs(600);
+
+pub(crate) struct Desk {
+    place: Place,
+    shared: Arc<Shared>,
+    strangers: HashMap<i64, Instant>,
+    counted: Option<Instant>,
+    swept: Option<Instant>,
+    complained: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(place: Place, shared: Arc<Shared>) -> Self {
+        Self { place, shared, strangers: HashMap::new(), counted: None, swept: None, complained: false }
+    }
+
+    /// Serves until told to stop. Visitors come and go, so that idle databases have no connections.
+    pub(crate) async fn serve(mut self, visitors: Option<Arc<Semaphore>>, mut stopping: watch::Receiver<bool>) {
+        let mut pause = Duration::from_millis(100);
+        let visiting = visitors.is_some() || self.shared.sink.is_none();
+        while !*stopping.borrow() {
+            let permit = match &visitors {
+                Some(visitors) => visitors.clone().acquire_owned().await.ok(),
+                None => None,
+            };
+            let served = self.session(visiting, &mut stopping).await;
+            drop(permit);
+            let rest = match served {
+                Ok(()) => {
+                    pause = Duration::from_millis(100);
+                    if self.shared.sink.is_some() { self.shared.config.visit } else { SWEEP_VISIT }
+                }
+                Err(error) => {
+                    counter!("insula_events_outbox_faults_total").increment(1);
+                    tracing::warn!(%error, cell = %self.place.0, database = %self.place.1, "an outbox cannot be served now");
+                    pause = (pause * 2).min(Duration::from_secs(10));
+                    pause
+                }
+            };
+            let _ = tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await;
+        }
+    }
+
+    async fn session(&mut self, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
+        let mut link = Link::open(&self.shared, &self.place).await?;
+        let mut idle_since = Instant::now();
+        let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        while !*stopping.borrow() {
+            if due(self.swept, SWEEP_EVERY) {
+                link.sweep().await?;
+                self.swept = Some(Instant::now());
+            }
+            let sink = self.shared.sink.clone();
+            let mut sent = 0;
+            let mut rest = self.shared.config.poll;
+            match &sink {
+                Some(sink) if sink.is_up() => {
+                    self.complain(None);
+                    if link.waits().await? {
+                        let (taken, failed) = self.round(&mut link, &**sink).await?;
+                        sent = taken;
+                        if failed {
+                            rest = Duration::from_secs(1);
+                        }
+                    }
+                }
+                Some(_) => self.complain(Some("the bus is away")),
+                None => {}
+            }
+            if due(self.counted, STATE_EVERY) && sink.is_some() {
+                let (waiting, oldest, refused) = link.state().await?;
+                self.shared.show(&self.place, waiting, oldest);
+                gauge!("insula_events_refused", "cell" => self.place.0.to_string()).set(refused as f64);
+                self.counted = Some(Instant::now());
+            }
+            if sent > 0 {
+                idle_since = Instant::now();
+                continue;
+            }
+            if visiting && (sink.is_none() || idle_since.elapsed() > Duration::from_millis(500)) {
+                break;
+            }
+            let _ = tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await;
+        }
+        link.close().await;
+        Ok(())
+    }
+
+    /// Takes, hands over, deletes: in one transaction, which keeps other relays away. How many the bus has now, and whether it refused one for now.
+    async fn round(&mut self, link: &mut Link, sink: &dyn Sink) -> Result<(usize, bool), Error> {
+        self.strangers.retain(|_, since| since.elapsed() < STRANGER);
+        let skip: Vec<i64> = self.strangers.keys().copied().collect();
+        let mut batch = link.begin().await?;
+        let taken = batch.take(self.shared.config.batch, BYTES, &skip).await?;
+        let mut lines: HashMap<i64, (TenantId, Vec<Taken>)> = HashMap::new();
+        for event in taken {
+            match lines.get_mut(&event.tenant) {
+                Some((_, line)) => line.push(event),
+                None if self.strangers.contains_key(&event.tenant) => {}
+                None => match self.tenant(event.tenant).await {
+                    Some(id) => drop(lines.insert(event.tenant, (id, vec![event]))),
+                    None => drop(self.strangers.insert(event.tenant, Instant::now())),
+                },
+            }
+        }
+        let until = Instant::now() + ROUND;
+        let cell = &self.place.0;
+        let ends: Vec<Ended> = stream::iter(lines.into_values())
+            .map(|(tenant, line)| hand_over(sink, tenant, cell, line, until))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        let mut sent = Vec::new();
+        let mut failure = None;
+        for ended in ends {
+            sent.extend(ended.sent);
+            for (seq, reason) in ended.refused {
+                tracing::error!(event = seq, reason, "the bus will never take an event: it is set aside");
+                counter!("insula_events_refused_total").increment(1);
+                batch.refused(seq, &reason).await?;
+            }
+            failure = failure.or(ended.failure);
+        }
+        let count = sent.len();
+        batch.sent(&sent).await?;
+        counter!("insula_events_relayed_total").increment(count as u64);
+        self.complain(failure.as_deref());
+        Ok((count, failure.is_some()))
+    }
+
+    /// Its id; the catalog is asked anew before somebody counts as unknown.
+    async fn tenant(&self, no: i64) -> Option<TenantId> {
+        if let Some(id) = self.shared.tenants.id(no) {
+            return Some(id);
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.shared.catalog.refresh()).await;
+        self.shared.tenants.id(no)
+    }
+
+    /// Says once that the bus does not take events, and once that it does again.
+    fn complain(&mut self, why: Option<&str>) {
+        match why {
+            Some(why) if !self.complained => {
+                self.complained = true;
+                tracing::warn!(why, cell = %self.place.0, database = %self.place.1, "events wait in their outbox");
+            }
+            None if self.complained => {
+                self.complained = false;
+                tracing::info!(cell = %self.place.0, database = %self.place.1, "events leave their outbox again");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How far a tenant's line got.
+#[derive(Default)]
+struct Ended {
+    sent: Vec<i64>,
+    refused: Vec<(i64, String)>,
+    failure: Option<String>,
+}
+
+/// One tenant's events, one after the other: the first that the bus does not take for now keeps those behind it.
+async fn hand_over(sink: &dyn Sink, tenant: TenantId, cell: &insula_core::CellName, line: Vec<Taken>, until: Instant) -> Ended {
+    let mut ended = Ended::default();
+    for event in line {
+        if Instant::now() > until {
+            break;
+        }
+        let envelope = Envelope {
+            tenant,
+            id: event.id,
+            epoch: event.epoch,
+            cell: cell.clone(),
+            topic: event.topic,
+            at: event.at,
+            principal: event.principal,
+            trace: event.trace,
+        };
+        match sink.send(&envelope, &event.body).await {
+            Ok(()) => ended.sent.push(event.seq),
+            Err(SendError::Never(reason)) => ended.refused.push((event.seq, reason)),
+            Err(SendError::Later(reason)) => {
+                ended.failure = Some(reason);
+                break;
+            }
+        }
+    }
+    ended
+}

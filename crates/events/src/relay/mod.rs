@@ -1,0 +1,157 @@
+//! The relay: sends what was published to the bus, from every database that this process has keys for.
+//!
+//! For: the way from the outboxes to a [`Sink`], and keeping the outboxes tidy, which it does without a sink as well. Not for: what a bus is.
+//! Always: at least once; those of one tenant in their order, one after the other; an event is deleted when the bus has said that it has it, and
+//! waits as long as that takes; of the relays that may serve a database one is at work.
+
+mod database;
+mod link;
+mod tenants;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use insula_catalog::Catalog;
+use insula_core::placement::{POOL_DATABASE, SCHEMAS_DATABASE};
+use insula_core::{CellName, KeyRing};
+use metrics::gauge;
+use tokio::sync::{Semaphore, watch};
+
+use crate::sink::Sink;
+use database::Desk;
+use tenants::Tenants;
+
+/// A database with an outbox in it: the cell, and the database in the cell's server.
+pub(crate) type Place = (CellName, Arc<str>);
+
+/// What a relay may use.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// How often an outbox that was empty is looked at.
+    pub poll: Duration,
+    /// How often databases of single tenants are visited.
+    pub visit: Duration,
+    /// Most events of one round.
+    pub batch: i32,
+    /// Which databases; `None`: all shared ones of the cells that there are keys for, and those of single tenants there.
+    pub databases: Option<Vec<(CellName, Arc<str>)>>,
+    /// Certificate authorities that cells' servers may have beside those of the web: a PEM file.
+    pub authorities: Option<PathBuf>,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self { poll: Duration::from_millis(250), visit: Duration::from_secs(2), batch: 500, databases: None, authorities: None }
+    }
+}
+
+/// What the desks share.
+pub(crate) struct Shared {
+    pub(crate) sink: Option<Arc<dyn Sink>>,
+    pub(crate) catalog: Catalog,
+    pub(crate) keys: Box<dyn Fn() -> KeyRing + Send + Sync>,
+    pub(crate) config: RelayConfig,
+    pub(crate) tenants: Tenants,
+    figures: Mutex<HashMap<Place, (i64, i64)>>,
+}
+
+/// A relay at work. Dropped, it stops at once: what was not known to be sent is sent again by the next.
+pub struct Relay {
+    stop: watch::Sender<bool>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// Starts; `keys` gives those that this process has now. Without a sink it only keeps the outboxes tidy. A database that is away is tried
+    /// again and again.
+    pub fn start(
+        sink: Option<Arc<dyn Sink>>,
+        catalog: Catalog,
+        keys: impl Fn() -> KeyRing + Send + Sync + 'static,
+        config: RelayConfig,
+    ) -> Self {
+        let tenants = Tenants::new(catalog.clone());
+        let shared = Arc::new(Shared { sink, catalog, keys: Box::new(keys), config, tenants, figures: Mutex::default() });
+        let (stop, stopping) = watch::channel(false);
+        Self { stop, serving: tokio::spawn(serve(shared, stopping)) }
+    }
+
+    /// Ends when what is under way has been said.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let _ = (&mut self.serving).await;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Serves each database there is, and those that come, until told to stop.
+async fn serve(shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
+    let mut known = std::collections::HashSet::new();
+    // Dropped with this future, they end.
+    let mut desks = tokio::task::JoinSet::new();
+    let visitors = Arc::new(Semaphore::new(8));
+    let mut stop = stopping.clone();
+    let mut changed = shared.catalog.changed();
+    while !*stop.borrow() {
+        for (place, resident) in places(&shared) {
+            if known.insert(place.clone()) {
+                let visitors = (!resident).then(|| visitors.clone());
+                desks.spawn(Desk::new(place, shared.clone()).serve(visitors, stopping.clone()));
+            }
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            more = changed.changed() => if more.is_err() { break },
+            // Keys come without a change of the catalog.
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+    let _ = stop.wait_for(|stop| *stop).await;
+    while desks.join_next().await.is_some() {}
+}
+
+/// The databases to serve; `true` for those that many tenants share.
+fn places(shared: &Shared) -> BTreeMap<Place, bool> {
+    if let Some(named) = &shared.config.databases {
+        return named.iter().cloned().map(|place| (place, true)).collect();
+    }
+    let keys = (shared.keys)();
+    let mut found = BTreeMap::new();
+    for cell in shared.catalog.cells().keys().filter(|cell| keys.cell(cell).is_ok()) {
+        for database in [POOL_DATABASE, SCHEMAS_DATABASE] {
+            found.insert((cell.clone(), Arc::from(database)), true);
+        }
+    }
+    shared.catalog.look(|view| {
+        for route in view.routes().filter(|route| keys.cell(&route.placement.cell).is_ok()) {
+            found.entry((route.placement.cell.clone(), route.placement.database.clone())).or_insert(false);
+        }
+    });
+    found
+}
+
+impl Shared {
+    /// Shows how an outbox stands: by cell how many events wait, and for how long the oldest.
+    pub(crate) fn show(&self, place: &Place, waiting: i64, oldest_ms: i64) {
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.insert(place.clone(), (waiting, oldest_ms));
+        let ours = figures.iter().filter(|((cell, _), _)| *cell == place.0).map(|(_, figures)| *figures);
+        let (waiting, oldest) = ours.fold((0, 0), |(sum, most), (waiting, oldest)| (sum + waiting, i64::max(most, oldest)));
+        drop(figures);
+        gauge!("insula_events_waiting", "cell" => place.0.to_string()).set(waiting as f64);
+        gauge!("insula_events_oldest_seconds", "cell" => place.0.to_string()).set(oldest as f64 / 1_000.0);
+    }
+}

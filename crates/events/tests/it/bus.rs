@@ -1,0 +1,179 @@
+//! A real NATS server of a test's own, and a bus that only writes down what it is given.
+
+use std::collections::HashMap;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::pull};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use insula_events::{Envelope, Nats, NatsConfig, SendError, Sink};
+
+pub(crate) struct Bus {
+    child: Option<Child>,
+    port: u16,
+    folder: tempfile::TempDir,
+    settings: String,
+}
+
+impl Bus {
+    pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines in its configuration.
+    pub(crate) fn with(settings: &str) -> Self {
+        let mut bus = Self::absent();
+        settings.clone_into(&mut bus.settings);
+        bus.revive();
+        bus
+    }
+
+    /// Not running yet; its address is known.
+    pub(crate) fn absent() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        Self { child: None, port, folder: tempfile::tempdir().expect("a folder"), settings: String::new() }
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killed");
+            child.wait().expect("gone");
+        }
+    }
+
+    /// At the same address, with what it had on disk.
+    pub(crate) fn revive(&mut self) {
+        let folder = self.folder.path();
+        let config = format!(
+            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n{}\n",
+            self.port,
+            folder.join("js").display(),
+            self.settings
+        );
+        std::fs::write(folder.join("nats.conf"), config).expect("written");
+        let program = ["/usr/sbin/nats-server", "/usr/local/bin/nats-server"];
+        let program = program.into_iter().find(|path| std::path::Path::new(path).exists()).unwrap_or("nats-server");
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(folder.join("nats.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("nats-server: `scripts/setup test` installs it");
+        self.child = Some(child);
+    }
+
+    pub(crate) fn config(&self) -> NatsConfig {
+        NatsConfig { url: format!("nats://127.0.0.1:{}", self.port), ..NatsConfig::default() }
+    }
+
+    pub(crate) async fn nats(&self) -> Nats {
+        Nats::connect(&self.config()).await.expect("settings that make sense")
+    }
+
+    /// A client that knows nothing of us.
+    pub(crate) async fn client(&self) -> jetstream::Context {
+        let options = async_nats::ConnectOptions::new().retry_on_initial_connect();
+        jetstream::new(options.connect(self.config().url).await.expect("connected"))
+    }
+
+    /// The next `count` messages of a stream, from its beginning.
+    pub(crate) async fn read(&self, stream: &str, count: usize) -> Vec<jetstream::Message> {
+        let context = self.client().await;
+        let reading = async {
+            let stream = loop {
+                match context.get_stream(stream).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            };
+            let consumer = stream.create_consumer(pull::Config::default()).await.expect("a consumer");
+            let mut messages = consumer.messages().await.expect("messages");
+            let mut read = Vec::new();
+            while read.len() < count {
+                let message = messages.next().await.expect("no end").expect("a message");
+                message.ack().await.expect("acknowledged");
+                read.push(message);
+            }
+            read
+        };
+        tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap_or_else(|_| panic!("{count} messages in {stream}"))
+    }
+
+    /// Whether it runs.
+    pub(crate) const fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// How many messages a stream has.
+    pub(crate) async fn held(&self, stream: &str) -> u64 {
+        let context = self.client().await;
+        match context.get_stream(stream).await {
+            Ok(mut stream) => stream.info().await.expect("information").state.messages,
+            Err(_) => 0,
+        }
+    }
+}
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A header's only value.
+pub(crate) fn header(message: &jetstream::Message, name: &str) -> String {
+    let values: Vec<_> =
+        message.headers.iter().flat_map(|headers| headers.get_all(name)).map(|value| value.as_str().to_owned()).collect();
+    assert!(values.len() <= 1, "{name}: {values:?}");
+    values.into_iter().next().unwrap_or_default()
+}
+
+/// `{"n": …}`.
+pub(crate) fn number(body: &[u8]) -> i64 {
+    serde_json::from_slice::<serde_json::Value>(body).expect("JSON")["n"].as_i64().expect("a number")
+}
+
+/// Writes down what it is given: by tenant, in the order that it came. Now and then it does not take it, or takes it and does not say so.
+#[derive(Default)]
+pub(crate) struct Book {
+    pub(crate) lines: Mutex<HashMap<String, Vec<i64>>>,
+    /// One in so many fails, by turns before and after it was written down.
+    pub(crate) fails: Option<u32>,
+    count: std::sync::atomic::AtomicU32,
+}
+
+impl Book {
+    pub(crate) fn failing(one_in: u32) -> Arc<Self> {
+        Arc::new(Self { fails: Some(one_in), ..Self::default() })
+    }
+
+    pub(crate) fn line(&self, tenant: impl ToString) -> Vec<i64> {
+        self.lines.lock().expect("a lock").get(&tenant.to_string()).cloned().unwrap_or_default()
+    }
+}
+
+impl Sink for Book {
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn send<'a>(&'a self, envelope: &'a Envelope, body: &'a str) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            let turn = self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let fails = self.fails.is_some_and(|one_in| turn % one_in == one_in - 1);
+            tokio::task::yield_now().await;
+            if fails && turn.is_multiple_of(2) {
+                return Err(SendError::Later("not now".to_owned()));
+            }
+            let n = number(body.as_bytes());
+            self.lines.lock().expect("a lock").entry(envelope.tenant.to_string()).or_default().push(n);
+            if fails { Err(SendError::Later("the answer was lost".to_owned())) } else { Ok(()) }
+        })
+    }
+}

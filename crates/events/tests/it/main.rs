@@ -1,0 +1,12 @@
+//! Events against a real Postgres and a real NATS.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod attacks;
+mod bus;
+mod consumer;
+mod house;
+mod publish;
+mod relay;
+mod troubles;
+mod webhook;
