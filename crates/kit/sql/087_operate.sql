@@ -24,7 +24,7 @@ BEGIN
     IF of_state IS NULL OR of_state IN ('done', 'dead', 'cancelled') THEN
         parts := array_append(parts, format($q$(SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint,
             e.attempt, e.attempts, e.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, e.ended_at, e.expires_at, NULL::bigint, e.error, NULL::json
-            FROM insula.job_end e WHERE e.tenant_id = $1 AND ($2 IS NULL OR e.kind = $2) AND ($3 IS NULL OR e.id < $3) %s ORDER BY e.id DESC LIMIT $4)$q$, ended));
+            FROM insula.job_end e WHERE e.tenant_id = $1 AND e.expires_at > clock_timestamp() AND ($2 IS NULL OR e.kind = $2) AND ($3 IS NULL OR e.id < $3) %s ORDER BY e.id DESC LIMIT $4)$q$, ended));
     END IF;
     IF parts IS NULL THEN
         RAISE EXCEPTION 'insula: % is no state of a job', of_state USING ERRCODE = '22023';
@@ -46,7 +46,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
     UNION ALL
     SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint, e.attempt, e.attempts, e.created_at, NULL, NULL, NULL, e.ended_at, e.expires_at, NULL,
            e.error, NULL, false, e.key, e.principal, e.trace
-      FROM insula.job_end e WHERE e.tenant_id = job_show.tenant AND e.id = job_show.job
+      FROM insula.job_end e WHERE e.tenant_id = job_show.tenant AND e.id = job_show.job AND e.expires_at > clock_timestamp()
 $fn$;
 
 -- What a job was asked, and what it answered: the tenant's own data.
@@ -54,7 +54,7 @@ CREATE OR REPLACE FUNCTION insula.job_body(tenant bigint, job uuid) RETURNS TABL
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
     SELECT j.body, NULL::json FROM insula.job j WHERE j.tenant_id = job_body.tenant AND j.id = job_body.job
     UNION ALL
-    SELECT e.body, e.result FROM insula.job_end e WHERE e.tenant_id = job_body.tenant AND e.id = job_body.job
+    SELECT e.body, e.result FROM insula.job_end e WHERE e.tenant_id = job_body.tenant AND e.id = job_body.job AND e.expires_at > clock_timestamp()
 $fn$;
 
 -- Cancels a job, as insula.cancel_job() does for its tenant. Answers the state that it found, by which the caller knows what came of it: `waiting`

@@ -59,9 +59,7 @@ impl Stage {
     /// An attempt ends so.
     async fn settle(&mut self, worker: i64, (id, attempt): (Uuid, i32), outcome: &str, delay_ms: i64) {
         let end = json!([{"t": self.no(), "i": id, "a": attempt, "l": "", "o": outcome, "d": delay_ms, "e": "it failed"}]);
-        let settled: i64 =
-            sqlx::query_scalar("SELECT insula.settle($1, $2)").bind(worker).bind(end).fetch_one(&mut self.admin).await.unwrap();
-        assert_eq!(settled, 1);
+        sqlx::query("SELECT insula.settle($1, $2)").bind(worker).bind(end).execute(&mut self.admin).await.unwrap();
     }
 }
 
