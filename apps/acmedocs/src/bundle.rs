@@ -5,12 +5,13 @@ use insula::{Bundle, Migration};
 /// AcmeDocs' migrations and seed.
 #[must_use]
 pub fn bundle() -> Bundle {
+    let all = [
+        (1, "documents", include_str!("../migrations/0001_documents.sql")),
+        (2, "exports", include_str!("../migrations/0002_exports.sql")),
+        (3, "digests", include_str!("../migrations/0003_digests.sql")),
+    ];
     Bundle {
-        migrations: vec![Migration {
-            version: 1,
-            name: "documents".to_owned(),
-            sql: include_str!("../migrations/0001_documents.sql").to_owned(),
-        }],
+        migrations: all.map(|(version, name, sql)| Migration { version, name: name.to_owned(), sql: sql.to_owned() }).into(),
         seed: include_str!("../migrations/seed.sql").to_owned(),
     }
 }

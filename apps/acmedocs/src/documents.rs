@@ -20,8 +20,9 @@ pub const LONGEST_BODY: usize = 1 << 20;
 pub const LARGEST_PAGE: i64 = 200;
 
 /// A document's number in its workspace: `DOC-000123`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, sqlx::Type)]
 #[sqlx(transparent)]
+#[serde(transparent)]
 pub struct Number(i64);
 
 impl fmt::Display for Number {
@@ -303,18 +304,20 @@ async fn write(tx: &mut TenantTx, author: Uuid, document: &Document) -> Result<(
     Ok(())
 }
 
-/// Deletes a document with its versions and tags.
+/// Deletes a document with its versions and tags; the digest of the day says so.
 ///
 /// # Errors
 /// `NotFound`; `Precondition` when it is at another version than `expected`.
-pub async fn delete(tx: &mut TenantTx, id: Uuid, expected: Option<i32>) -> Result<()> {
+pub async fn delete(tx: &mut TenantTx, who: Uuid, id: Uuid, expected: Option<i32>) -> Result<()> {
     let version: Option<i32> =
         sqlx::query_scalar("SELECT version FROM documents WHERE id = $1 FOR UPDATE").bind(id).fetch_optional(&mut *tx).await?;
     let version = version.ok_or_else(Error::not_found)?;
     if expected.is_some_and(|expected| expected != version) {
         return Err(Error::public(Kind::Precondition, format!("It is at version {version} now.")));
     }
-    sqlx::query("DELETE FROM documents WHERE id = $1").bind(id).execute(&mut *tx).await?;
+    let sql = "WITH d AS (DELETE FROM documents WHERE id = $1 RETURNING id, number, title)
+               INSERT INTO deletions (document, number, title, deleted_by) SELECT id, number, title, $2 FROM d";
+    sqlx::query(sql).bind(id).bind(who).execute(&mut *tx).await?;
     Ok(())
 }
 

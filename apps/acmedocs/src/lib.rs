@@ -1,6 +1,6 @@
 //! AcmeDocs: a document application for many customers, written as if it had one.
 //!
-//! For: log-in, documents with versions and tags, search, a dashboard; as a JSON API ([`api`]) and as pages ([`pages`]). Not
+//! For: log-in, documents with versions and tags, search, a dashboard, exports, a nightly digest; as a JSON API ([`api`]) and as pages ([`pages`]). Not
 //! for: knowing whose request it is or keeping customers apart; `insula` does that, below every query in here.
 //! Always: one request works in one transaction of one customer; what the client reads was written for it.
 
@@ -8,7 +8,9 @@ pub mod api;
 pub mod bundle;
 pub mod caller;
 pub mod dashboard;
+pub mod digests;
 pub mod documents;
+pub mod exports;
 pub mod features;
 pub mod import;
 pub mod login;
@@ -32,13 +34,17 @@ pub struct App {
     pub passwords: Passwords,
 }
 
+/// What is done later: the kinds of jobs that this application's workers run.
+#[must_use]
+pub fn jobs() -> insula::jobs::Jobs {
+    insula::jobs::Jobs::new()
+        .with::<exports::job::WriteExport>()
+        .with::<exports::job::RemoveExport>()
+        .with::<digests::job::WriteDigests>()
+}
+
 /// The application: wrap it in `insula`'s layer and serve it.
 pub fn router() -> Router {
     let app = App { passwords: Passwords::new() };
     Router::new().merge(api::routes()).merge(pages::routes()).with_state(app)
-}
-
-/// What is done later: the kinds of jobs that this application's workers run.
-pub fn jobs() -> insula::jobs::Jobs {
-    insula::jobs::Jobs::new()
 }

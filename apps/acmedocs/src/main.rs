@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 use acmedocs::import::ImportArgs;
 use clap::{Parser, Subcommand};
+use insula::jobs::WorkerConfig;
 
 #[derive(Parser)]
 #[command(name = "acmedocs", version, about = "A document application for many customers")]
@@ -18,7 +19,7 @@ struct Cli {
 enum Command {
     /// Serve requests (settings: the INSULA_ variables).
     Serve,
-    /// Run jobs, until asked to stop (settings: the INSULA_ variables).
+    /// Run jobs, until asked to stop: exports, digests and what else is done later (settings: the INSULA_ variables).
     Worker,
     /// Prepare the database of one customer on its own server, or bring it up to date (INSULA_TENANCY=off; the owner in
     /// INSULA_DATABASE_URL). Prints the first user's password, this once.
@@ -44,8 +45,20 @@ fn run(command: Command) -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         match command {
             Command::Serve => {
+                let config = config()?;
+                let alone = matches!(config.tenancy, insula::config::Tenancy::Off(_));
+                let insula = insula::Insula::connect(config).await?;
+                // For one customer one process is enough.
+                let worker = if alone { Some(insula.worker(acmedocs::jobs(), WorkerConfig::default())?) } else { None };
+                let served = insula::serve(acmedocs::router().layer(insula.layer()), &insula).await;
+                if let Some(worker) = worker {
+                    worker.stop().await;
+                }
+                Ok(served?)
+            }
+            Command::Worker => {
                 let insula = insula::Insula::connect(config()?).await?;
-                Ok(insula::serve(acmedocs::router().layer(insula.layer()), &insula).await?)
+                Ok(insula::work(acmedocs::jobs(), &insula, WorkerConfig::default()).await?)
             }
             Command::Worker => {
                 let insula = insula::Insula::connect(config()?).await?;

@@ -3,6 +3,7 @@
 //!
 //! root -> cell -> (role passwords, grant keys per database and key id, opaque names)
 
+mod link;
 mod seal;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::id::TenantId;
 use crate::slug::CellName;
 use crate::token::ContextKey;
 
+pub use link::LinkKey;
 pub use seal::{CertificateKey, WebhookKey};
 
 /// 32 bytes that print as `***` and are wiped on drop.

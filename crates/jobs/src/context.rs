@@ -7,6 +7,7 @@ use insula_data::{Data, Error as DataError, TenantTx};
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::given::Given;
 use crate::worker::{Reports, Stop};
 
 /// A job's surroundings: whose it is, its identity and attempt, its tenant's transactions, progress, cancellation.
@@ -16,6 +17,7 @@ pub struct JobContext {
     pub(crate) id: Uuid,
     pub(crate) attempt: i32,
     pub(crate) data: Data,
+    pub(crate) given: Given,
     pub(crate) reports: Arc<dyn Reports>,
     pub(crate) stop: watch::Receiver<Option<Stop>>,
 }
@@ -57,6 +59,12 @@ impl JobContext {
     #[must_use]
     pub const fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// What the process gave its jobs of this type ([`Jobs::giving`](crate::Jobs::giving)).
+    #[must_use]
+    pub fn given<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.given.get()
     }
 
     /// Says how far it is: shown within a beat, the last word alone.

@@ -12,6 +12,7 @@
 mod context;
 mod enqueue;
 mod error;
+mod given;
 mod job;
 mod registry;
 mod worker;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::context::JobContext;
 use crate::error::JobError;
+use crate::given::Given;
 use crate::job::{Job, KindRules};
 
 /// How one attempt ended.
@@ -37,6 +38,7 @@ pub(crate) struct Entry {
 #[derive(Clone, Default)]
 pub struct Jobs {
     kinds: HashMap<&'static str, Entry>,
+    pub(crate) given: Given,
 }
 
 impl std::fmt::Debug for Jobs {
@@ -86,6 +88,13 @@ impl Jobs {
             }
         });
         self.kinds.insert(kind, Entry { kind, rules, run });
+        self
+    }
+
+    /// With a handle of the process's own that jobs ask for by its type ([`JobContext::given`]): a client, a store. One of each type.
+    #[must_use]
+    pub fn giving<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.given = self.given.with(value);
         self
     }
 

@@ -6,6 +6,7 @@ mod admission;
 mod alone;
 mod caching;
 mod many;
+mod store;
 mod telling;
 mod text;
 mod watching;
@@ -22,6 +23,7 @@ use insula_http::AdmissionConfig;
 pub use alone::Alone;
 pub(crate) use many::read_keyring;
 pub use many::{Jwks, Many};
+pub use store::Store;
 pub use telling::{Bus, Telling};
 pub use watching::Watching;
 
@@ -45,6 +47,8 @@ pub struct Config {
     pub caching: CacheConfig,
     /// Whom it tells of events.
     pub telling: Telling,
+    /// Where it keeps objects: `INSULA_STORE`.
+    pub store: Store,
     /// What the application brings along when it runs for one customer.
     pub brings: Option<Brings>,
 }
@@ -112,6 +116,7 @@ fn ours() -> impl Iterator<Item = &'static str> {
         .chain(telling::NAMES.iter().copied())
         .chain(admission::NAMES.iter().copied())
         .chain(watching::NAMES.iter().copied())
+        .chain(store::NAMES.iter().copied())
         .chain(many::NAMES.iter().copied())
         .chain(alone::NAMES.iter().copied())
 }
@@ -151,6 +156,7 @@ impl Config {
             watching: Watching::read(vars),
             caching: caching::read(vars)?,
             telling: telling::read(vars)?,
+            store: Store::read(vars)?,
             brings: None,
         })
     }
@@ -167,6 +173,7 @@ impl Config {
             watching: Watching::default(),
             caching: CacheConfig::default(),
             telling: Telling::default(),
+            store: Store::default(),
             brings: None,
         }
     }
@@ -245,6 +252,11 @@ mod tests {
         let nats = text(&[("INSULA_NATS_URL", "http://u:hunter2@h")]);
         assert!(nats.starts_with("INSULA_NATS_URL is wrong") && !nats.contains("hunter2"), "{nats}");
         assert!(text(&[("INSULA_TENANCY", "maybe")]).contains("neither on nor off"));
+        assert_eq!(with(&[]).expect("reads").store, Store::Folder("insula-objects".into()));
+        assert_eq!(with(&[("INSULA_STORE", "file:///var/objects")]).expect("reads").store, Store::Folder("/var/objects".into()));
+        assert!(text(&[("INSULA_STORE", "ftp://h/x")]).contains("ftp:// is no store that this program knows"));
+        let text = text(&[("INSULA_STORE", "s3://key:hunter2@bucket")]);
+        assert!(text.contains("credentials belong into the environment") && !text.contains("hunter2"), "{text}");
     }
 
     #[test]

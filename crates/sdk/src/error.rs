@@ -5,11 +5,15 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use insula_core::Kind;
 use insula_core::scope::NoTenant;
 use insula_http::Problem;
+use insula_jobs::JobError;
+
+use crate::objects::ObjectError;
 
 /// What a handler answers when it has no good answer.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -127,6 +131,17 @@ impl<E: StdError + Send + Sync + 'static> From<E> for Error {
     }
 }
 
+/// So that a job may call what handlers call. What it says goes to the dead letter, for the operator.
+impl From<Error> for JobError {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            // The tenant may not work now; that is not the job's fault.
+            Kind::Suspended | Kind::Moved => Self::Later { delay: Duration::from_secs(5), reason: error.to_string() },
+            _ => Self::Retry(error.to_string()),
+        }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.into_problem().into_response()
@@ -191,6 +206,7 @@ fn kind_of(error: &(dyn StdError + 'static)) -> Kind {
     }
     match data_of(error) {
         Some(error) => error.kind(),
+        None if error.is::<ObjectError>() => error.downcast_ref().map_or(Kind::Internal, ObjectError::kind),
         None if error.is::<NoTenant>() => Kind::NoTenant,
         None => {
             let events = error.downcast_ref::<insula_events::Error>().map(insula_events::Error::kind);

@@ -10,7 +10,8 @@ use axum::middleware::AddExtension;
 use axum::response::Response;
 use insula_cache::{Cache, CacheConfig};
 use insula_catalog::{Catalog, Options, PgSource};
-use insula_core::{KeyRing, TenantContext};
+use insula_core::keys::{KeyError, LinkKey};
+use insula_core::{CellName, KeyRing, TenantContext, TenantId};
 use insula_data::{Data, DataConfig};
 use insula_http::admit::{Admit, AdmitLayer, ClassError, Held};
 use insula_http::identity::{Fetcher, Published, Verifier};
@@ -25,6 +26,7 @@ use tower::util::MapResponse;
 use crate::alone::{self, InstallError};
 use crate::config::{Alone, Brings, Config, ConfigError, Many, Tenancy, read_keyring};
 use crate::contexts::Contexts;
+use crate::objects::Objects;
 
 /// How long a start waits for the catalog before it says that it cannot.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -93,6 +95,7 @@ struct Inner {
     catalog: Catalog,
     data: Data,
     cache: Cache,
+    objects: Arc<Objects>,
     layer: ResolveLayer,
     admission: Admission,
     contexts: Arc<Contexts>,
@@ -225,8 +228,9 @@ impl Insula {
         let data = Data::open(access, catalog.clone(), keys.ring);
         let caching = config.as_ref().map_or_else(CacheConfig::default, |config| config.caching.clone());
         let cache = Cache::new(caching);
+        let objects = Arc::new(Objects::new(config.as_ref().map(|config| config.store.clone()).unwrap_or_default()));
         let keys = keys.file.map(|file| crate::keys::follow(file, data.clone(), contexts.clone(), ring.clone()));
-        Self { inner: Arc::new(Inner { catalog, data, cache, layer, admission, contexts, ring, senses, config, keys }) }
+        Self { inner: Arc::new(Inner { catalog, data, cache, objects, layer, admission, contexts, ring, senses, config, keys }) }
     }
 
     /// Tries the one customer's database, so that a start says what is missing and not the first request.
@@ -251,6 +255,15 @@ impl Insula {
     #[must_use]
     pub fn layer(&self) -> InsulaLayer {
         InsulaLayer { insula: self.clone() }
+    }
+
+    /// The key of a tenant's links.
+    pub(crate) fn link_key(&self, cell: &CellName, tenant: TenantId) -> Result<LinkKey, KeyError> {
+        Ok(self.inner.ring.borrow().cell(cell)?.link_key(tenant))
+    }
+
+    pub(crate) fn objects(&self) -> Arc<Objects> {
+        self.inner.objects.clone()
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -282,6 +295,17 @@ impl Insula {
         }
         let jobs =
             crate::webhooks::with_deliveries(jobs, self).map_err(|error| insula_jobs::Error::Settings(error.to_string()))?;
+        if let (None, Some(Config { tenancy: Tenancy::Off(_), .. })) = (&config.databases, settings) {
+            // There is one database, and it has the name that its owner gave it.
+            let home = catalog.by_slug(alone::SLUG).map(|route| route.arc());
+            let name = |route: Arc<insula_catalog::Route>| insula_jobs::DatabaseName {
+                cell: route.placement.cell.clone(),
+                database: route.placement.database.clone(),
+            };
+            config.databases = Some(home.map(name).into_iter().collect());
+        }
+        // What `Tenant::of_job` finds its way by.
+        let jobs = jobs.giving(self.clone());
         insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.subscribe(), config)
     }
 

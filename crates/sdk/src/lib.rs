@@ -19,6 +19,8 @@ pub mod feature;
 pub mod handle;
 mod health;
 mod keys;
+mod links;
+pub mod objects;
 pub mod outgoing;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;

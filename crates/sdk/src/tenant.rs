@@ -1,19 +1,22 @@
 //! The extractor: whose request this is, and the way to that tenant's rows.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::FromRequestParts;
 use futures_util::future::BoxFuture;
 use http::request::Parts;
 use insula_catalog::Route;
 use insula_core::feature::FeatureType;
+use insula_core::keys::LinkKey;
 use insula_core::{Feature, Kind, Plan, SystemClock, TenantContext, TenantSettings};
 use insula_data::TenantTx;
+use insula_jobs::{JobContext, JobError};
 
 use crate::cache::TenantCache;
 use crate::error::{Error, Result};
 use crate::handle::Insula;
+use crate::objects::TenantObjects;
 
 /// The request's tenant. A handler that takes one is never called without.
 #[derive(Clone, Debug)]
@@ -24,6 +27,18 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// The tenant that a job is for, with all that a handler's has: settings, plan, cache, objects, links.
+    ///
+    /// # Errors
+    /// When the tenant is no longer known (the job goes back to where its tenant is looked for), or the worker is not one of [`crate::work`]
+    /// or [`Insula::worker`].
+    pub fn of_job(job: &JobContext) -> Result<Self, JobError> {
+        let insula: &Insula = job.given().ok_or_else(|| JobError::retry("this worker was not started by insula::work"))?;
+        let route = insula.catalog().by_id(job.tenant().tenant).map(|route| route.arc());
+        let gone = || JobError::Later { delay: Duration::from_secs(5), reason: "its tenant is not known here".to_owned() };
+        Ok(Self { context: job.tenant().clone(), route: route.ok_or_else(gone)?, insula: insula.clone() })
+    }
+
     /// Opens a transaction in which the database shows this tenant's rows and no others. It lasts by `commit()` and is
     /// rolled back when dropped. `&mut tx` is an sqlx executor.
     ///
@@ -91,6 +106,16 @@ impl Tenant {
     /// Where the tenant lives.
     pub(crate) fn cell(&self) -> &insula_core::CellName {
         &self.route.placement.cell
+    }
+
+    /// Its files that are too large for rows: see [`crate::objects`].
+    #[must_use]
+    pub fn objects(&self) -> TenantObjects {
+        TenantObjects::new(self.insula.objects(), self.context.tenant)
+    }
+
+    pub(crate) fn link_key(&self) -> Result<LinkKey> {
+        Ok(self.insula.link_key(&self.route.placement.cell, self.context.tenant)?)
     }
 
     /// Who the work is for.

@@ -63,7 +63,7 @@ pub(crate) async fn update(
 pub(crate) async fn delete(caller: Caller, Path(document): Path<String>, headers: HeaderMap) -> Result<StatusCode> {
     let mut work = caller.begin().await?;
     work.user.must_write()?;
-    documents::delete(&mut work.tx, id(&document)?, expected_version(&headers)?).await?;
+    documents::delete(&mut work.tx, work.user.id, id(&document)?, expected_version(&headers)?).await?;
     dashboard::commit(caller.tenant(), work.tx).await?;
     Ok(StatusCode::NO_CONTENT)
 }

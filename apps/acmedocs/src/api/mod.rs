@@ -1,6 +1,8 @@
 //! The JSON API, under `/api`. Only here: what a request looks like on the wire; what it means is beside this folder.
 
+mod digests;
 mod documents;
+mod exports;
 mod overview;
 mod session;
 mod users;
@@ -28,6 +30,10 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/api/tags", &["GET"]),
     ("/api/search", &["GET"]),
     ("/api/dashboard", &["GET"]),
+    ("/api/digests", &["GET"]),
+    ("/api/digests/{day}", &["GET"]),
+    ("/api/exports", &["GET", "POST"]),
+    ("/api/exports/{id}", &["GET", "DELETE"]),
     ("/api/users", &["GET", "POST"]),
     ("/api/users/{id}", &["PATCH", "DELETE"]),
 ];
@@ -44,6 +50,10 @@ pub fn routes() -> Router<App> {
         .route("/api/tags", get(overview::tags))
         .route("/api/search", get(overview::search))
         .route("/api/dashboard", get(overview::dashboard))
+        .route("/api/digests", get(digests::list))
+        .route("/api/digests/{day}", get(digests::read))
+        .route("/api/exports", get(exports::list).post(exports::request))
+        .route("/api/exports/{id}", get(exports::read).delete(exports::remove))
         .route("/api/users", get(users::list).post(users::add))
         .route("/api/users/{id}", patch(users::change).delete(users::remove))
 }

@@ -157,7 +157,7 @@ pub(crate) async fn delete(
         guard::own_form(&headers, visitor.token.as_ref(), &form?.0.form)?;
         let mut work = visitor.begin().await?;
         work.user.must_write()?;
-        documents::delete(&mut work.tx, id(&document)?, None).await?;
+        documents::delete(&mut work.tx, work.user.id, id(&document)?, None).await?;
         dashboard::commit(&visitor.tenant, work.tx).await?;
         Ok(Redirect::to("/documents").into_response())
     };

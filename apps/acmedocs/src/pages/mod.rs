@@ -4,8 +4,10 @@
 
 mod assets;
 mod chart;
+mod digests;
 mod documents;
 mod edit;
+mod exports;
 mod fault;
 mod guard;
 mod session;
@@ -35,6 +37,10 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/documents/{id}/versions", &["GET"]),
     ("/documents/{id}/versions/{version}/restore", &["POST"]),
     ("/dashboard", &["GET"]),
+    ("/digests", &["GET"]),
+    ("/exports", &["GET", "POST"]),
+    ("/exports/{id}/remove", &["POST"]),
+    ("/exports/{id}/file", &["GET"]),
     ("/users", &["GET", "POST"]),
     ("/users/{id}/remove", &["POST"]),
     ("/assets/style.css", &["GET"]),
@@ -60,6 +66,10 @@ pub fn routes() -> Router<App> {
         .route("/documents/{id}/versions", get(documents::versions))
         .route("/documents/{id}/versions/{version}/restore", post(edit::restore))
         .route("/dashboard", get(documents::dashboard))
+        .route("/digests", get(digests::list))
+        .route("/exports", get(exports::list).post(exports::request))
+        .route("/exports/{id}/remove", post(exports::remove))
+        .route("/exports/{id}/file", get(exports::file))
         .route("/users", get(users::list).post(users::add))
         .route("/users/{id}/remove", post(users::remove))
         .layer(from_fn(private));

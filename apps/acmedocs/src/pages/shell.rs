@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use insula::{Error, Tenant};
 
 use crate::caller::Visitor;
@@ -52,8 +52,28 @@ impl Shell {
     }
 
     #[allow(clippy::unused_self, reason = "templates call it on the shell they have")]
+    pub(crate) fn size(&self, bytes: &u64) -> String {
+        size(*bytes)
+    }
+
+    #[allow(clippy::unused_self, reason = "templates call it on the shell they have")]
+    pub(crate) fn day(&self, day: &NaiveDate) -> String {
+        day.format("%A, %-d %B %Y").to_string()
+    }
+
+    #[allow(clippy::unused_self, reason = "templates call it on the shell they have")]
     pub(crate) fn moment(&self, at: &DateTime<Utc>) -> String {
         at.format("%-d %b %Y %H:%M UTC").to_string()
+    }
+}
+
+/// A number of bytes, for people.
+fn size(bytes: u64) -> String {
+    let steps = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
+    match steps.iter().find(|(step, _)| bytes >= *step) {
+        // Tenths are enough, and exact for any size.
+        Some((step, name)) => format!("{}.{} {name}", bytes / step, bytes % step * 10 / step),
+        None => format!("{bytes} B"),
     }
 }
 

@@ -25,6 +25,12 @@ const API: &[(&str, &str, Denial)] = &[
     ("GET", "/api/tags", Denial::Unseen),
     ("GET", "/api/search", Denial::Unseen),
     ("GET", "/api/dashboard", Denial::Unseen),
+    ("GET", "/api/digests", Denial::Unseen),
+    ("GET", "/api/digests/{day}", Denial::Id),
+    ("GET", "/api/exports", Denial::Unseen),
+    ("POST", "/api/exports", Denial::Role),
+    ("GET", "/api/exports/{id}", Denial::Id),
+    ("DELETE", "/api/exports/{id}", Denial::IdAndRole),
     ("GET", "/api/users", Denial::UnseenAndRole),
     ("POST", "/api/users", Denial::Role),
     ("PATCH", "/api/users/{id}", Denial::IdAndRole),
@@ -60,6 +66,9 @@ const OPEN_PAGES: &[(&str, &str)] = &[
     ("GET", "/assets/icon.svg"),
 ];
 
+/// Pages that open with a signed link, whoever comes: tried in `exports.rs`.
+const LINKS: &[(&str, &str)] = &[("GET", "/exports/{id}/file")];
+
 fn of(routes: &[(&'static str, &[&'static str])]) -> BTreeSet<(&'static str, &'static str)> {
     routes.iter().flat_map(|(path, methods)| methods.iter().map(|method| (*method, *path))).collect()
 }
@@ -79,7 +88,7 @@ async fn the_lists_of_routes_are_the_router_s() {
     house.tenant("routes", Isolation::Row).await;
     let anybody = Person { app: house.app.clone(), host: "routes.localhost".to_owned(), token: None };
     for (path, methods) in api::ROUTES.iter().chain(pages::ROUTES) {
-        let path = path.replace("{id}", "0").replace("{version}", "1");
+        let path = some(path, "0");
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let answer = anybody.send(method.parse().unwrap(), &path, None).await;
             assert_eq!(answer.status != 405, methods.contains(&method), "{method} {path}: {} {}", answer.status, answer.text);
@@ -89,6 +98,11 @@ async fn the_lists_of_routes_are_the_router_s() {
         [include_str!("../../src/api/mod.rs"), include_str!("../../src/pages/mod.rs"), include_str!("../../src/pages/assets.rs")];
     let routed: usize = source.iter().map(|text| text.matches(".route(\"").count()).sum();
     assert_eq!(routed, api::ROUTES.len() + pages::ROUTES.len(), "a route is missing in ROUTES");
+}
+
+/// A path of a route.
+fn some(path: &str, id: &str) -> String {
+    path.replace("{id}", id).replace("{day}", id).replace("{version}", "1")
 }
 
 fn leaks(answer: &Answer) -> bool {
@@ -116,8 +130,20 @@ async fn another_tenant_reaches_nothing_by_the_api() {
         assert_eq!(victim.post("/api/users", secret).await.status, 201);
         let users = victim.get("/api/users").await;
         let user = users.json["items"][0]["id"].as_str().unwrap();
+        let export = victim.post("/api/exports", json!({"format": "zip"})).await;
+        let export = export.json["id"].as_str().unwrap();
+        assert_eq!(victim.post("/test/age", json!(24)).await.status, 200);
+        assert_eq!(victim.send(Method::POST, "/test/digest", None).await.json, 1);
+        let digest = victim.get("/api/digests").await;
+        assert!(leaks(&digest), "{}", digest.text);
+        let day = digest.json["items"][0]["day"].as_str().unwrap().to_owned();
         for (method, path, denial) in API {
-            let id = if path.starts_with("/api/users") { user } else { id.as_str() };
+            let id = match path.split('/').nth(2) {
+                Some("users") => user,
+                Some("exports") => export,
+                Some("digests") => &day,
+                _ => id.as_str(),
+            };
             every_refusal(&Case { method, path, denial: *denial, mallory: &mallory, victim: &victim, reader: &reader, id }).await;
         }
         let now = victim.get("/api/users").await;
@@ -146,12 +172,13 @@ async fn every_refusal(case: &Case<'_>) {
         "/api/documents" if method == Method::GET => "?tag=victims-secret",
         _ => "",
     };
-    let path = path.replace("{id}", id).replace("{version}", "1") + query;
-    let body = match (&method, path.starts_with("/api/users")) {
+    let path = some(path, id) + query;
+    let body = match (&method, path.split('/').nth(2)) {
         (&Method::GET | &Method::DELETE, _) => None,
-        (&Method::POST, true) => Some(json!({"email": "taken@over.example", "role": "admin"})),
-        (_, true) => Some(json!({"role": "reader"})),
-        (_, false) => Some(json!({"title": "taken over", "body": "taken over"})),
+        (&Method::POST, Some("users")) => Some(json!({"email": "taken@over.example", "role": "admin"})),
+        (_, Some("users")) => Some(json!({"role": "reader"})),
+        (_, Some("exports")) => Some(json!({"format": "zip"})),
+        _ => Some(json!({"title": "taken over", "body": "taken over"})),
     };
     let send = async |who: &Person| who.send(method.clone(), &path, body.clone()).await;
 
@@ -188,12 +215,12 @@ async fn pages_send_strangers_to_the_log_in() {
     let mallory = house.admin("mallory-pages", Isolation::Row).await;
     let victim = house.admin("victim-pages", Isolation::Row).await;
     let id = victim.write("victims-secret", "victims-secret", &[]).await;
-    let open: BTreeSet<_> = OPEN_PAGES.iter().copied().collect();
+    let open: BTreeSet<_> = OPEN_PAGES.iter().chain(LINKS).copied().collect();
     let token = mallory.token.as_ref().unwrap();
     let form = acmedocs::sessions::Token::parse(token).unwrap().form_secret();
     for (method, path) in of(pages::ROUTES).difference(&open) {
         let name = format!("{method} {path}");
-        let path = path.replace("{id}", &id).replace("{version}", "1");
+        let path = some(path, &id);
         let method: Method = method.parse().unwrap();
         let cookie = format!("session={token}");
         let body = format!("form={form}&title=taken+over&body=x&email=taken%40over.example&role=admin");
@@ -225,7 +252,7 @@ async fn a_host_without_an_active_tenant_answers_nothing() {
         tokio::task::yield_now().await;
     }
     for (method, path) in of(api::ROUTES).union(&of(pages::ROUTES)) {
-        let path = path.replace("{id}", "0").replace("{version}", "1");
+        let path = some(path, "0");
         let method: Method = method.parse().unwrap();
         nobody.send(method.clone(), &path, None).await.must_be_problem(404);
         sleepy.send(method, &path, None).await.must_be_problem(403);

@@ -1,9 +1,13 @@
 //! The application in process, and people who use it.
 
+use std::path::{Path, PathBuf};
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::routing::get;
 use axum::routing::post;
+use insula::config::Store;
 use insula::{Config, Insula, Json, Result, Tenant};
 use insula_testkit::{Isolation, TestCell, TestTenant};
 use serde::Deserialize;
@@ -16,7 +20,15 @@ pub(crate) const PASSWORD: &str = "correct horse battery staple";
 pub(crate) struct House {
     pub(crate) cell: &'static TestCell,
     pub(crate) app: Router,
+    pub(crate) insula: Insula,
 }
+
+/// All migrations, in their order.
+const MIGRATIONS: &str = concat!(
+    include_str!("../../migrations/0001_documents.sql"),
+    include_str!("../../migrations/0002_exports.sql"),
+    include_str!("../../migrations/0003_digests.sql"),
+);
 
 #[derive(Deserialize)]
 struct Seed {
@@ -39,13 +51,57 @@ async fn seed(tenant: Tenant, Json(seed): Json<Seed>) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
+/// Writes the missing digests, as the job does.
+async fn digest(tenant: Tenant) -> Result<Json<usize>> {
+    Ok(Json(acmedocs::digests::write_missing(&tenant).await?))
+}
+
+/// Moves what happened, and the digests, some hours into the past.
+async fn age(tenant: Tenant, Json(hours): Json<i32>) -> Result<()> {
+    let mut tx = tenant.begin().await?;
+    for sql in [
+        "UPDATE documents SET created_at = created_at - make_interval(hours => $1)",
+        "UPDATE document_versions SET created_at = created_at - make_interval(hours => $1)",
+        "UPDATE deletions SET deleted_at = deleted_at - make_interval(hours => $1)",
+        "UPDATE digests SET day = day - $1 / 24",
+    ] {
+        sqlx::query(sql).bind(hours).execute(&mut tx).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+async fn zone(tenant: Tenant) -> Json<String> {
+    Json(tenant.settings().time_zone.as_str().to_owned())
+}
+
+/// One folder for all tests: a worker of one may serve a tenant of another.
+fn store() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("objects-{}", std::process::id()))
+}
+
 impl House {
     pub(crate) async fn open() -> Self {
-        let cell = TestCell::shared(include_str!("../../migrations/0001_documents.sql")).await;
-        let config = Config::for_many(cell.catalog_url(), cell.key_ring());
+        let cell = TestCell::shared(MIGRATIONS).await;
+        let mut config = Config::for_many(cell.catalog_url(), cell.key_ring());
+        config.store = Store::Folder(store());
         let insula = Insula::connect(config).await.expect("connects");
-        let app = acmedocs::router().route("/test/seed", post(seed)).layer(insula.layer());
-        Self { cell, app: insula::service(app, &insula) }
+        let tests = Router::new().route("/test/seed", post(seed)).route("/test/digest", post(digest));
+        let tests = tests.route("/test/age", post(age)).route("/test/zone", get(zone));
+        let app = acmedocs::router().merge(tests).layer(insula.layer());
+        Self { cell, app: insula::service(app, &insula), insula }
+    }
+
+    /// The files that are in the store for an export of a tenant's.
+    pub(crate) fn objects_of(&self, tenant: &TestTenant, export: &str) -> Vec<String> {
+        fn under(folder: &Path, name: &str, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = format!("{name}{}", entry.file_name().to_string_lossy());
+                if entry.path().is_dir() { under(&entry.path(), &format!("{name}/"), found) } else { found.push(name) }
+            }
+        }
+        let mut found = vec![];
+        under(&store().join(format!("tenants/{}/exports/{export}", tenant.context.tenant)), "", &mut found);
+        found
     }
 
     pub(crate) async fn tenant(&self, slug: &str, isolation: Isolation) -> TestTenant {

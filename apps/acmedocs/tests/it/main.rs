@@ -5,6 +5,8 @@
 mod alone;
 mod api;
 mod denial;
+mod digests;
+mod exports;
 mod house;
 mod import;
 mod input;

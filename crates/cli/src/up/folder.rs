@@ -23,8 +23,8 @@ pub(crate) struct DataFolder {
 }
 
 /// What `--fresh` throws away. Anything else in the folder is not ours.
-const OURS: [&str; 9] =
-    ["clusters", "logs", "run", "root.key", "admin.key", "edge.key", "cell-logins.json", "demo.json", "ready.json"];
+const OURS: [&str; 10] =
+    ["clusters", "logs", "objects", "run", "root.key", "admin.key", "edge.key", "cell-logins.json", "demo.json", "ready.json"];
 
 impl DataFolder {
     /// Makes the folder when there is none, and locks it.
@@ -77,6 +77,11 @@ impl DataFolder {
 
     pub(crate) fn run(&self, name: &str) -> PathBuf {
         self.root.join("run").join(name)
+    }
+
+    /// Where applications keep their tenants' objects.
+    pub(crate) fn objects(&self) -> PathBuf {
+        self.root.join("objects")
     }
 
     pub(crate) fn ready_file(&self) -> PathBuf {

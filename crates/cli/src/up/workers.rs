@@ -70,6 +70,7 @@ impl House {
             ("INSULA_ADMIN_LISTEN", admin.to_string()),
             ("INSULA_CELL", cell.to_string()),
             ("INSULA_CONTROL_URL", format!("http://{}", self.control)),
+            ("INSULA_STORE", self.folder.objects().display().to_string()),
             ("INSULA_CONTROL_KEY_FILE", self.folder.edge_key_file().display().to_string()),
             ("INSULA_USAGE_DIR", self.folder.run(&format!("usage-worker-{cell}")).display().to_string()),
         ];

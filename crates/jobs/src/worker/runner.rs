@@ -84,6 +84,7 @@ async fn attempt(
         id: job.id,
         attempt: job.attempt,
         data: shared.data.clone(),
+        given: shared.jobs.given.clone(),
         reports: desk.clone(),
         stop: stop.clone(),
     };
