@@ -246,7 +246,7 @@ impl Drop for Upload {
 mod tests {
     use super::*;
 
-    fn objects(folder: &FilePath) -> impl Fn(TenantId) -> TenantObjects {
+    fn objects(folder: &FilePath) -> impl Fn(TenantId) -> TenantObjects + use<> {
         let objects = Arc::new(Objects::new(Store::Folder(folder.to_owned())));
         move |tenant| TenantObjects::new(objects.clone(), tenant)
     }
