@@ -60,10 +60,6 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let insula = insula::Insula::connect(config()?).await?;
                 Ok(insula::work(acmedocs::jobs(), &insula, WorkerConfig::default()).await?)
             }
-            Command::Worker => {
-                let insula = insula::Insula::connect(config()?).await?;
-                Ok(insula::work(acmedocs::jobs(), &insula, insula::jobs::WorkerConfig::default()).await?)
-            }
             Command::Install => install().await,
             Command::Bundle => Ok(serde_json::to_writer_pretty(std::io::stdout().lock(), &acmedocs::bundle::bundle())?),
             Command::Import(args) => acmedocs::import::run(args).await,
