@@ -39,6 +39,8 @@ pub(crate) struct House {
     pub(crate) control: SocketAddr,
     /// Who may have signed the certificates of cells' servers.
     pub(crate) cell_authorities: Option<PathBuf>,
+    /// Settings of whom the application tells of events.
+    pub(crate) telling: Vec<(&'static str, String)>,
     /// The application has no jobs.
     pub(crate) without_workers: bool,
     pub(crate) workers: Workers,
@@ -71,6 +73,7 @@ impl House {
             gateway: addresses.0,
             control: addresses.1,
             cell_authorities: None,
+            telling: Vec::new(),
             without_workers: false,
             workers: Workers::default(),
             binaries,
@@ -182,7 +185,7 @@ impl House {
             role: format!("app:{cell}"),
             program: self.app_program.clone(),
             args: vec!["serve".into()],
-            env: env.into_iter().chain(self.authorities()).map(|(k, v)| (k.to_owned(), v)).collect(),
+            env: env.into_iter().chain(self.told()).map(|(k, v)| (k.to_owned(), v)).collect(),
             log: self.folder.log(&format!("app-{cell}")),
             admin_url: format!("http://{admin}"),
             base_url: format!("http://{listen}"),
@@ -194,9 +197,11 @@ impl House {
         Ok(url)
     }
 
-    /// Who may have signed the certificates of cells' servers, as an application is told.
-    pub(crate) fn authorities(&self) -> Option<(&'static str, String)> {
-        self.cell_authorities.as_ref().map(|file| (insula_catalog::tls::AUTHORITIES, file.display().to_string()))
+    /// What every process of the application is told: who may have signed the certificates of cells' servers, and whom it may tell of events.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let authorities =
+            self.cell_authorities.as_ref().map(|file| (insula_catalog::tls::AUTHORITIES, file.display().to_string()));
+        authorities.into_iter().chain(self.telling.iter().cloned())
     }
 
     /// Waits until a cell's application is ready.

@@ -71,6 +71,10 @@ pub(crate) struct UpArgs {
     /// Certificate authorities that receivers of webhooks may have beside those of the web: a PEM file.
     #[arg(long, env = "INSULA_WEBHOOK_CA", value_name = "FILE")]
     pub webhook_ca: Option<PathBuf>,
+    /// The NATS server that the application's workers send events to: `nats://HOST:PORT`, several with commas between. Without one, events go to webhooks
+    /// alone.
+    #[arg(long, env = "INSULA_NATS_URL", hide_env_values = true, value_name = "URL")]
+    pub nats_url: Option<String>,
     /// The name server that is asked for proofs of host names; those of the system unless given.
     #[arg(long, env = "INSULA_DNS", value_name = "ADDRESS:PORT")]
     pub dns: Option<std::net::SocketAddr>,

@@ -38,6 +38,13 @@ pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
     let mut house = House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses);
     house.without_workers = args.no_workers;
     house.cell_authorities = args.cell_ca.as_deref().map(authorities).transpose()?;
+    // On a machine of one's own, receivers are on it too.
+    house.telling.push(("INSULA_WEBHOOK_PRIVATE", "on".to_owned()));
+    if let Some(file) = &args.webhook_ca {
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        house.telling.push(("INSULA_WEBHOOK_CA", file.display().to_string()));
+    }
+    house.telling.extend(args.nats_url.clone().map(|url| ("INSULA_NATS_URL", url)));
     Ok(house)
 }
 

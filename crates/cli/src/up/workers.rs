@@ -74,7 +74,7 @@ impl House {
             ("INSULA_CONTROL_KEY_FILE", self.folder.edge_key_file().display().to_string()),
             ("INSULA_USAGE_DIR", self.folder.run(&format!("usage-worker-{cell}")).display().to_string()),
         ];
-        env.extend(self.authorities());
+        env.extend(self.told());
         let spec = ChildSpec {
             role: format!("worker:{cell}"),
             program: self.app_program.clone(),

@@ -1,7 +1,6 @@
 //! A real NATS server of a test's own, and a bus that only writes down what it is given.
 
 use std::collections::HashMap;
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,67 +8,39 @@ use async_nats::jetstream::{self, consumer::pull};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use insula_events::{Envelope, Nats, NatsConfig, SendError, Sink};
+use insula_testkit::TestNats;
 
-pub(crate) struct Bus {
-    child: Option<Child>,
-    port: u16,
-    folder: tempfile::TempDir,
-    settings: String,
-}
+pub(crate) struct Bus(TestNats);
 
 impl Bus {
     pub(crate) fn start() -> Self {
-        Self::with("")
+        Self(TestNats::start())
     }
 
     /// With more lines in its configuration.
     pub(crate) fn with(settings: &str) -> Self {
-        let mut bus = Self::absent();
-        settings.clone_into(&mut bus.settings);
-        bus.revive();
-        bus
+        Self(TestNats::with(settings))
     }
 
-    /// Not running yet; its address is known.
+    /// Not running yet.
     pub(crate) fn absent() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        Self { child: None, port, folder: tempfile::tempdir().expect("a folder"), settings: String::new() }
+        Self(TestNats::absent())
     }
 
-    /// As a power cut would.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().expect("killed");
-            child.wait().expect("gone");
-        }
+        self.0.kill();
     }
 
-    /// At the same address, with what it had on disk.
     pub(crate) fn revive(&mut self) {
-        let folder = self.folder.path();
-        let config = format!(
-            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n{}\n",
-            self.port,
-            folder.join("js").display(),
-            self.settings
-        );
-        std::fs::write(folder.join("nats.conf"), config).expect("written");
-        let program = ["/usr/sbin/nats-server", "/usr/local/bin/nats-server"];
-        let program = program.into_iter().find(|path| std::path::Path::new(path).exists()).unwrap_or("nats-server");
-        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log");
-        let child = Command::new(program)
-            .arg("-c")
-            .arg(folder.join("nats.conf"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("nats-server: `scripts/setup test` installs it");
-        self.child = Some(child);
+        self.0.revive();
+    }
+
+    pub(crate) const fn runs(&self) -> bool {
+        self.0.runs()
     }
 
     pub(crate) fn config(&self) -> NatsConfig {
-        NatsConfig { url: format!("nats://127.0.0.1:{}", self.port), ..NatsConfig::default() }
+        NatsConfig { url: self.0.url(), ..NatsConfig::default() }
     }
 
     pub(crate) async fn nats(&self) -> Nats {
@@ -105,11 +76,6 @@ impl Bus {
         tokio::time::timeout(Duration::from_secs(30), reading).await.unwrap_or_else(|_| panic!("{count} messages in {stream}"))
     }
 
-    /// Whether it runs.
-    pub(crate) const fn runs(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// How many messages a stream has.
     pub(crate) async fn held(&self, stream: &str) -> u64 {
         let context = self.client().await;
@@ -117,12 +83,6 @@ impl Bus {
             Ok(mut stream) => stream.info().await.expect("information").state.messages,
             Err(_) => 0,
         }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

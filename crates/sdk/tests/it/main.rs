@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod context;
+mod events;
 mod smuggle;
 
 use std::sync::Arc;
