@@ -154,17 +154,7 @@ struct Batch<'a> {
 impl<'a> Batch<'a> {
     fn of<J: Job>(jobs: &[J], options: &'a Enqueue, context: &TenantContext) -> Result<Self, Error> {
         let rules = J::rules();
-        let mut bodies = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let body = serde_json::to_string(job).map_err(|source| Error::Body { kind: J::KIND, source })?;
-            if body.len() > BODY_BYTES {
-                return Err(Error::TooLarge { kind: J::KIND, bytes: body.len(), most: BODY_BYTES });
-            }
-            bodies.push(body);
-        }
-        // What runs now may know more than the transaction's context: who asked.
-        let principal = context.principal.as_deref().map(str::to_owned);
-        let principal = principal.or_else(|| scope::current().ok().and_then(|now| now.principal.as_deref().map(str::to_owned)));
+        let bodies = jobs.iter().map(body).collect::<Result<_, _>>()?;
         Ok(Self {
             kind: J::KIND,
             lane: rules.lane(J::KIND),
@@ -176,8 +166,8 @@ impl<'a> Batch<'a> {
             deadline_ms: options.deadline.map(millis),
             attempts: small(options.attempts.unwrap_or(rules.attempts)),
             cost: small(options.cost.unwrap_or(rules.cost)),
-            retention_s: small(u32::try_from(options.retention.unwrap_or(rules.retention).as_secs()).unwrap_or(u32::MAX)),
-            principal,
+            retention_s: seconds(options.retention.unwrap_or(rules.retention)),
+            principal: principal(context),
             trace: context.trace.as_ref().map(|trace| trace.parent.to_string()),
         })
     }
@@ -203,10 +193,29 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn millis(span: Duration) -> i64 {
+/// A job's body, of a size that is allowed.
+pub(crate) fn body<J: Job>(job: &J) -> Result<String, Error> {
+    let body = serde_json::to_string(job).map_err(|source| Error::Body { kind: J::KIND, source })?;
+    if body.len() > BODY_BYTES {
+        return Err(Error::TooLarge { kind: J::KIND, bytes: body.len(), most: BODY_BYTES });
+    }
+    Ok(body)
+}
+
+/// On whose behalf: what runs now may know more than the transaction's context.
+pub(crate) fn principal(context: &TenantContext) -> Option<String> {
+    let principal = context.principal.as_deref().map(str::to_owned);
+    principal.or_else(|| scope::current().ok().and_then(|now| now.principal.as_deref().map(str::to_owned)))
+}
+
+pub(crate) fn seconds(span: Duration) -> i32 {
+    small(u32::try_from(span.as_secs()).unwrap_or(u32::MAX))
+}
+
+pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn small(n: u32) -> i32 {
+pub(crate) fn small(n: u32) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }

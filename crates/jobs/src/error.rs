@@ -28,6 +28,9 @@ pub enum Error {
     /// Keys were given for some jobs of a batch, or other options do not fit.
     #[error("{0}")]
     Options(&'static str),
+    /// No cron pattern, no time zone, no window of the day.
+    #[error(transparent)]
+    Cron(#[from] insula_planner::cron::CronError),
     /// The tenant's transaction.
     #[error(transparent)]
     Data(#[from] insula_data::Error),
@@ -57,7 +60,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Body { .. } | Self::Options(_) | Self::Settings(_) => Kind::Invalid,
+            Self::Body { .. } | Self::Options(_) | Self::Settings(_) | Self::Cron(_) => Kind::Invalid,
             Self::TooLarge { .. } => Kind::TooLarge,
             Self::Data(error) => error.kind(),
             Self::Sql(error) => insula_data::sql_kind(error),

@@ -1,4 +1,4 @@
-//! The kinds that a process can run.
+//! The kinds that a process can run, and what its code declares that comes again.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -9,10 +9,15 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use insula_catalog::Route;
+
 use crate::context::JobContext;
+use crate::each::{Declared, EachTenant};
 use crate::error::JobError;
 use crate::given::Given;
+use crate::host::{HostContext, HostSchedule};
 use crate::job::{Job, KindRules};
+use crate::schedules::{Cron, Zone};
 
 /// How one attempt ended.
 pub(crate) enum Ran {
@@ -39,6 +44,8 @@ pub(crate) struct Entry {
 pub struct Jobs {
     kinds: HashMap<&'static str, Entry>,
     pub(crate) given: Given,
+    each: Vec<Declared>,
+    host: Vec<HostSchedule>,
 }
 
 impl std::fmt::Debug for Jobs {
@@ -98,8 +105,61 @@ impl Jobs {
         self
     }
 
+    /// With a schedule that every tenant has: `make` makes the job of one, when its plan, settings or place change, not at each firing.
+    /// A tenant can pause it ([`schedules::pause`](crate::schedules::pause)). The last of one name counts; a tenant that has a schedule of that name for
+    /// itself keeps its own.
+    ///
+    /// Taken out of the code, it comes no more at once, and its rows go within the hour.
+    #[must_use]
+    pub fn each_tenant<J: Job>(self, name: &str, cron: Cron, zone: Zone, make: impl Fn(&Route) -> J + Send + Sync + 'static) -> Self {
+        self.each_tenant_with(name, cron, zone, EachTenant::default(), make)
+    }
+
+    /// As [`Jobs::each_tenant`], spread over the tenants, in a window of the day, or for some plans only.
+    #[must_use]
+    pub fn each_tenant_with<J: Job>(
+        mut self,
+        name: &str,
+        cron: Cron,
+        zone: Zone,
+        options: EachTenant,
+        make: impl Fn(&Route) -> J + Send + Sync + 'static,
+    ) -> Self {
+        if !self.kinds.contains_key(J::KIND) {
+            self = self.with::<J>();
+        }
+        self.each.retain(|known| &*known.name != name);
+        self.each.push(Declared::new(name, cron, zone, options, make));
+        self
+    }
+
+    /// With a schedule of the host side, which is no tenant's: once for each firing, over all workers that declare it and have the key of the cell
+    /// that it is anchored in (the first by name that the catalog knows). [`Zone::Tenant`] is UTC here.
+    ///
+    /// At work in one worker at most; when that dies, or it fails, it is tried again, ten times at most, with backoff. So it may begin more than
+    /// once: make effects idempotent by [`HostContext::firing`]. An hour is the longest that it may take. Firings that fall
+    /// together with one at work, or were missed, come as one, late.
+    #[must_use]
+    pub fn host<F, W>(mut self, name: &str, cron: Cron, zone: Zone, handler: F) -> Self
+    where
+        F: Fn(HostContext) -> W + Send + Sync + 'static,
+        W: Future<Output = Result<(), JobError>> + Send + 'static,
+    {
+        self.host.retain(|known| &*known.name != name);
+        self.host.push(HostSchedule { name: name.into(), cron, zone, run: Arc::new(move |context| handler(context).boxed()) });
+        self
+    }
+
+    pub(crate) fn host_schedules(&self) -> &[HostSchedule] {
+        &self.host
+    }
+
     pub(crate) fn get(&self, kind: &str) -> Option<&Entry> {
         self.kinds.get(kind)
+    }
+
+    pub(crate) fn each(&self) -> &[Declared] {
+        &self.each
     }
 }
 

@@ -11,7 +11,7 @@ use crate::server::{GUEST_ROLE, Way, hush, name, run};
 use crate::version::check_version;
 
 /// Counts up when the SQL changes in a way that operators should be able to see.
-const KIT: i32 = 3;
+const KIT: i32 = 4;
 
 /// What an installation ended with.
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +41,11 @@ fn files(way: Way) -> Vec<&'static str> {
         include_str!("../sql/082_work.sql"),
         include_str!("../sql/083_lease.sql"),
         include_str!("../sql/084_dead.sql"),
+        include_str!("../sql/085_schedule.sql"),
         include_str!("../sql/086_outbox.sql"),
         include_str!("../sql/087_operate.sql"),
         include_str!("../sql/088_webhook.sql"),
+        include_str!("../sql/089_host.sql"),
         include_str!("../sql/070_lint.sql"),
         include_str!("../sql/071_lint_code.sql"),
         include_str!("../sql/072_lint_privileges.sql"),

@@ -1,4 +1,4 @@
-//! Pure decisions, floor 1: placement, fair shares, rates, limits, circuits. No I/O.
+//! Pure decisions, floor 1: placement, fair shares, rates, limits, circuits, when something comes again. No I/O.
 //!
 //! For: what can be decided from values alone, and so tested by properties. Not for: carrying anything out.
 //! Always: the same input gives the same answer.
@@ -7,6 +7,7 @@ pub mod again;
 pub mod bound;
 pub mod breaker;
 pub mod circuit;
+pub mod cron;
 pub mod gcra;
 pub mod gradient;
 pub mod lanes;

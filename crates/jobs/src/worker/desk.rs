@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use uuid::Uuid;
 
 use super::bench::Task;
+use super::clerk::{self, Clerk};
 use super::hand;
 use super::lanes::Settings;
 use super::link::{Link, Taken};
@@ -22,7 +23,10 @@ use crate::registry::Entry;
 /// One queue.
 pub(crate) struct Desk {
     name: DatabaseName,
+    /// Many tenants share the database: it is served all the time, and not visited.
+    pub(crate) is_shared: bool,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) clerk: tokio::sync::Mutex<Clerk>,
     state: Mutex<State>,
     /// Something is to be said, or there is room.
     pub(crate) changed: Notify,
@@ -31,8 +35,9 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(name: DatabaseName, shared: Arc<Shared>) -> Self {
-        Self { name, shared, state: Mutex::default(), changed: Notify::new(), bell: Notify::new() }
+    pub(crate) fn new(name: DatabaseName, is_shared: bool, shared: Arc<Shared>) -> Self {
+        let (changed, bell) = (Notify::new(), Notify::new());
+        Self { name, is_shared, shared, clerk: tokio::sync::Mutex::default(), state: Mutex::default(), changed, bell }
     }
 
     pub(crate) const fn name(&self) -> &DatabaseName {
@@ -75,9 +80,10 @@ impl Desk {
         let me = control.begin(&config.name, lease_ms).await?;
         {
             let mut state = self.state();
-            *state = State { me, beaten: Some(Instant::now()), budgets: std::mem::take(&mut state.budgets), ..State::default() };
+            *state = State { me, beaten: Some(Instant::now()), budgets: std::mem::take(&mut state.budgets), looking: visiting, ..State::default() };
         }
         let mut hands = tokio::task::JoinSet::new();
+        hands.spawn(clerk::serve(self.clone(), me, visiting));
         hands.spawn(hand::work(self.clone(), me, hand::Part::Scout));
         if !visiting {
             hands.spawn(hand::work(self.clone(), me, hand::Part::Second));
@@ -122,7 +128,7 @@ impl Desk {
                         running.send_replace(Some(Stop::Cancelled));
                     }
                 }
-                let busy = !state.held.is_empty() || state.to_say() > 0 || !state.dry;
+                let busy = state.looking || !state.held.is_empty() || state.to_say() > 0 || !state.dry;
                 idle_since = if busy { None } else { idle_since.or_else(|| Some(Instant::now())) };
                 gauge!("insula_jobs_running").set(self.shared.pulse.busy() as f64);
             }
@@ -161,7 +167,7 @@ impl Desk {
         loop {
             let (running, to_say, taking) = {
                 let state = self.state();
-                (state.running.len(), state.to_say(), state.taking)
+                (state.running.len() + state.hosting, state.to_say(), state.taking)
             };
             if running == 0 && to_say == 0 && taking == 0 {
                 break;

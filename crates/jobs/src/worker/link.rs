@@ -1,6 +1,10 @@
 //! A connection to one queue, as the role that may call its functions and nothing else.
 
-use insula_catalog::Tls;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use insula_catalog::{Catalog, Tls};
+use insula_core::KeyRing;
 use insula_core::placement::WORKER_ROLE;
 use sqlx::postgres::{PgConnectOptions, PgRow, PgSslMode};
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
@@ -51,6 +55,56 @@ impl Taken {
 /// One line of `insula.queue_state()`.
 pub(crate) type QueueState = (Option<i64>, Option<i64>, i64, i64, i64, i64);
 
+/// A schedule of the host as `insula.host_due()` gives it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct HostDue {
+    pub(crate) name: String,
+    pub(crate) version: i64,
+    pub(crate) cron: String,
+    pub(crate) zone: String,
+    pub(crate) next_us: Option<i64>,
+    pub(crate) since_us: i64,
+    pub(crate) now_us: i64,
+}
+
+/// A sweep that goes on, as `insula.sweeps_open()` gives it.
+#[derive(sqlx::FromRow)]
+pub(crate) struct OpenSweep {
+    pub(crate) name: String,
+    pub(crate) lowest_first: bool,
+    pub(crate) off_peak_from: Option<i16>,
+    pub(crate) off_peak_to: Option<i16>,
+    pub(crate) feature: Option<String>,
+    /// Tenants in one step.
+    pub(crate) most: i32,
+    pub(crate) paced: bool,
+    pub(crate) last_no: i64,
+    pub(crate) wait_ms: i64,
+    pub(crate) now_us: i64,
+}
+
+/// One line of `insula.schedules_known()`.
+pub(crate) type KnownSchedule = (i64, String, bool, i64, Option<String>);
+
+/// A schedule as `insula.schedules_due()` gives it; moments in microseconds since 1970, by the database's clock.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Due {
+    #[sqlx(rename = "tenant_id")]
+    pub(crate) tenant: i64,
+    pub(crate) name: String,
+    pub(crate) version: i64,
+    pub(crate) kind: String,
+    pub(crate) cron: String,
+    pub(crate) zone: Option<String>,
+    pub(crate) off_peak_from: Option<i16>,
+    pub(crate) off_peak_to: Option<i16>,
+    pub(crate) shift_ms: i64,
+    /// When it was to come; `None`: to be computed, as the first after `since_us`.
+    pub(crate) next_us: Option<i64>,
+    pub(crate) since_us: i64,
+    pub(crate) now_us: i64,
+}
+
 /// Jobs that ended well and leave nothing behind.
 #[derive(Default)]
 pub(crate) struct Done {
@@ -79,13 +133,22 @@ impl Done {
 
 /// How to connect to a queue, as the catalog says now.
 pub(crate) fn options(shared: &Shared, name: &DatabaseName) -> Result<PgConnectOptions, Error> {
+    address(&shared.catalog, &shared.keys.now(), shared.config.authorities.as_deref(), name)
+}
+
+fn address(
+    catalog: &Catalog,
+    keys: &KeyRing,
+    authorities: Option<&Path>,
+    name: &DatabaseName,
+) -> Result<PgConnectOptions, Error> {
     let unreachable =
         |reason: String| Error::Unreachable { cell: name.cell.to_string(), database: name.database.to_string(), reason };
-    let cell = shared.catalog.cell(&name.cell).ok_or_else(|| unreachable("the cell is not in the catalog".to_owned()))?;
+    let cell = catalog.cell(&name.cell).ok_or_else(|| unreachable("the cell is not in the catalog".to_owned()))?;
     let (Some(host), Some(port)) = (&cell.host, cell.port) else {
         return Err(unreachable("the cell has no address yet".to_owned()));
     };
-    let password = shared.keys.now().cell(&name.cell).map(|key| key.role_password(WORKER_ROLE));
+    let password = keys.cell(&name.cell).map(|key| key.role_password(WORKER_ROLE));
     let password = password.map_err(|error| unreachable(error.to_string()))?;
     let mut options = PgConnectOptions::new_without_pgpass()
         .host(host)
@@ -101,7 +164,7 @@ pub(crate) fn options(shared: &Shared, name: &DatabaseName) -> Result<PgConnectO
         .database(&name.database)
         .application_name("insula-worker")
         .options([("statement_timeout", "30000"), ("lock_timeout", "20000"), ("client_connection_check_interval", "2000")]);
-    if let Some(authorities) = &shared.config.authorities {
+    if let Some(authorities) = authorities {
         options = options.ssl_root_cert(authorities);
     }
     if host.starts_with('/') {
@@ -115,7 +178,20 @@ pub(crate) struct Link(PgConnection);
 
 impl Link {
     pub(crate) async fn open(shared: &Shared, name: &DatabaseName) -> Result<Self, Error> {
-        let opening = options(shared, name)?;
+        Self::connect(options(shared, name)?).await
+    }
+
+    /// Of a process that is no worker.
+    pub(crate) async fn reach(
+        catalog: &Catalog,
+        keys: &KeyRing,
+        authorities: Option<&Path>,
+        name: &DatabaseName,
+    ) -> Result<Self, Error> {
+        Self::connect(address(catalog, keys, authorities, name)?).await
+    }
+
+    async fn connect(opening: PgConnectOptions) -> Result<Self, Error> {
         let opened = tokio::time::timeout(std::time::Duration::from_secs(5), opening.connect()).await;
         let opened = opened.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?;
         Ok(Self(opened?))
@@ -201,5 +277,124 @@ impl Link {
 
     pub(crate) async fn sweep(&mut self) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT insula.sweep_queue(10000)").execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn schedules_due(&mut self, names: &[&str], most: i32) -> Result<Vec<Due>, sqlx::Error> {
+        let sql = "SELECT tenant_id, name, version, kind, cron, zone, off_peak_from, off_peak_to, shift_ms, next_us, since_us, now_us
+                     FROM insula.schedules_due($1, $2)";
+        sqlx::query_as(sql).bind(names).bind(most).fetch_all(&mut self.0).await
+    }
+
+    /// How many were carried out, and how many of those fired.
+    pub(crate) async fn schedule_fire(&mut self, firings: &serde_json::Value) -> Result<(i64, i64), sqlx::Error> {
+        sqlx::query_as("SELECT done, fired FROM insula.schedule_fire($1)").bind(firings).fetch_one(&mut self.0).await
+    }
+
+    /// Milliseconds until the next comes.
+    pub(crate) async fn schedules_next(&mut self) -> Result<Option<i64>, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.schedules_next()").fetch_one(&mut self.0).await
+    }
+
+    /// Tenant, name, whether code declares it, what it was told, in which zone it was computed.
+    pub(crate) async fn schedules_known(&mut self, tenant: i64, name: &str, most: i32) -> Result<Vec<KnownSchedule>, sqlx::Error> {
+        let sql = "SELECT tenant_id, name, code, told, local FROM insula.schedules_known($1, $2, $3)";
+        sqlx::query_as(sql).bind(tenant).bind(name).bind(most).fetch_all(&mut self.0).await
+    }
+
+    /// Those that tenants have for themselves by such a name.
+    pub(crate) async fn schedules_keep(&mut self, rows: &serde_json::Value) -> Result<Vec<(i64, String)>, sqlx::Error> {
+        sqlx::query_as("SELECT tenant_id, name FROM insula.schedules_keep($1)").bind(rows).fetch_all(&mut self.0).await
+    }
+
+    pub(crate) async fn schedules_drop(&mut self, rows: &serde_json::Value) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.schedules_drop($1)").bind(rows).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn schedules_follow(&mut self, zones: &serde_json::Value) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.schedules_follow($1)").bind(zones).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn schedules_tidy(&mut self, names: &[&str]) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.schedules_tidy($1)").bind(names).execute(&mut self.0).await.map(|_| ())
+    }
+
+    /// False when it had begun already.
+    pub(crate) async fn sweep_begin(&mut self, sweep: &serde_json::Value) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.sweep_begin($1)").bind(sweep).fetch_one(&mut self.0).await
+    }
+
+    pub(crate) async fn sweeps_open(&mut self) -> Result<Vec<OpenSweep>, sqlx::Error> {
+        let sql = "SELECT name, lowest_first, off_peak_from, off_peak_to, feature, most, paced, last_no, wait_ms, now_us FROM insula.sweeps_open()";
+        sqlx::query_as(sql).fetch_all(&mut self.0).await
+    }
+
+    pub(crate) async fn sweep_marks(&mut self, name: &str) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.sweep_marks($1)").bind(name).fetch_all(&mut self.0).await
+    }
+
+    /// Which of the tenants it has been at by now, after a 0; nothing when it was not its time.
+    pub(crate) async fn sweep_step(&mut self, name: &str, tenants: &serde_json::Value) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.sweep_step($1, $2)").bind(name).bind(tenants).fetch_all(&mut self.0).await
+    }
+
+    pub(crate) async fn sweep_end(&mut self, name: &str) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.sweep_end($1)").bind(name).fetch_one(&mut self.0).await
+    }
+
+    pub(crate) async fn sweep_stop(&mut self, name: &str) -> Result<bool, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.sweep_stop($1)").bind(name).fetch_one(&mut self.0).await
+    }
+
+    /// Its state; tenants, reached, skipped, queued, dead.
+    pub(crate) async fn sweep_state(&mut self, name: &str) -> Result<Option<(String, [i64; 5])>, sqlx::Error> {
+        let sql = "SELECT state, tenants, reached, skipped, queued, dead FROM insula.sweep_state($1)";
+        let row: Option<(String, i64, i64, i64, i64, i64)> = sqlx::query_as(sql).bind(name).fetch_optional(&mut self.0).await?;
+        Ok(row.map(|(state, tenants, reached, skipped, queued, dead)| (state, [tenants, reached, skipped, queued, dead])))
+    }
+
+    pub(crate) async fn sweeps_tidy(&mut self) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.sweeps_tidy()").execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn host_keep(&mut self, rows: &serde_json::Value) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.host_keep($1)").bind(rows).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn host_due(&mut self, names: &[&str]) -> Result<Vec<HostDue>, sqlx::Error> {
+        let sql = "SELECT name, version, cron, zone, next_us, since_us, now_us FROM insula.host_due($1)";
+        sqlx::query_as(sql).bind(names).fetch_all(&mut self.0).await
+    }
+
+    pub(crate) async fn host_plan(&mut self, name: &str, version: i64, next: Option<i64>) -> Result<(), sqlx::Error> {
+        let sql = "SELECT insula.host_plan($1, $2, $3)";
+        sqlx::query(sql).bind(name).bind(version).bind(next).execute(&mut self.0).await.map(|_| ())
+    }
+
+    /// The firing and the how manieth try; `None` when another was first.
+    pub(crate) async fn host_take(
+        &mut self,
+        me: i64,
+        name: &str,
+        version: i64,
+        next: Option<i64>,
+    ) -> Result<Option<(DateTime<Utc>, i32)>, sqlx::Error> {
+        let sql = "SELECT firing, attempt FROM insula.host_take($1, $2, $3, $4)";
+        sqlx::query_as(sql).bind(me).bind(name).bind(version).bind(next).fetch_optional(&mut self.0).await
+    }
+
+    pub(crate) async fn host_end(
+        &mut self,
+        me: i64,
+        name: &str,
+        attempt: i32,
+        error: Option<String>,
+        retry_ms: Option<i64>,
+    ) -> Result<bool, sqlx::Error> {
+        let sql = "SELECT insula.host_end($1, $2, $3, $4, $5)";
+        sqlx::query_scalar(sql).bind(me).bind(name).bind(attempt).bind(error).bind(retry_ms).fetch_one(&mut self.0).await
+    }
+
+    pub(crate) async fn host_tidy(&mut self, names: &[&str]) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.host_tidy($1)").bind(names).execute(&mut self.0).await.map(|_| ())
     }
 }

@@ -6,6 +6,7 @@
 
 mod bench;
 mod board;
+mod clerk;
 mod desk;
 mod hand;
 mod keys;
@@ -34,6 +35,7 @@ use bench::Bench;
 use board::Board;
 use desk::Desk;
 pub use keys::Keys;
+pub(crate) use link::Link;
 use pulse::Pulse;
 pub(crate) use state::Stop;
 use tenants::Tenants;
@@ -68,6 +70,9 @@ pub struct WorkerConfig {
     pub drain: Duration,
     /// Which databases; `None`: all shared ones of the cells that it has keys for, and those of single tenants there.
     pub databases: Option<Vec<DatabaseName>>,
+    /// Where schedules of the host lie; `None`: the pool of the first cell by name that the catalog knows. A worker that does not serve that
+    /// database runs none.
+    pub anchor: Option<DatabaseName>,
     /// Certificate authorities that cells' servers may have beside those of the web: a PEM file.
     pub authorities: Option<PathBuf>,
 }
@@ -84,6 +89,7 @@ impl Default for WorkerConfig {
             visit: Duration::from_secs(2),
             drain: Duration::from_secs(25),
             databases: None,
+            anchor: None,
             authorities: None,
         }
     }
@@ -100,6 +106,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) board: Board,
     pub(crate) tenants: Tenants,
+    /// The application's, where jobs run.
+    pub(crate) runtime: tokio::runtime::Handle,
 }
 
 /// Where a job says how far it is.
@@ -134,7 +142,8 @@ impl Worker {
         let tenants = Tenants::new(catalog.clone());
         let (pulse, board) = (Pulse::new(config.concurrency), Board::default());
         metrics::gauge!("insula_jobs_places").set(pulse.places() as f64);
-        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, pulse, board, tenants });
+        let runtime = tokio::runtime::Handle::current();
+        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, pulse, board, tenants, runtime });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let (killed, mut killing) = tokio::sync::watch::channel(false);
         let (ending, ended) = tokio::sync::oneshot::channel();
@@ -193,7 +202,7 @@ async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>
     let mut changed = shared.catalog.changed();
     let mut keys = shared.keys.clone();
     while !*stop.borrow() {
-        let found = databases(&shared);
+        let found = databases(&shared.catalog, &shared.keys.now(), shared.config.databases.as_deref());
         desks.retain(|name, leave| {
             let stays = found.contains_key(name);
             leave.send_replace(!stays);
@@ -205,7 +214,7 @@ async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>
         for (name, resident) in found {
             desks.entry(name).or_insert_with_key(|name| {
                 let (leave, leaving) = tokio::sync::watch::channel(false);
-                let desk = Arc::new(Desk::new(name.clone(), shared.clone()));
+                let desk = Arc::new(Desk::new(name.clone(), resident, shared.clone()));
                 let visitors = (!resident).then(|| visitors.clone());
                 at_work.spawn(desk.serve(visitors, leaving));
                 leave
@@ -225,24 +234,34 @@ async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>
     while at_work.join_next().await.is_some() {}
 }
 
+impl Shared {
+    /// Where schedules of the host lie.
+    pub(crate) fn anchor(&self) -> Option<DatabaseName> {
+        let has_pool = |cell: &&CellName| self.catalog.database_fence(cell, POOL_DATABASE) != FENCE_UNKNOWN;
+        let first = || self.catalog.cells().keys().find(has_pool).cloned();
+        let pool = |cell| DatabaseName { cell, database: POOL_DATABASE.into() };
+        self.config.anchor.clone().or_else(|| first().map(pool))
+    }
+}
+
 /// The databases to serve; `true` for those that many tenants share, or that are alone in their cell: there it stays.
-fn databases(shared: &Shared) -> BTreeMap<DatabaseName, bool> {
-    if let Some(named) = &shared.config.databases {
+pub(crate) fn databases(catalog: &Catalog, keys: &KeyRing, named: Option<&[DatabaseName]>) -> BTreeMap<DatabaseName, bool> {
+    if let Some(named) = named {
         return named.iter().cloned().map(|name| (name, true)).collect();
     }
-    let ours: std::collections::BTreeSet<CellName> = shared.keys.now().cells().cloned().collect();
+    let ours: std::collections::BTreeSet<CellName> = keys.cells().cloned().collect();
     let mut found = BTreeMap::new();
     let mut shared_cells = std::collections::BTreeSet::new();
-    for cell in shared.catalog.cells().keys().filter(|cell| ours.contains(*cell)) {
+    for cell in catalog.cells().keys().filter(|cell| ours.contains(*cell)) {
         for database in [POOL_DATABASE, SCHEMAS_DATABASE] {
             // A cell of one tenant has none, and one that is being prepared has none yet.
-            if shared.catalog.database_fence(cell, database) != FENCE_UNKNOWN {
+            if catalog.database_fence(cell, database) != FENCE_UNKNOWN {
                 found.insert(DatabaseName { cell: cell.clone(), database: database.into() }, true);
                 shared_cells.insert(cell.clone());
             }
         }
     }
-    shared.catalog.look(|view| {
+    catalog.look(|view| {
         for route in view.routes().filter(|route| ours.contains(&route.placement.cell)) {
             let placement = &route.placement;
             let name = DatabaseName { cell: placement.cell.clone(), database: placement.database.clone() };

@@ -44,6 +44,10 @@ pub(crate) struct State {
     /// The queue had less than was asked for.
     pub(crate) dry: bool,
     pub(crate) stopping: bool,
+    /// The clerk of a visit has not looked yet.
+    pub(crate) looking: bool,
+    /// Schedules of the host at work.
+    pub(crate) hosting: usize,
     /// Jobs of this desk on the bench or at a runner.
     pub(crate) held: HashMap<(i64, Uuid), i32, foldhash::fast::RandomState>,
     pub(crate) running: HashMap<(i64, Uuid), watch::Sender<Option<Stop>>, foldhash::fast::RandomState>,

@@ -38,7 +38,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         + 30;
     let grant = key.sign(house.tenant(1).no, 1, soon, pid, -1).text();
     let bound = format!("BEGIN; SELECT insula.enter('{grant}');");
-    for table in ["job", "job_end", "lane", "arrival", "queue", "worker", "cancellation"] {
+    for table in ["job", "job_end", "lane", "arrival", "queue", "worker", "cancellation", "schedule", "declared"] {
         for sql in ["SELECT * FROM insula.", "DELETE FROM insula.", "TRUNCATE insula."] {
             assert_eq!(refused(&mut app, &format!("{sql}{table}")).await, "42501", "{sql}{table}");
             assert_eq!(refused(&mut app, &format!("{bound}{sql}{table}")).await, "42501", "{sql}{table}, bound");
@@ -59,6 +59,16 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "sweep_queue(0)",
         "queue_state()",
         "release_orphans()",
+        "schedules_due('{}', 10)",
+        "schedule_fire('[]')",
+        "schedules_next()",
+        "schedules_known(0, '', 10)",
+        "schedules_keep('[]')",
+        "schedules_drop('[]')",
+        "schedules_follow('[]')",
+        "schedules_tidy('{}')",
+        "schedules_of(NULL, 10)",
+        "schedule_pause(2, 'x', true)",
     ]
     .iter()
     .chain(OPERATORS)
@@ -70,6 +80,10 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     }
     let enqueue = "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])";
     assert_eq!(refused(&mut app, enqueue).await, "28000", "unbound");
+    let put = "SELECT insula.schedule_put('x', 'note', '{}', '* * * * *')";
+    assert_eq!(refused(&mut app, put).await, "28000", "unbound");
+    let secret = "INSERT INTO insula.schedule (tenant_id, name, kind, cron, since, body) VALUES (2, 'theirs', 'SECRET', '* * * * *', now(), '{}')";
+    sqlx::query(secret).execute(&mut house.admin().await).await.expect("a schedule of another's");
     // Its own grant does not show, cancel or displace another's job, by id or by key.
     sqlx::raw_sql(AssertSqlSafe(bound)).execute(&mut app).await.expect("entered");
     let seen = sqlx::query("SELECT * FROM insula.job_state($1)").bind(theirs).fetch_all(&mut app).await.expect("an answer");
@@ -80,7 +94,18 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     let taken = "SELECT insula.enqueue('note', ARRAY[$1::uuid], ARRAY['{\"what\":\"mine\",\"millis\":0}'])";
     let given: i64 = sqlx::query_scalar(taken).bind(theirs).fetch_one(&mut app).await.expect("its id is free for another tenant");
     assert_eq!(given, 1);
+    // Nor its schedule, by name.
+    let seen = sqlx::query("SELECT * FROM insula.schedule_list()").fetch_all(&mut app).await.expect("an answer");
+    assert!(seen.is_empty());
+    for call in ["schedule_switch('theirs', true)", "schedule_remove('theirs')"] {
+        let sql = format!("SELECT insula.{call}");
+        let done: bool = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut app).await.expect("an answer");
+        assert!(!done, "{call}");
+    }
+    let mine = "SELECT insula.schedule_put('theirs', 'note', '{}', '0 0 29 2 *')";
+    sqlx::query(mine).execute(&mut app).await.expect("its name is free for another tenant");
     sqlx::raw_sql("COMMIT").execute(&mut app).await.expect("committed");
+    assert_eq!(house.count("SELECT count(*) FROM insula.schedule WHERE tenant_id = 2 AND kind = 'SECRET' AND NOT paused").await, 1);
     assert_eq!(house.count("SELECT count(*) FROM insula.job WHERE tenant_id = 2 AND body ->> 'what' = 'SECRET'").await, 1);
 }
 
@@ -96,6 +121,9 @@ async fn a_worker_s_login_reads_no_tenant_s_table_and_makes_nothing() {
         "SELECT * FROM insula.tenant",
         "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])",
         "SELECT insula.host_enter(1)",
+        "SELECT * FROM insula.schedule",
+        "SELECT insula.schedule_put('x', 'note', '{}', '* * * * *')",
+        "SELECT insula.schedule_pause(1, 'x', true)",
         "SELECT insula.enter('x')",
         "CREATE TABLE app.x ()",
         "CREATE TABLE insula.x ()",

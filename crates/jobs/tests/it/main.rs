@@ -9,3 +9,4 @@ mod fair;
 mod house;
 mod kills;
 mod life;
+mod schedules;
