@@ -120,8 +120,7 @@ pub(crate) fn has(route: &Route, feature: &str) -> bool {
 
 /// FNV-1a: the same in every process and version. Never 0.
 fn mark(text: &str) -> i64 {
-    let hash =
-        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     i64::from_le_bytes((hash | 1).to_le_bytes())
 }
 

@@ -43,7 +43,12 @@ impl std::fmt::Debug for HostSide {
 impl HostSide {
     /// Of a catalog and keys. `authorities`: certificate authorities of cells' servers, a PEM file. `databases`: these alone.
     #[must_use]
-    pub const fn new(catalog: Catalog, keys: KeyRing, authorities: Option<PathBuf>, databases: Option<Vec<DatabaseName>>) -> Self {
+    pub const fn new(
+        catalog: Catalog,
+        keys: KeyRing,
+        authorities: Option<PathBuf>,
+        databases: Option<Vec<DatabaseName>>,
+    ) -> Self {
         Self { catalog, keys, authorities, databases }
     }
 
@@ -177,7 +182,10 @@ pub async fn for_each_tenant<J: Job>(host: &HostSide, name: &str, job: &J, optio
     let rules = J::rules();
     let body: serde_json::Value = serde_json::from_str(&body(job)?).map_err(|source| Error::Body { kind: J::KIND, source })?;
     // What the catalog knows by the end of this call, so that nobody who was there is left out.
-    host.catalog.refresh().await.map_err(|_| Error::Options("the catalog does not answer: who the tenants are is not known for sure"))?;
+    host.catalog
+        .refresh()
+        .await
+        .map_err(|_| Error::Options("the catalog does not answer: who the tenants are is not known for sure"))?;
     let last_no = host.catalog.look(|view| view.routes().map(|route| route.no.get()).max());
     let row = json!({
         "name": name, "kind": J::KIND, "lane": rules.lane(J::KIND), "rank": -i32::from(options.priority),

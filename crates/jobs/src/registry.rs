@@ -111,7 +111,13 @@ impl Jobs {
     ///
     /// Taken out of the code, it comes no more at once, and its rows go within the hour.
     #[must_use]
-    pub fn each_tenant<J: Job>(self, name: &str, cron: Cron, zone: Zone, make: impl Fn(&Route) -> J + Send + Sync + 'static) -> Self {
+    pub fn each_tenant<J: Job>(
+        self,
+        name: &str,
+        cron: Cron,
+        zone: Zone,
+        make: impl Fn(&Route) -> J + Send + Sync + 'static,
+    ) -> Self {
         self.each_tenant_with(name, cron, zone, EachTenant::default(), make)
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-pub use insula_planner::cron::{Cron, CronError, Window as OffPeak};
 use insula_data::TenantTx;
 use insula_planner::cron;
+pub use insula_planner::cron::{Cron, CronError, Window as OffPeak};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 

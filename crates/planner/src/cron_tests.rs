@@ -81,7 +81,8 @@ fn every_hour_is_every_hour() {
 
 #[test]
 fn days_and_months_are_as_cron_has_them() {
-    let vienna = |cron: &str, from: &str| Cron::parse(cron).expect("a pattern").next(&zone("Europe/Vienna"), micros(from)).map(text);
+    let vienna =
+        |cron: &str, from: &str| Cron::parse(cron).expect("a pattern").next(&zone("Europe/Vienna"), micros(from)).map(text);
     assert_eq!(vienna("0 0 29 2 *", "2026-01-01T00:00:00Z").as_deref(), Some("2028-02-28T23:00:00Z"));
     assert_eq!(vienna("15 8 * * MON-FRI", "2026-11-21T00:00:00Z").as_deref(), Some("2026-11-23T07:15:00Z"));
     assert_eq!(vienna("0 12 L * *", "2026-11-21T00:00:00Z").as_deref(), Some("2026-11-30T11:00:00Z"));
@@ -91,7 +92,18 @@ fn days_and_months_are_as_cron_has_them() {
 
 #[test]
 fn texts_that_are_no_patterns_are_refused_with_the_reason() {
-    for bad in ["", "* * * *", "* * * * * *", "60 * * * *", "0 24 * * *", "x y z a b", "0 0 32 1 *", "@reboot", "@hourly @daily", "0 2 * * *\0"] {
+    for bad in [
+        "",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "0 24 * * *",
+        "x y z a b",
+        "0 0 32 1 *",
+        "@reboot",
+        "@hourly @daily",
+        "0 2 * * *\0",
+    ] {
         assert!(matches!(Cron::parse(bad), Err(CronError::Pattern { .. })), "{bad}: {:?}", Cron::parse(bad));
     }
     assert!(matches!(Cron::parse(&"* ".repeat(500)), Err(CronError::Pattern { .. })));
@@ -146,8 +158,15 @@ fn field(from: u8, to: u8) -> impl Strategy<Value = String> {
     ]
 }
 
-const ZONES: &[&str] =
-    &["UTC", "Europe/Vienna", "America/Chicago", "America/Santiago", "Australia/Lord_Howe", "Asia/Kathmandu", "Africa/Casablanca"];
+const ZONES: &[&str] = &[
+    "UTC",
+    "Europe/Vienna",
+    "America/Chicago",
+    "America/Santiago",
+    "Australia/Lord_Howe",
+    "Asia/Kathmandu",
+    "Africa/Casablanca",
+];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]

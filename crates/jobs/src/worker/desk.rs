@@ -80,7 +80,13 @@ impl Desk {
         let me = control.begin(&config.name, lease_ms).await?;
         {
             let mut state = self.state();
-            *state = State { me, beaten: Some(Instant::now()), budgets: std::mem::take(&mut state.budgets), looking: visiting, ..State::default() };
+            *state = State {
+                me,
+                beaten: Some(Instant::now()),
+                budgets: std::mem::take(&mut state.budgets),
+                looking: visiting,
+                ..State::default()
+            };
         }
         let mut hands = tokio::task::JoinSet::new();
         hands.spawn(clerk::serve(self.clone(), me, visiting));

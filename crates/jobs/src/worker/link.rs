@@ -280,7 +280,8 @@ impl Link {
     }
 
     pub(crate) async fn schedules_due(&mut self, names: &[&str], most: i32) -> Result<Vec<Due>, sqlx::Error> {
-        let sql = "SELECT tenant_id, name, version, kind, cron, zone, off_peak_from, off_peak_to, shift_ms, next_us, since_us, now_us
+        let sql =
+            "SELECT tenant_id, name, version, kind, cron, zone, off_peak_from, off_peak_to, shift_ms, next_us, since_us, now_us
                      FROM insula.schedules_due($1, $2)";
         sqlx::query_as(sql).bind(names).bind(most).fetch_all(&mut self.0).await
     }
@@ -296,7 +297,12 @@ impl Link {
     }
 
     /// Tenant, name, whether code declares it, what it was told, in which zone it was computed.
-    pub(crate) async fn schedules_known(&mut self, tenant: i64, name: &str, most: i32) -> Result<Vec<KnownSchedule>, sqlx::Error> {
+    pub(crate) async fn schedules_known(
+        &mut self,
+        tenant: i64,
+        name: &str,
+        most: i32,
+    ) -> Result<Vec<KnownSchedule>, sqlx::Error> {
         let sql = "SELECT tenant_id, name, code, told, local FROM insula.schedules_known($1, $2, $3)";
         sqlx::query_as(sql).bind(tenant).bind(name).bind(most).fetch_all(&mut self.0).await
     }

@@ -38,7 +38,20 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         + 30;
     let grant = key.sign(house.tenant(1).no, 1, soon, pid, -1).text();
     let bound = format!("BEGIN; SELECT insula.enter('{grant}');");
-    for table in ["job", "job_end", "lane", "arrival", "queue", "worker", "cancellation", "schedule", "declared"] {
+    for table in [
+        "job",
+        "job_end",
+        "lane",
+        "arrival",
+        "queue",
+        "worker",
+        "cancellation",
+        "schedule",
+        "declared",
+        "sweep",
+        "sweep_mark",
+        "host_schedule",
+    ] {
         for sql in ["SELECT * FROM insula.", "DELETE FROM insula.", "TRUNCATE insula."] {
             assert_eq!(refused(&mut app, &format!("{sql}{table}")).await, "42501", "{sql}{table}");
             assert_eq!(refused(&mut app, &format!("{bound}{sql}{table}")).await, "42501", "{sql}{table}, bound");
@@ -69,6 +82,21 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "schedules_tidy('{}')",
         "schedules_of(NULL, 10)",
         "schedule_pause(2, 'x', true)",
+        "sweep_begin('{}')",
+        "sweeps_open()",
+        "sweep_marks('x')",
+        "sweep_step('x', '[]')",
+        "sweep_end('x')",
+        "sweep_stop('x')",
+        "sweep_state('x')",
+        "sweeps_tidy()",
+        "host_keep('[]')",
+        "host_due('{}')",
+        "host_plan('x', 1, 1)",
+        "host_take(1, 'x', 1, 1)",
+        "host_end(1, 'x', 1, NULL, NULL)",
+        "host_tidy('{}')",
+        "host_schedules()",
     ]
     .iter()
     .chain(OPERATORS)
@@ -105,7 +133,10 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     let mine = "SELECT insula.schedule_put('theirs', 'note', '{}', '0 0 29 2 *')";
     sqlx::query(mine).execute(&mut app).await.expect("its name is free for another tenant");
     sqlx::raw_sql("COMMIT").execute(&mut app).await.expect("committed");
-    assert_eq!(house.count("SELECT count(*) FROM insula.schedule WHERE tenant_id = 2 AND kind = 'SECRET' AND NOT paused").await, 1);
+    assert_eq!(
+        house.count("SELECT count(*) FROM insula.schedule WHERE tenant_id = 2 AND kind = 'SECRET' AND NOT paused").await,
+        1
+    );
     assert_eq!(house.count("SELECT count(*) FROM insula.job WHERE tenant_id = 2 AND body ->> 'what' = 'SECRET'").await, 1);
 }
 
@@ -122,6 +153,8 @@ async fn a_worker_s_login_reads_no_tenant_s_table_and_makes_nothing() {
         "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])",
         "SELECT insula.host_enter(1)",
         "SELECT * FROM insula.schedule",
+        "SELECT * FROM insula.sweep_mark",
+        "SELECT * FROM insula.host_schedule",
         "SELECT insula.schedule_put('x', 'note', '{}', '* * * * *')",
         "SELECT insula.schedule_pause(1, 'x', true)",
         "SELECT insula.enter('x')",

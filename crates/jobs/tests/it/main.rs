@@ -6,6 +6,7 @@ mod attacks;
 mod bad;
 mod caps;
 mod fair;
+mod host;
 mod house;
 mod kills;
 mod life;

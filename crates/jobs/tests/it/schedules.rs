@@ -36,7 +36,9 @@ impl House {
 
     /// Lets all schedules of a condition have come so long ago.
     async fn came(&self, ago: &str, which: &str) {
-        let sql = format!("UPDATE insula.schedule SET next_at = clock_timestamp() - interval '{ago}', version = version + 1 WHERE {which}");
+        let sql = format!(
+            "UPDATE insula.schedule SET next_at = clock_timestamp() - interval '{ago}', version = version + 1 WHERE {which}"
+        );
         self.sql(&sql).await;
     }
 
@@ -94,7 +96,12 @@ async fn each_firing_is_one_job_over_four_workers_and_kills() {
     }
     house.empty().await;
     assert_eq!(house.count("SELECT count(DISTINCT id) FROM app.done").await, 1_000, "10 rounds of 100, each once");
-    assert_eq!(house.count("SELECT count(*) FROM (SELECT tenant_id, what FROM app.done GROUP BY 1, 2 HAVING count(DISTINCT id) <> 10) x").await, 0);
+    assert_eq!(
+        house
+            .count("SELECT count(*) FROM (SELECT tenant_id, what FROM app.done GROUP BY 1, 2 HAVING count(DISTINCT id) <> 10) x")
+            .await,
+        0
+    );
     for worker in workers {
         worker.stop().await;
     }
@@ -121,7 +128,10 @@ async fn what_was_missed_comes_once_and_late_also_after_a_suspension() {
     let fired = house.count("SELECT count(*) FROM app.done").await - before;
     assert!((1..=2).contains(&fired), "one for 120 (and one if a minute begins just now): {fired}");
     assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, 0, "held");
-    assert_eq!(house.count("SELECT count(*) FROM insula.schedule WHERE tenant_id = 1 AND next_at < now() - interval '1 hour'").await, 1);
+    assert_eq!(
+        house.count("SELECT count(*) FROM insula.schedule WHERE tenant_id = 1 AND next_at < now() - interval '1 hour'").await,
+        1
+    );
     let row = |row: &mut insula_catalog::row::TenantRow| (row.state, row.placement.epoch) = (TenantState::Active, 3);
     house.change(1, row).await;
     insula_kit::set_tenant(&mut house.admin().await, no, 3, TenantState::Active).await.expect("resumed");
@@ -182,14 +192,18 @@ async fn a_clock_that_leapt_ahead_and_back_leaves_nothing_behind_in_the_future()
     worker.stop().await;
     // A year ahead, where it fired and was computed; then back. And half an hour, which fires nothing twice.
     let leap = |no: i64, by: &str, next: &str| {
-        format!("UPDATE insula.schedule SET since = now() + interval '{by}', last_at = now() + interval '{by}', next_at = now() + interval '{next}', version = version + 1 WHERE tenant_id = {no}")
+        format!(
+            "UPDATE insula.schedule SET since = now() + interval '{by}', last_at = now() + interval '{by}', next_at = now() + interval '{next}', version = version + 1 WHERE tenant_id = {no}"
+        )
     };
     house.sql(&leap(1, "1 year", "366 days")).await;
     house.sql(&leap(2, "30 minutes", "1 day 30 minutes")).await;
     // Ahead: everything comes at once, and once.
     house.came("1 year", "tenant_id = 3").await;
     let worker = house.worker(Jobs::new().with::<Note>());
-    house.until("sense", "SELECT count(*) = 3 FROM insula.schedule WHERE next_at BETWEEN now() AND now() + interval '26 hours'").await;
+    house
+        .until("sense", "SELECT count(*) = 3 FROM insula.schedule WHERE next_at BETWEEN now() AND now() + interval '26 hours'")
+        .await;
     house.until("the one that came", "SELECT count(*) = 1 FROM app.done WHERE tenant_id = 3").await;
     house.empty().await;
     assert_eq!(house.count("SELECT count(*) FROM app.done").await, 1);
@@ -203,16 +217,25 @@ async fn what_comes_late_waits_for_the_window_of_its_tenant_s_day() {
     let house = House::new(2).await;
     let minute = house.count("SELECT (extract(hour FROM now() AT TIME ZONE 'UTC') * 60)::bigint").await;
     let minute = |hours: i64| u16::try_from((minute + hours * 60).rem_euclid(1_440)).expect("a minute");
-    let window = |from, to| ScheduleOptions { off_peak: Some(OffPeak::new(minute(from), minute(to)).expect("a window")), ..ScheduleOptions::default() };
+    let window = |from, to| ScheduleOptions {
+        off_peak: Some(OffPeak::new(minute(from), minute(to)).expect("a window")),
+        ..ScheduleOptions::default()
+    };
     house.put(1, "later", &pattern("0 * * * *"), &Zone::Utc, &window(5, 8)).await;
     house.put(2, "now", &pattern("0 * * * *"), &Zone::Utc, &window(-2, 3)).await;
     let worker = house.worker(Jobs::new().with::<Note>());
     house.planned().await;
     let window = "next_at > now() + interval '3 hours' AND next_at <= now() + interval '5 hours'";
-    assert_eq!(house.count(&format!("SELECT count(*) FROM insula.schedule WHERE tenant_id = 1 AND {window}")).await, 1, "put off");
+    assert_eq!(
+        house.count(&format!("SELECT count(*) FROM insula.schedule WHERE tenant_id = 1 AND {window}")).await,
+        1,
+        "put off"
+    );
     house.came("3 hours", "true").await;
     house.until("the one in its window", "SELECT count(*) = 1 FROM app.done WHERE tenant_id = 2").await;
-    house.until("the other to be put off", &format!("SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 1 AND {window}")).await;
+    house
+        .until("the other to be put off", &format!("SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 1 AND {window}"))
+        .await;
     assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, 0);
     worker.stop().await;
 }
@@ -285,7 +308,8 @@ async fn what_code_declares_every_tenant_has_spread_by_tier() {
     // Three tiers have tenants: 300 seconds each, the highest first.
     let place = "extract(epoch FROM next_at - date_trunc('day', next_at) - interval '2 hours') / 300";
     let order = format!("SELECT string_agg(floor({place})::text, '' ORDER BY tenant_id) FROM insula.schedule WHERE name = 'all'");
-    let order: String = sqlx::query_scalar(sqlx::AssertSqlSafe(order)).fetch_one(&mut house.admin().await).await.expect("an order");
+    let order: String =
+        sqlx::query_scalar(sqlx::AssertSqlSafe(order)).fetch_one(&mut house.admin().await).await.expect("an order");
     assert_eq!(order, "00112222");
     assert_eq!(house.count("SELECT count(DISTINCT next_at) FROM insula.schedule WHERE name = 'all'").await, 8);
     house.came("1 second", "name = 'all'").await;
@@ -298,7 +322,9 @@ async fn what_code_declares_every_tenant_has_spread_by_tier() {
     house.source.change(|content| content.put_tenant(row));
     house.change(6, |row| row.settings.time_zone = "America/Chicago".parse().expect("a zone")).await;
     house.change(5, |row| row.features.clear()).await;
-    house.until("the one that came", "SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 9 AND next_at IS NOT NULL").await;
+    house
+        .until("the one that came", "SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 9 AND next_at IS NOT NULL")
+        .await;
     let local = "SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 6 AND name = 'all' AND local = 'America/Chicago'
                     AND (next_at AT TIME ZONE local)::time BETWEEN '02:10' AND '02:15'";
     house.until("the other clock", local).await;
@@ -326,7 +352,8 @@ async fn what_code_declares_is_paused_not_removed_and_goes_with_the_code() {
     tx.rollback().await;
     let mut tx = house.data.begin(&house.tenant(2)).await.expect("a transaction");
     let note = Note::new("mine", 0);
-    let refused = schedules::put(&mut tx, "digest", &rarely(), &Zone::Utc, &note, &ScheduleOptions::default()).await.expect_err("code's");
+    let refused =
+        schedules::put(&mut tx, "digest", &rarely(), &Zone::Utc, &note, &ScheduleOptions::default()).await.expect_err("code's");
     assert_eq!(refused.kind(), insula_core::Kind::Conflict);
     tx.rollback().await;
     worker.stop().await;

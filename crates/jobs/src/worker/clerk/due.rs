@@ -56,7 +56,8 @@ fn plan(desk: &Arc<Desk>, clerk: &mut Clerk, due: &Due) -> Option<(u32, i64, Val
         // Not to be found again and again before those whose turn it is.
         Err(_) => {
             due.next_us?;
-            let later = json!({ "t": due.tenant, "n": due.name, "v": due.version, "x": due.now_us + LATER, "z": null, "f": false });
+            let later =
+                json!({ "t": due.tenant, "n": due.name, "v": due.version, "x": due.now_us + LATER, "z": null, "f": false });
             return Some((0, 0, later, false));
         }
     };
@@ -74,7 +75,13 @@ fn plan(desk: &Arc<Desk>, clerk: &mut Clerk, due: &Due) -> Option<(u32, i64, Val
     };
     let read = clerk.pattern(&due.cron).and_then(|cron| {
         let zone = due.zone.as_deref().map_or_else(|| Ok(local.clone()), Zone::find)?;
-        Ok(Rule { cron, zone, local: local.clone(), window: window(due.off_peak_from, due.off_peak_to), shift: due.shift_ms * 1_000 })
+        Ok(Rule {
+            cron,
+            zone,
+            local: local.clone(),
+            window: window(due.off_peak_from, due.off_peak_to),
+            shift: due.shift_ms * 1_000,
+        })
     });
     let rule = match read {
         Ok(rule) => rule,

@@ -135,7 +135,9 @@ impl Kept {
                         changes.keep.push(row);
                         changes.told.push((key, Some(mark)));
                     }
-                    Err(error) => tracing::error!(%error, tenant = no, schedule = &*declared.name, "a schedule's job cannot be made"),
+                    Err(error) => {
+                        tracing::error!(%error, tenant = no, schedule = &*declared.name, "a schedule's job cannot be made")
+                    }
                 }
             }
         }

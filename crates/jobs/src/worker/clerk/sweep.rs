@@ -111,7 +111,8 @@ impl Sweep {
         let order = if sweep.lowest_first { TierOrder::LowestFirst } else { TierOrder::HighestFirst };
         let window = window(sweep.off_peak_from, sweep.off_peak_to);
         let (mut left, weights) = desk.shared.catalog.look(|view| {
-            let here = view.routes().filter(|route| route.placement.cell == name.cell && route.placement.database == name.database);
+            let here =
+                view.routes().filter(|route| route.placement.cell == name.cell && route.placement.database == name.database);
             let left: Vec<Arc<Route>> = here
                 .filter(|route| route.state == TenantState::Active && route.no.get() <= sweep.last_no)
                 .filter(|route| !self.marked.contains(&route.no.get()) && !self.passed.contains(&route.no.get()))
