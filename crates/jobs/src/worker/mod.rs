@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use insula_catalog::{Catalog, FENCE_UNKNOWN};
 use insula_core::placement::{POOL_DATABASE, SCHEMAS_DATABASE};
-use insula_core::{CellName, TenantNo};
+use insula_core::{CellName, KeyRing, TenantNo};
 use insula_data::Data;
 use uuid::Uuid;
 
