@@ -373,6 +373,11 @@ async fn what_code_declares_is_paused_not_removed_and_goes_with_the_code() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_s_own_database_is_visited_for_its_schedules() {
     let house = House::new(1).await;
+    // Beside it, the cell has the pool that many share.
+    let pool =
+        insula_catalog::fake::database(house.server.cell().as_str(), insula_core::placement::POOL_DATABASE, 1).expect("names");
+    house.source.change(|content| content.put_database(pool));
+    house.catalog.refresh().await.expect("a refresh");
     let jobs = Jobs::new().each_tenant("digest", rarely(), Zone::Tenant, |_| Note::new("digest", 0));
     let config = WorkerConfig { databases: None, visit: Duration::from_millis(100), ..house.config() };
     house.put(1, "own", &rarely(), &Zone::Tenant, &ScheduleOptions::default()).await;
