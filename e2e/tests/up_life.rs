@@ -122,7 +122,7 @@ fn whatever_is_killed_comes_back_and_nothing_is_lost() -> Result<()> {
     let mut there = slugs(&up)?;
     there.sort();
     assert_eq!(there, ["kept-cell", "kept-row", "made-after"]);
-    assert_eq!(pids(&up)?.len(), 8, "the tenant's own cell is started again");
+    assert_eq!(pids(&up)?.len(), 11, "the tenant's own cell is started again");
     up.stop()
 }
 

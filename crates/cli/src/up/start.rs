@@ -119,6 +119,8 @@ pub(crate) async fn everything(args: &UpArgs, house: &Arc<House>, screen: Screen
     };
     // Beside them, the cells of single tenants that earlier runs had.
     tokio::try_join!(apps, gateway, control, cells::reconcile(house, &catalog))?;
+    // Once more: only now they may have workers.
+    cells::reconcile(house, &catalog).await?;
     // From here on the catalog is followed: the demo's own cell is started by that.
     let follower = tokio::spawn(cells::follow(Arc::clone(house), catalog.clone()));
     let outcome = finish(args, house, &catalog, &client, admin_key, &cells_here(&named), screen).await;
