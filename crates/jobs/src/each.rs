@@ -1,5 +1,6 @@
 //! Work for each tenant: what code declares that every tenant has, and how tenants take turns.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +79,11 @@ impl Declared {
         options: EachTenant,
         make: impl Fn(&Route) -> J + Send + Sync + 'static,
     ) -> Self {
-        let make: Make = Arc::new(move |route| body(&make(route)));
+        let make: Make = Arc::new(move |route| {
+            // It runs where leases are renewed: a panic of the application's must not end that.
+            let made = catch_unwind(AssertUnwindSafe(|| make(route)));
+            body(&made.map_err(|_| Error::Options("what makes the job of a schedule panicked"))?)
+        });
         Self { name: name.into(), kind: J::KIND, cron, zone, options, make }
     }
 

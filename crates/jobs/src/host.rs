@@ -15,12 +15,13 @@ use futures_util::future::BoxFuture;
 use insula_catalog::Catalog;
 use insula_core::{KeyRing, TenantState};
 use insula_data::Data;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::each::TierOrder;
 use crate::enqueue::{body, millis, seconds, small};
 use crate::error::{Error, JobError};
+use crate::given::Given;
 use crate::job::Job;
 use crate::schedules::{Cron, OffPeak, Zone, minute};
 use crate::worker::{DatabaseName, Link, Stop, databases};
@@ -168,34 +169,21 @@ pub struct SweepState {
 /// Begins a sweep: each tenant that there is now gets this job, once, in its own queue. Workers carry it out; it is durable when this returns.
 /// Begun again by the same name, it goes on and begins nothing anew: so a caller that failed in the middle calls again.
 ///
+/// Reaches the cells that `host` has keys for. Where no process has those of all, let code declare it:
+/// [`Jobs::sweep`](crate::Jobs::sweep).
+///
 /// A tenant that is suspended or moving has its job when it is active again; until then the sweep stays open.
 ///
 /// # Errors
 /// [`Error::TooLarge`], [`Error::Body`], [`Error::Options`] before anything is sent; when a database cannot be reached, after the others were.
 pub async fn for_each_tenant<J: Job>(host: &HostSide, name: &str, job: &J, options: &SweepOptions) -> Result<(), Error> {
-    if name.is_empty() || name.len() > 100 {
-        return Err(Error::Options("a sweep's name has 1 to 100 bytes"));
-    }
-    if options.pace.is_some_and(|pace| !(0.001..=1_000_000.0).contains(&pace)) || !(1..=10_000).contains(&options.batch) {
-        return Err(Error::Options("a sweep's pace is 0.001 to 1000000 tenants in a second, its batch 1 to 10000"));
-    }
-    let rules = J::rules();
-    let body: serde_json::Value = serde_json::from_str(&body(job)?).map_err(|source| Error::Body { kind: J::KIND, source })?;
+    let mut row = sweep_row(name, job, options)?;
     // What the catalog knows by the end of this call, so that nobody who was there is left out.
     host.catalog
         .refresh()
         .await
         .map_err(|_| Error::Options("the catalog does not answer: who the tenants are is not known for sure"))?;
-    let last_no = host.catalog.look(|view| view.routes().map(|route| route.no.get()).max());
-    let row = json!({
-        "name": name, "kind": J::KIND, "lane": rules.lane(J::KIND), "rank": -i32::from(options.priority),
-        "attempts": small(options.attempts.unwrap_or(rules.attempts)), "cost": small(options.cost.unwrap_or(rules.cost)),
-        "keep": seconds(options.retention.unwrap_or(rules.retention)), "deadline_ms": options.deadline.map(millis), "pace": options.pace,
-        "batch": options.batch, "lowest_first": options.order == TierOrder::LowestFirst,
-        "off_peak_from": options.off_peak.map(|window| minute(window.from())),
-        "off_peak_to": options.off_peak.map(|window| minute(window.to())), "feature": options.feature, "last_no": last_no.unwrap_or(0),
-        "body": body,
-    });
+    end_at(&mut row, &host.catalog);
     let mut failed = None;
     for database in host.all() {
         let begun = async {
@@ -213,6 +201,34 @@ pub async fn for_each_tenant<J: Job>(host: &HostSide, name: &str, job: &J, optio
     failed.map_or(Ok(()), Err)
 }
 
+/// What `insula.sweep_begin()` takes, but for whom it ends at.
+pub(crate) fn sweep_row<J: Job>(name: &str, job: &J, options: &SweepOptions) -> Result<Value, Error> {
+    if name.is_empty() || name.len() > 100 {
+        return Err(Error::Options("a sweep's name has 1 to 100 bytes"));
+    }
+    if options.pace.is_some_and(|pace| !(0.001..=1_000_000.0).contains(&pace)) || !(1..=10_000).contains(&options.batch) {
+        return Err(Error::Options("a sweep's pace is 0.001 to 1000000 tenants in a second, its batch 1 to 10000"));
+    }
+    let rules = J::rules();
+    let body: Value = serde_json::from_str(&body(job)?).map_err(|source| Error::Body { kind: J::KIND, source })?;
+    Ok(json!({
+        "name": name, "kind": J::KIND, "lane": rules.lane(J::KIND), "rank": -i32::from(options.priority),
+        "attempts": small(options.attempts.unwrap_or(rules.attempts)), "cost": small(options.cost.unwrap_or(rules.cost)),
+        "keep": seconds(options.retention.unwrap_or(rules.retention)), "deadline_ms": options.deadline.map(millis), "pace": options.pace,
+        "batch": options.batch, "lowest_first": options.order == TierOrder::LowestFirst,
+        "off_peak_from": options.off_peak.map(|window| minute(window.from())),
+        "off_peak_to": options.off_peak.map(|window| minute(window.to())), "feature": options.feature, "body": body,
+    }))
+}
+
+/// Tenants with greater numbers than there are now come later.
+pub(crate) fn end_at(row: &mut Value, catalog: &Catalog) {
+    let last = catalog.look(|view| view.routes().map(|route| route.no.get()).max());
+    if let Some(row) = row.as_object_mut() {
+        row.insert("last_no".to_owned(), last.unwrap_or(0).into());
+    }
+}
+
 /// What a schedule of the host is given when it comes.
 #[derive(Clone)]
 pub struct HostContext {
@@ -221,6 +237,7 @@ pub struct HostContext {
     pub(crate) attempt: i32,
     pub(crate) host: HostSide,
     pub(crate) data: Data,
+    pub(crate) given: Given,
     pub(crate) stop: watch::Receiver<Option<Stop>>,
 }
 
@@ -271,6 +288,12 @@ impl HostContext {
     #[must_use]
     pub const fn data(&self) -> &Data {
         &self.data
+    }
+
+    /// What the process gave its jobs of this type ([`Jobs::giving`](crate::Jobs::giving)).
+    #[must_use]
+    pub fn given<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.given.get()
     }
 
     /// Gives each tenant this job, once for this firing, however often it is tried: see [`for_each_tenant`].

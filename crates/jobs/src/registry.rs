@@ -13,9 +13,9 @@ use insula_catalog::Route;
 
 use crate::context::JobContext;
 use crate::each::{Declared, EachTenant};
-use crate::error::JobError;
+use crate::error::{Error, JobError};
 use crate::given::Given;
-use crate::host::{HostContext, HostSchedule};
+use crate::host::{HostContext, HostSchedule, SweepOptions, sweep_row};
 use crate::job::{Job, KindRules};
 use crate::schedules::{Cron, Zone};
 
@@ -46,6 +46,7 @@ pub struct Jobs {
     pub(crate) given: Given,
     each: Vec<Declared>,
     host: Vec<HostSchedule>,
+    sweeps: Vec<serde_json::Value>,
 }
 
 impl std::fmt::Debug for Jobs {
@@ -154,6 +155,24 @@ impl Jobs {
         self.host.retain(|known| &*known.name != name);
         self.host.push(HostSchedule { name: name.into(), cron, zone, run: Arc::new(move |context| handler(context).boxed()) });
         self
+    }
+
+    /// With a sweep: each tenant gets this job, once, in every database that a worker with this code serves, begun when the first of them comes there.
+    /// For work that comes with a version, as a migration does: leave it in the code for as long as databases may not have had it. The name is what
+    /// makes it once; another job by that name is not begun.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Body`], [`Error::Options`].
+    pub fn sweep<J: Job>(mut self, name: &str, job: &J, options: &SweepOptions) -> Result<Self, Error> {
+        if !self.kinds.contains_key(J::KIND) {
+            self = self.with::<J>();
+        }
+        self.sweeps.push(sweep_row(name, job, options)?);
+        Ok(self)
+    }
+
+    pub(crate) fn sweeps(&self) -> &[serde_json::Value] {
+        &self.sweeps
     }
 
     pub(crate) fn host_schedules(&self) -> &[HostSchedule] {

@@ -62,7 +62,7 @@ BEGIN
     INSERT INTO insula.sweep (name, kind, lane, rank, attempts, cost, keep, deadline_ms, pace, batch, lowest_first, off_peak_from, off_peak_to, feature,
                               last_no, next_at, body)
         SELECT x.name, x.kind, x.lane, x.rank, x.attempts, x.cost, x.keep, x.deadline_ms, x.pace, x.batch, x.lowest_first, x.off_peak_from,
-               x.off_peak_to, x.feature, x.last_no, clock_timestamp(), x.body
+               x.off_peak_to, x.feature, greatest(x.last_no, (SELECT max(t.no) FROM insula.tenant t)), clock_timestamp(), x.body
           FROM jsonb_to_record(s) x (name text, kind text, lane text, rank smallint, attempts integer, cost integer, keep integer, deadline_ms bigint,
                                      pace double precision, batch integer, lowest_first boolean, off_peak_from smallint, off_peak_to smallint,
                                      feature text, last_no bigint, body json)

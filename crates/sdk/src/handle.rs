@@ -297,16 +297,27 @@ impl Insula {
             crate::webhooks::with_deliveries(jobs, self).map_err(|error| insula_jobs::Error::Settings(error.to_string()))?;
         if let (None, Some(Config { tenancy: Tenancy::Off(_), .. })) = (&config.databases, settings) {
             // There is one database, and it has the name that its owner gave it.
-            let home = catalog.by_slug(alone::SLUG).map(|route| route.arc());
-            let name = |route: Arc<insula_catalog::Route>| insula_jobs::DatabaseName {
-                cell: route.placement.cell.clone(),
-                database: route.placement.database.clone(),
-            };
-            config.databases = Some(home.map(name).into_iter().collect());
+            config.databases = Some(self.home().into_iter().collect());
+            config.anchor = config.anchor.or_else(|| self.home());
         }
         // What `Tenant::of_job` finds its way by.
         let jobs = jobs.giving(self.clone());
         insula_jobs::Worker::start(jobs, data.clone(), catalog.clone(), ring.subscribe(), config)
+    }
+
+    /// The host side as this process has it: for sweeps over all tenants, [`insula_jobs::for_each_tenant`].
+    #[must_use]
+    pub fn host_side(&self) -> insula_jobs::HostSide {
+        let alone = matches!(self.config(), Some(Config { tenancy: Tenancy::Off(_), .. }));
+        let databases = alone.then(|| self.home().into_iter().collect());
+        insula_jobs::HostSide::new(self.catalog().clone(), self.keys(), self.cell_authorities(), databases)
+    }
+
+    /// Where the one tenant lives, with tenancy off.
+    fn home(&self) -> Option<insula_jobs::DatabaseName> {
+        let route = self.catalog().by_slug(alone::SLUG)?;
+        let (cell, database) = (route.placement.cell.clone(), route.placement.database.clone());
+        Some(insula_jobs::DatabaseName { cell, database })
     }
 
     /// The keys that this process has.

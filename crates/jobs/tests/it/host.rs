@@ -142,6 +142,25 @@ async fn a_sweep_waits_for_who_is_suspended_and_for_the_window_and_can_be_stoppe
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_that_code_declares_is_begun_where_its_workers_come_and_once() {
+    let house = House::new(6).await;
+    let jobs = || Jobs::new().sweep("v2", &Note::new("v2", 0), &SweepOptions::default()).expect("a sweep");
+    let workers = [house.worker(jobs()), house.worker(jobs())];
+    house.until("the end", "SELECT count(*) = 1 FROM insula.sweep WHERE state = 'done'").await;
+    house.empty().await;
+    for worker in workers {
+        worker.stop().await;
+    }
+    let worker = house.worker(jobs());
+    house.until("looks", "SELECT count(*) = 1 FROM insula.worker WHERE beats > 8").await;
+    assert_eq!(house.count("SELECT count(*) FROM app.done").await, 6);
+    assert_eq!(house.count("SELECT count(DISTINCT tenant_id) FROM app.done").await, 6);
+    worker.stop().await;
+    let large = Jobs::new().sweep("x", &Note::new(&"x".repeat(300_000), 0), &SweepOptions::default());
+    assert!(matches!(large, Err(Error::TooLarge { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sweep_that_makes_no_sense_is_refused() {
     let house = House::new(1).await;
     let host = house.host_side();
@@ -293,8 +312,8 @@ async fn failures_and_panics_of_the_host_are_tried_again_and_an_old_holder_is_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_of_the_host_sweeps_and_only_its_anchor_s_workers_run_it() {
     let house = House::new(5).await;
-    let jobs = Jobs::new().with::<Note>().host("monthly", rarely(), Zone::Utc, |context| async move {
-        assert_eq!(context.tenants(), 5);
+    let jobs = Jobs::new().with::<Note>().giving(7_u8).host("monthly", rarely(), Zone::Utc, |context| async move {
+        assert_eq!((context.tenants(), context.given::<u8>()), (5, Some(&7)));
         Ok(context.for_each_tenant(&Note::new("monthly", 0), &SweepOptions::default()).await?)
     });
     let other = house.worker(jobs.clone());

@@ -111,7 +111,15 @@ impl Hosting {
             shared.config.databases.clone(),
         );
         let name = schedule.name.clone();
-        let context = HostContext { name: name.clone(), firing, attempt, host, data: shared.data.clone(), stop: stopped };
+        let context = HostContext {
+            name: name.clone(),
+            firing,
+            attempt,
+            host,
+            data: shared.data.clone(),
+            given: shared.jobs.given.clone(),
+            stop: stopped,
+        };
         let run = schedule.run.clone();
         // Also a handler that panics before it gives its future ends its try and nothing else.
         let work = async move { run(context).await };

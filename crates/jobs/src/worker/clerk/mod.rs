@@ -19,6 +19,7 @@ use insula_planner::cron::{Cron, CronError};
 use super::desk::Desk;
 use super::link::Link;
 use crate::error::Error;
+use crate::host::end_at;
 use host::Hosting;
 use keep::Kept;
 use sweep::Sweeps;
@@ -27,6 +28,8 @@ use sweep::Sweeps;
 const LOOK: Duration = Duration::from_secs(1);
 /// How often in a database of one tenant, unless something is known to come sooner.
 const VISIT: Duration = Duration::from_secs(15);
+/// The longest pause after faults, as of a database whose kit is older than this program.
+const PAUSE: Duration = Duration::from_secs(30);
 /// How often it keeps house.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -35,6 +38,8 @@ const TIDY: Duration = Duration::from_secs(60);
 pub(crate) struct Clerk {
     kept: Kept,
     sweeps: Sweeps,
+    /// Sweeps that code declares are begun.
+    begun: bool,
     tidied: Option<Instant>,
     /// When to look again.
     look_at: Option<Instant>,
@@ -61,11 +66,13 @@ pub(crate) async fn serve(desk: Arc<Desk>, me: i64, visiting: bool) {
     let mut clerk = desk.clerk.lock().await;
     let mut link = None;
     let mut hosting = Hosting::default();
+    let mut pause = LOOK;
     let is_time = clerk.look_at.is_none_or(|at| at <= Instant::now());
     while desk.state().me == me && (!visiting || is_time) {
         match look(&desk, me, &mut clerk, &mut hosting, &mut link).await {
             Ok(next) => {
                 clerk.look_at = Some(Instant::now() + next);
+                pause = LOOK;
                 if visiting {
                     break;
                 }
@@ -75,10 +82,12 @@ pub(crate) async fn serve(desk: Arc<Desk>, me: i64, visiting: bool) {
                 link = None;
                 tracing::warn!(%error, cell = %desk.name().cell, database = %desk.name().database, "schedules cannot be looked after now");
                 metrics::counter!("insula_schedules_faults_total").increment(1);
+                clerk.look_at = Some(Instant::now() + PAUSE);
                 if visiting {
                     break;
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE);
             }
         }
     }
@@ -118,6 +127,13 @@ async fn look(
     }
     clerk.kept.keep(desk, link).await?;
     due::fire(desk, clerk, link, &names).await?;
+    if !clerk.begun {
+        for mut row in jobs.sweeps().iter().cloned() {
+            end_at(&mut row, &desk.shared.catalog);
+            link.sweep_begin(&row).await?;
+        }
+        clerk.begun = true;
+    }
     let sweep = clerk.sweeps.sweep(desk, link).await?;
     let most = if desk.is_shared { LOOK } else { VISIT };
     let next = link.schedules_next().await?.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
