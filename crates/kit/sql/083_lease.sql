@@ -167,7 +167,8 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT setval('insula.asleep', CASE WHEN sleeps THEN 2 ELSE 1 END)
 $fn$;
 
--- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over, frees jobs without a worker, and sets the floor right.
+-- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over and events that are, frees jobs
+-- without a worker, and sets the floor right.
 CREATE OR REPLACE FUNCTION insula.sweep_queue(every_ms integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 BEGIN
@@ -178,7 +179,7 @@ BEGIN
     UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
     DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (
         SELECT x.tenant_id, x.id FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000);
-    PERFORM insula.release_orphans();
+    PERFORM insula.release_orphans(), insula.sweep_events(60000);
     RETURN true;
 END $fn$;
 

@@ -200,7 +200,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
            (SELECT count(*) FROM insula.event e WHERE e.refused IS NOT NULL)
 $fn$;
 
--- House-keeping, by whoever comes when nobody has for a minute: forgets what consumers saw more than two weeks ago (longer than the bus keeps
+-- House-keeping, part of insula.sweep_queue(), when there was none for a minute: forgets what consumers saw more than two weeks ago (longer than the bus keeps
 -- an event), events that were refused as long ago, and those of tenants that are no more. Where no relay has been for a day, nobody is
 -- told of events at all: then they are kept for a day and no longer.
 CREATE OR REPLACE FUNCTION insula.sweep_events(every_ms integer) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER

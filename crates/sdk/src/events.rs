@@ -26,30 +26,33 @@ pub enum BusError {
 }
 
 impl Insula {
-    /// Starts what keeps the outboxes of all tenants that this process has keys for: it sends what was published to the bus, when there is one.
-    /// The role `worker` ([`crate::work`]) has one already.
+    /// Starts what sends events to the bus, from the outboxes of all tenants that this process has keys for. The role `worker`
+    /// ([`crate::work`]) has one already.
     ///
     /// # Errors
-    /// [`BusError::Settings`]. A bus or a database that is away is tried again and again.
+    /// [`BusError`]. A bus or a database that is away is tried again and again.
+    #[cfg(feature = "nats")]
     pub async fn relay(&self) -> Result<Relay, BusError> {
-        let insula = self.clone();
-        let mut config = RelayConfig::default();
-        config.authorities.clone_from(&self.cell_authorities());
-        Ok(Relay::start(self.sink().await?, self.catalog().clone(), move || insula.keys(), config))
+        Ok(self.relay_to(std::sync::Arc::new(self.nats().await?)))
     }
 
-    #[cfg(feature = "nats")]
-    async fn sink(&self) -> Result<Option<std::sync::Arc<dyn Sink>>, BusError> {
-        match self.nats().await {
-            Ok(nats) => Ok(Some(std::sync::Arc::new(nats))),
+    /// As [`Insula::relay`], to a bus of your own.
+    #[must_use]
+    pub fn relay_to(&self, bus: std::sync::Arc<dyn Sink>) -> Relay {
+        let insula = self.clone();
+        let config = RelayConfig { authorities: self.cell_authorities(), ..RelayConfig::default() };
+        Relay::start(bus, self.catalog().clone(), move || insula.keys(), config)
+    }
+
+    /// What the role `worker` has: a relay when the settings name a bus.
+    pub(crate) async fn relay_if_any(&self) -> Result<Option<Relay>, BusError> {
+        #[cfg(feature = "nats")]
+        return match self.relay().await {
+            Ok(relay) => Ok(Some(relay)),
             Err(BusError::NoBus) => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    #[cfg(not(feature = "nats"))]
-    #[allow(clippy::unused_async, reason = "as it is with the feature")]
-    async fn sink(&self) -> Result<Option<std::sync::Arc<dyn Sink>>, BusError> {
+        };
+        #[cfg(not(feature = "nats"))]
         Ok(None)
     }
 

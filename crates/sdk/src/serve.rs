@@ -85,13 +85,15 @@ pub async fn work(jobs: insula_jobs::Jobs, insula: &Insula, settings: insula_job
     let _admin = admin::serve_with("worker", config.admin_listen, readiness, Some(insula.senses().clone()))?;
     let shutdown = Shutdown::on_signals(settings.drain)?;
     let worker = insula.worker(jobs, settings)?;
-    let relay = insula.relay().await?;
+    let relay = insula.relay_if_any().await?;
     working.open();
     tracing::info!("working");
     shutdown.requested().await;
     working.close("stopping");
     worker.stop().await;
-    relay.stop().await;
+    if let Some(relay) = relay {
+        relay.stop().await;
+    }
     let senses = insula.senses().clone();
     let _ = tokio::task::spawn_blocking(move || senses.close()).await;
     logs::flush();

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use insula_core::TenantId;
-use metrics::{counter, gauge};
+use metrics::counter;
 use tokio::sync::{Semaphore, watch};
 
 use super::link::{Link, Taken};
-use super::{Place, Shared};
+use super::{Figures, Place, Shared};
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::sink::{SendError, Sink};
@@ -25,39 +25,34 @@ const AT_ONCE: usize = 64;
 /// How long a tenant that the catalog does not know is left alone.
 const STRANGER: Duration = Duration::from_secs(5);
 const STATE_EVERY: Duration = Duration::from_secs(5);
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Without a bus there is only sweeping to do, which is not worth a connection.
-const SWEEP_VISIT: Duration = Duration::from_secs(600);
 
 pub(crate) struct Desk {
     place: Place,
     shared: Arc<Shared>,
     strangers: HashMap<i64, Instant>,
     counted: Option<Instant>,
-    swept: Option<Instant>,
     complained: bool,
 }
 
 impl Desk {
     pub(crate) fn new(place: Place, shared: Arc<Shared>) -> Self {
-        Self { place, shared, strangers: HashMap::new(), counted: None, swept: None, complained: false }
+        Self { place, shared, strangers: HashMap::new(), counted: None, complained: false }
     }
 
     /// Serves until told to stop. Visitors come and go, so that idle databases have no connections.
     pub(crate) async fn serve(mut self, visitors: Option<Arc<Semaphore>>, mut stopping: watch::Receiver<bool>) {
         let mut pause = Duration::from_millis(100);
-        let visiting = visitors.is_some() || self.shared.sink.is_none();
         while !*stopping.borrow() {
             let permit = match &visitors {
                 Some(visitors) => visitors.clone().acquire_owned().await.ok(),
                 None => None,
             };
-            let served = self.session(visiting, &mut stopping).await;
+            let served = self.session(visitors.is_some(), &mut stopping).await;
             drop(permit);
             let rest = match served {
                 Ok(()) => {
                     pause = Duration::from_millis(100);
-                    if self.shared.sink.is_some() { self.shared.config.visit } else { SWEEP_VISIT }
+                    self.shared.config.visit
                 }
                 Err(error) => {
                     counter!("insula_events_outbox_faults_total").increment(1);
@@ -73,40 +68,31 @@ impl Desk {
     async fn session(&mut self, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
         let mut link = Link::open(&self.shared, &self.place).await?;
         let mut idle_since = Instant::now();
-        let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        let sink = self.shared.sink.clone();
         while !*stopping.borrow() {
-            if due(self.swept, SWEEP_EVERY) {
-                link.sweep().await?;
-                self.swept = Some(Instant::now());
-            }
-            let sink = self.shared.sink.clone();
             let mut sent = 0;
             let mut rest = self.shared.config.poll;
-            match &sink {
-                Some(sink) if sink.is_up() => {
-                    self.complain(None);
-                    if link.waits().await? {
-                        let (taken, failed) = self.round(&mut link, &**sink).await?;
-                        sent = taken;
-                        if failed {
-                            rest = Duration::from_secs(1);
-                        }
-                    }
+            if !sink.is_up() {
+                self.complain(Some("the bus is away"));
+            } else if link.waits().await? {
+                let (taken, failed) = self.round(&mut link, &*sink).await?;
+                sent = taken;
+                if failed {
+                    rest = Duration::from_secs(1);
                 }
-                Some(_) => self.complain(Some("the bus is away")),
-                None => {}
+            } else {
+                self.complain(None);
             }
-            if due(self.counted, STATE_EVERY) && sink.is_some() {
-                let (waiting, oldest, refused) = link.state().await?;
-                self.shared.show(&self.place, waiting, oldest);
-                gauge!("insula_events_refused", "cell" => self.place.0.to_string()).set(refused as f64);
+            if self.counted.is_none_or(|counted| counted.elapsed() >= STATE_EVERY) {
+                let (waiting, oldest_ms, refused) = link.state().await?;
+                self.shared.show(&self.place, Figures { waiting, oldest_ms, refused });
                 self.counted = Some(Instant::now());
             }
             if sent > 0 {
                 idle_since = Instant::now();
                 continue;
             }
-            if visiting && (sink.is_none() || idle_since.elapsed() > Duration::from_millis(500)) {
+            if visiting && idle_since.elapsed() > Duration::from_millis(500) {
                 break;
             }
             let _ = tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await;

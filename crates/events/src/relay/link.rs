@@ -89,10 +89,6 @@ impl Link {
     pub(crate) async fn state(&mut self) -> Result<(i64, i64, i64), sqlx::Error> {
         sqlx::query_as("SELECT waiting, oldest_ms, refused FROM insula.outbox_state()").fetch_one(&mut self.0).await
     }
-
-    pub(crate) async fn sweep(&mut self) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT insula.sweep_events(60000)").execute(&mut self.0).await.map(|_| ())
-    }
 }
 
 /// Events that were taken, and are nobody else's until it ends.

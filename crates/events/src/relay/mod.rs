@@ -1,6 +1,6 @@
 //! The relay: sends what was published to the bus, from every database that this process has keys for.
 //!
-//! For: the way from the outboxes to a [`Sink`], and keeping the outboxes tidy, which it does without a sink as well. Not for: what a bus is.
+//! For: the way from the outboxes to a [`Sink`]. Not for: what a bus is, or keeping the outboxes tidy (`insula.sweep_queue()`, which workers call).
 //! Always: at least once; those of one tenant in their order, one after the other; an event is deleted when the bus has said that it has it, and
 //! waits as long as that takes; of the relays that may serve a database one is at work.
 
@@ -49,12 +49,12 @@ impl Default for RelayConfig {
 
 /// What the desks share.
 pub(crate) struct Shared {
-    pub(crate) sink: Option<Arc<dyn Sink>>,
+    pub(crate) sink: Arc<dyn Sink>,
     pub(crate) catalog: Catalog,
     pub(crate) keys: Box<dyn Fn() -> KeyRing + Send + Sync>,
     pub(crate) config: RelayConfig,
     pub(crate) tenants: Tenants,
-    figures: Mutex<HashMap<Place, (i64, i64)>>,
+    figures: Mutex<HashMap<Place, Figures>>,
 }
 
 /// A relay at work. Dropped, it stops at once: what was not known to be sent is sent again by the next.
@@ -70,10 +70,9 @@ impl std::fmt::Debug for Relay {
 }
 
 impl Relay {
-    /// Starts; `keys` gives those that this process has now. Without a sink it only keeps the outboxes tidy. A database that is away is tried
-    /// again and again.
+    /// Starts; `keys` gives those that this process has now. A bus or a database that is away is tried again and again.
     pub fn start(
-        sink: Option<Arc<dyn Sink>>,
+        sink: Arc<dyn Sink>,
         catalog: Catalog,
         keys: impl Fn() -> KeyRing + Send + Sync + 'static,
         config: RelayConfig,
@@ -143,15 +142,28 @@ fn places(shared: &Shared) -> BTreeMap<Place, bool> {
     found
 }
 
+/// How an outbox stands.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Figures {
+    pub(crate) waiting: i64,
+    pub(crate) oldest_ms: i64,
+    pub(crate) refused: i64,
+}
+
 impl Shared {
-    /// Shows how an outbox stands: by cell how many events wait, and for how long the oldest.
-    pub(crate) fn show(&self, place: &Place, waiting: i64, oldest_ms: i64) {
-        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        figures.insert(place.clone(), (waiting, oldest_ms));
-        let ours = figures.iter().filter(|((cell, _), _)| *cell == place.0).map(|(_, figures)| *figures);
-        let (waiting, oldest) = ours.fold((0, 0), |(sum, most), (waiting, oldest)| (sum + waiting, i64::max(most, oldest)));
-        drop(figures);
-        gauge!("insula_events_waiting", "cell" => place.0.to_string()).set(waiting as f64);
-        gauge!("insula_events_oldest_seconds", "cell" => place.0.to_string()).set(oldest as f64 / 1_000.0);
+    /// Shows how an outbox stands, together with the others of its cell.
+    pub(crate) fn show(&self, place: &Place, figures: Figures) {
+        let mut known = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(place.clone(), figures);
+        let ours = known.iter().filter(|((cell, _), _)| *cell == place.0).map(|(_, figures)| *figures);
+        let all = ours.fold(Figures::default(), |all, one| Figures {
+            waiting: all.waiting + one.waiting,
+            oldest_ms: all.oldest_ms.max(one.oldest_ms),
+            refused: all.refused + one.refused,
+        });
+        drop(known);
+        gauge!("insula_events_waiting", "cell" => place.0.to_string()).set(all.waiting as f64);
+        gauge!("insula_events_oldest_seconds", "cell" => place.0.to_string()).set(all.oldest_ms as f64 / 1_000.0);
+        gauge!("insula_events_refused", "cell" => place.0.to_string()).set(all.refused as f64);
     }
 }

@@ -25,7 +25,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_events_and_webhooks_alo
     assert!(seen);
     tx.commit().await.expect("committed");
     let stored = format!(
-        "SELECT count(*) FROM insula.webhook WHERE position('{secret}' IN convert_from(sealed, 'LATIN1')) > 0 OR url LIKE '%{secret}%'"
+        "SELECT count(*) FROM insula.webhook WHERE position(convert_to('{secret}', 'UTF8') IN sealed) > 0 OR url LIKE '%{secret}%'"
     );
     assert_eq!(house.count(&stored).await, 0, "it lies sealed");
 

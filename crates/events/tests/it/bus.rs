@@ -113,6 +113,17 @@ impl Book {
         Arc::new(Self { fails: Some(one_in), ..Self::default() })
     }
 
+    /// What came from a tenant, without what came again.
+    pub(crate) fn firsts(&self, tenant: impl ToString) -> Vec<i64> {
+        let mut firsts = Vec::new();
+        for n in self.line(tenant) {
+            if !firsts.contains(&n) {
+                firsts.push(n);
+            }
+        }
+        firsts
+    }
+
     pub(crate) fn line(&self, tenant: impl ToString) -> Vec<i64> {
         self.lines.lock().expect("a lock").get(&tenant.to_string()).cloned().unwrap_or_default()
     }

@@ -111,7 +111,7 @@ impl House {
             databases: Some(vec![(self.server.cell(), self.database.as_str().into())]),
             ..RelayConfig::default()
         };
-        Relay::start(Some(sink), self.catalog.clone(), keys, config)
+        Relay::start(sink, self.catalog.clone(), keys, config)
     }
 
     pub(crate) async fn count(&self, sql: &str) -> i64 {

@@ -127,13 +127,7 @@ async fn of_several_relays_one_is_at_work_and_killed_ones_leave_nothing_behind()
     teller.await.expect("told");
     house.empty().await;
     for no in 1..=4 {
-        let line = book.line(house.tenant(no).tenant);
-        let mut firsts = Vec::new();
-        for n in line {
-            if !firsts.contains(&n) {
-                firsts.push(n);
-            }
-        }
+        let firsts = book.firsts(house.tenant(no).tenant);
         assert_eq!(firsts, (no - 1..400).step_by(4).collect::<Vec<_>>(), "all of tenant {no}, in their order");
     }
     for relay in relays {
