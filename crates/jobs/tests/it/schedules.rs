@@ -369,6 +369,73 @@ async fn what_code_declares_is_paused_not_removed_and_goes_with_the_code() {
     worker.stop().await;
 }
 
+/// What a worker computes through the database, on the nights that a clock leaps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_time_comes_once_in_spring_and_in_autumn() {
+    let house = House::new(3).await;
+    let options = ScheduleOptions { retention: Some(Duration::from_secs(600)), ..ScheduleOptions::default() };
+    let vienna = Zone::named("Europe/Vienna").expect("a zone");
+    for no in 1..=3 {
+        house.put(no, "night", &pattern("30 2 * * *"), &vienna, &options).await;
+    }
+    // As if put before the night, and no worker came until now: what is late comes by its own name.
+    for (no, since) in [(1, "2026-03-28T12:00Z"), (2, "2025-10-25T12:00Z"), (3, "2025-10-26T00:45Z")] {
+        house.sql(&format!("UPDATE insula.schedule SET since = '{since}' WHERE tenant_id = {no}")).await;
+    }
+    let worker = house.worker(Jobs::new().with::<Note>());
+    house.until("three ends", "SELECT count(*) = 3 FROM insula.job_end WHERE outcome = 'done'").await;
+    let keys: Vec<String> = sqlx::query_scalar("SELECT substr(key, 16) FROM insula.job_end ORDER BY tenant_id")
+        .fetch_all(&mut house.admin().await)
+        .await
+        .expect("keys");
+    // The third asked between the two hours that are called two: it had been.
+    assert_eq!(keys, ["2026-03-29T01:00:00.000000Z", "2025-10-26T00:30:00.000000Z", "2025-10-27T01:30:00.000000Z"]);
+    worker.stop().await;
+}
+
+/// Somebody changes schedules and does not commit: the worker waits for nobody, and what was changed is looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_stays_open_holds_up_no_other_schedule() {
+    let house = House::new(2).await;
+    for no in 1..=2 {
+        house.put(no, "night", &rarely(), &Zone::Utc, &ScheduleOptions::default()).await;
+    }
+    let worker = house.worker(Jobs::new().with::<Note>());
+    house.planned().await;
+    house.came("-3 seconds", "tenant_id = 1").await;
+    let mut open = house.data.begin(&house.tenant(1)).await.expect("a transaction");
+    schedules::put(&mut open, "night", &rarely(), &Zone::Utc, &Note::new("changed", 0), &ScheduleOptions::default())
+        .await
+        .expect("put");
+    house.until("its time", "SELECT count(*) = 1 FROM insula.schedule WHERE tenant_id = 1 AND next_at < now()").await;
+    house.came("1 second", "tenant_id = 2").await;
+    house.until("the other's", "SELECT count(*) = 1 FROM app.done WHERE tenant_id = 2").await;
+    house.came("1 second", "tenant_id = 2").await;
+    house.until("the other's again", "SELECT count(*) = 2 FROM app.done WHERE tenant_id = 2").await;
+    assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, 0);
+    open.commit().await.expect("committed");
+    house.until("what it was changed to", "SELECT count(*) = 1 FROM app.done WHERE tenant_id = 1 AND what = 'changed'").await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.worker").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_where_code_makes_a_job_costs_that_schedule_alone() {
+    let house = House::new(2).await;
+    let jobs = Jobs::new().each_tenant("bad", rarely(), Zone::Utc, |_| -> Note { panic!("made wrong") }).each_tenant(
+        "good",
+        rarely(),
+        Zone::Utc,
+        |_| Note::new("good", 0),
+    );
+    let worker = house.worker(jobs);
+    house.until("the good ones", "SELECT count(*) = 2 FROM insula.schedule WHERE name = 'good' AND next_at IS NOT NULL").await;
+    house.came("1 second", "true").await;
+    house.until("jobs", "SELECT count(*) = 2 FROM app.done WHERE what = 'good'").await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.schedule WHERE name = 'bad'").await, 0);
+    worker.stop().await;
+}
+
 /// A database that one tenant has for itself is visited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_s_own_database_is_visited_for_its_schedules() {
