@@ -16,6 +16,7 @@ pub mod dns;
 mod error;
 mod feed_trim;
 mod handle;
+mod kit_upgrade;
 mod lint;
 mod migrations;
 pub mod model;

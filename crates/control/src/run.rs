@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::handle::Control;
 use crate::model::CellState;
 use crate::operation::engine::Engine;
-use crate::{bundle_apply, cell_prepare, feed_trim, rest, store, warm_pool, webhook};
+use crate::{bundle_apply, cell_prepare, feed_trim, kit_upgrade, rest, store, warm_pool, webhook};
 
 /// Runs the control plane until `shutdown` resolves; then answers what has begun, lets leases go, and returns.
 ///
@@ -55,6 +55,7 @@ impl Control {
             tokio::spawn(reconcile(self.clone())),
             tokio::spawn(webhook::run(self.clone(), poster)),
             tokio::spawn(self.clone().watch_queues()),
+            tokio::spawn(kit_upgrade::run(self.clone())),
         ];
         Ok(Background { control: self.clone(), tasks })
     }

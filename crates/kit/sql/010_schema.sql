@@ -11,6 +11,8 @@ CREATE TABLE IF NOT EXISTS insula.config (
     kid          integer NOT NULL,
     previous_kid integer
 );
+-- Of the SQL that it was installed from: another one is an upgrade away.
+ALTER TABLE insula.config ADD COLUMN IF NOT EXISTS digest text;
 
 -- The tenants whose rows are here. `no` is the value of tenant_id. `role` is the login of a tenant that has one of its own.
 CREATE TABLE IF NOT EXISTS insula.tenant (

@@ -94,13 +94,15 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
         module::load(&mut tx).await?;
     }
     sqlx::query(
-        "INSERT INTO insula.config (way, kit, kid, previous_kid) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (one) DO UPDATE SET way = excluded.way, kit = excluded.kit, kid = excluded.kid, previous_kid = excluded.previous_kid",
+        "INSERT INTO insula.config (way, kit, kid, previous_kid, digest) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (one) DO UPDATE SET way = excluded.way, kit = excluded.kit, kid = excluded.kid, previous_kid = excluded.previous_kid,
+             digest = excluded.digest",
     )
     .bind(way.number())
     .bind(KIT)
     .bind(kid)
     .bind(previous)
+    .bind(digest(way))
     .execute(&mut *tx)
     .await?;
     for known in previous.into_iter().chain([kid]) {
@@ -110,6 +112,25 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
     let fence = crate::tenant::fence(&mut tx).await?;
     tx.commit().await?;
     Ok(Installed { way, kit: KIT, fence })
+}
+
+/// Whether the kit in a database is this very one. When not, [`install`] brings it up to date.
+///
+/// # Errors
+/// What Postgres says; also that there is no kit.
+pub async fn is_current(conn: &mut PgConnection) -> Result<bool, Error> {
+    let way = Way::of_server(&mut *conn).await?;
+    // By a way that also works where there is no such column yet.
+    let found: Option<Option<String>> =
+        sqlx::query_scalar("SELECT to_jsonb(c) ->> 'digest' FROM insula.config c").fetch_optional(conn).await?;
+    Ok(found.flatten().is_some_and(|found| found == digest(way)))
+}
+
+/// FNV-1a of all files: the same in every process, and another whenever a file is.
+fn digest(way: Way) -> String {
+    let bytes = files(way).into_iter().flat_map(str::bytes).chain(KIT.to_le_bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
 }
 
 /// Gives a database that was cloned from another a grant key of its own, in the transaction that is open on `conn`. `database`

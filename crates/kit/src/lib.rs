@@ -22,7 +22,7 @@ mod tenant;
 mod version;
 
 pub use error::{Error, transient};
-pub use install::{Installed, give_key, install, use_schema};
+pub use install::{Installed, give_key, install, is_current, use_schema};
 pub use lint::{Finding, Severity, lint};
 pub use login::{create_login, disable_login, drop_login, enable_login};
 pub use migrations::{Migration, Standing, migrate, prepare_migrations, refuse_leaks, refuse_uncovered, standing};

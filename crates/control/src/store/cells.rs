@@ -231,3 +231,15 @@ pub(crate) async fn queues(conn: &mut PgConnection) -> Result<Vec<(String, Strin
     );
     Ok(rows.fetch_all(conn).await?)
 }
+
+/// Databases of single tenants that are made, by cell, in cells that are up.
+pub(crate) async fn tenant_databases(conn: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
+    let rows = sqlx::query_as(
+        "SELECT d.cell, d.name FROM catalog.cell_database d JOIN catalog.cell c ON c.name = d.cell
+         WHERE d.purpose = 'tenant' AND c.state IN ('ready', 'draining')
+           AND EXISTS (SELECT FROM catalog.placement p JOIN catalog.tenant t ON t.id = p.tenant
+                       WHERE p.cell = d.cell AND p.database = d.name AND t.state IN ('active', 'suspended'))
+         ORDER BY d.cell, d.name",
+    );
+    Ok(rows.fetch_all(conn).await?)
+}

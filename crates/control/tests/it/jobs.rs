@@ -269,3 +269,36 @@ async fn workers_are_alive_that_beat() {
     assert_eq!(house.control.status().await.unwrap().workers.get(cell.as_str()), Some(&0));
     house.stop().await;
 }
+
+#[tokio::test]
+async fn a_database_of_an_older_kit_says_so_and_is_brought_up_to_date_by_the_next_control_plane() {
+    let mut house = House::start().await;
+    let mut stage = Stage::of(&house, "acme", Isolation::Database).await;
+    let job = stage.enqueue("export", None).await;
+    // The first one has seen it by now, and looks no more.
+    let seen = async |stage: &mut Stage, sql: &'static str| -> bool {
+        sqlx::query_scalar(sql).fetch_one(&mut stage.admin).await.unwrap()
+    };
+    assert!(seen(&mut stage, "SELECT digest IS NOT NULL FROM insula.config").await);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(2) {
+        house.control.status().await.unwrap();
+    }
+    let old = "ALTER TABLE insula.config DROP COLUMN digest; DROP FUNCTION insula.job_list(bigint, text, text, uuid, integer)";
+    sqlx::raw_sql(old).execute(&mut stage.admin).await.unwrap();
+    let refused = house.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await.unwrap_err();
+    assert!(refused.kind() == Kind::Conflict && refused.to_string().contains("older SQL kit"), "{refused}");
+
+    let mut next = house.another(|_| {}).await;
+    let deadline = Instant::now() + crate::house::LONG;
+    let found = loop {
+        match next.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await {
+            Ok(found) => break found.items,
+            Err(error) => assert!(error.kind() == Kind::Conflict && Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(ids(&found), [job], "what was there is there");
+    next.stop().await;
+    house.stop().await;
+}
