@@ -1,6 +1,6 @@
 //! Documents: what they are and their SQL.
 //!
-//! Always: every change leaves a version behind, in the same statement or transaction.
+//! Always: every change leaves a version behind, and tells of itself, in the same statement or transaction.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::tags;
+use crate::{events, tags};
 
 /// The longest title, characters.
 pub const LONGEST_TITLE: usize = 300;
@@ -197,7 +197,7 @@ pub async fn create(tx: &mut TenantTx, author: Uuid, new: New) -> Result<Documen
          )
          SELECT id, number, title, body, format, version, source, created_at, updated_at, $7::text[] AS tags FROM d",
     );
-    made.bind(Uuid::now_v7())
+    let document = made.bind(Uuid::now_v7())
         .bind(&new.title)
         .bind(&new.body)
         .bind(new.format.as_str())
@@ -206,7 +206,9 @@ pub async fn create(tx: &mut TenantTx, author: Uuid, new: New) -> Result<Documen
         .bind(&tags)
         .fetch_one(&mut *tx)
         .await
-        .map_err(|e| Error::from(e).when(Kind::Conflict, || Error::public(Kind::Conflict, "This source was imported before.")))
+        .map_err(|e| Error::from(e).when(Kind::Conflict, || Error::public(Kind::Conflict, "This source was imported before.")))?;
+    events::document(tx, events::CREATED, &document, author).await?;
+    Ok(document)
 }
 
 /// Reads a document.
@@ -278,10 +280,13 @@ pub async fn update(tx: &mut TenantTx, author: Uuid, id: Uuid, change: Change, e
     if wanted.tags != now.tags {
         tags::replace(tx, id, &wanted.tags).await?;
     }
-    if (&wanted.title, &wanted.body, wanted.format, &wanted.tags) != (&now.title, &now.body, now.format, &now.tags) {
-        write(tx, author, &wanted).await?;
+    if (&wanted.title, &wanted.body, wanted.format, &wanted.tags) == (&now.title, &now.body, now.format, &now.tags) {
+        return Ok(now);
     }
-    read(tx, id).await
+    write(tx, author, &wanted).await?;
+    let written = read(tx, id).await?;
+    events::document(tx, events::UPDATED, &written, author).await?;
+    Ok(written)
 }
 
 async fn write(tx: &mut TenantTx, author: Uuid, document: &Document) -> Result<()> {
@@ -316,9 +321,9 @@ pub async fn delete(tx: &mut TenantTx, who: Uuid, id: Uuid, expected: Option<i32
         return Err(Error::public(Kind::Precondition, format!("It is at version {version} now.")));
     }
     let sql = "WITH d AS (DELETE FROM documents WHERE id = $1 RETURNING id, number, title)
-               INSERT INTO deletions (document, number, title, deleted_by) SELECT id, number, title, $2 FROM d";
-    sqlx::query(sql).bind(id).bind(who).execute(&mut *tx).await?;
-    Ok(())
+               INSERT INTO deletions (document, number, title, deleted_by) SELECT id, number, title, $2 FROM d RETURNING number, title";
+    let (number, title): (Number, String) = sqlx::query_as(sql).bind(id).bind(who).fetch_one(&mut *tx).await?;
+    events::deleted(tx, id, number, &title, who).await
 }
 
 fn check_title(title: &str) -> Result<()> {

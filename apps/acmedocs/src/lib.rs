@@ -1,6 +1,6 @@
 //! AcmeDocs: a document application for many customers, written as if it had one.
 //!
-//! For: log-in, documents with versions and tags, search, a dashboard, exports, a nightly digest; as a JSON API ([`api`]) and as pages ([`pages`]). Not
+//! For: log-in, documents with versions and tags, search, a dashboard, exports, a nightly digest, webhooks; as a JSON API ([`api`]) and as pages ([`pages`]). Not
 //! for: knowing whose request it is or keeping customers apart; `insula` does that, below every query in here.
 //! Always: one request works in one transaction of one customer; what the client reads was written for it.
 
@@ -10,6 +10,7 @@ pub mod caller;
 pub mod dashboard;
 pub mod digests;
 pub mod documents;
+pub mod events;
 pub mod exports;
 pub mod features;
 pub mod import;

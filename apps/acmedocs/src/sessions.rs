@@ -117,7 +117,7 @@ impl User {
     pub fn must_administer(&self) -> Result<()> {
         match self.role {
             Role::Admin => Ok(()),
-            Role::Editor | Role::Reader => Err(Error::public(Kind::Denied, "Only an admin may see and change users.")),
+            Role::Editor | Role::Reader => Err(Error::public(Kind::Denied, "Only an admin may see and change this.")),
         }
     }
 }

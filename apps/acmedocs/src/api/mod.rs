@@ -7,6 +7,7 @@ mod overview;
 mod session;
 mod users;
 mod versions;
+mod webhooks;
 
 use axum::Router;
 use axum::http::HeaderMap;
@@ -36,6 +37,10 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/api/exports/{id}", &["GET", "DELETE"]),
     ("/api/users", &["GET", "POST"]),
     ("/api/users/{id}", &["PATCH", "DELETE"]),
+    ("/api/webhooks", &["GET", "POST"]),
+    ("/api/webhooks/{id}", &["PATCH", "DELETE"]),
+    ("/api/webhooks/{id}/secret", &["POST"]),
+    ("/api/webhooks/{id}/test", &["POST"]),
 ];
 
 /// The API's routes.
@@ -56,6 +61,10 @@ pub fn routes() -> Router<App> {
         .route("/api/exports/{id}", get(exports::read).delete(exports::remove))
         .route("/api/users", get(users::list).post(users::add))
         .route("/api/users/{id}", patch(users::change).delete(users::remove))
+        .route("/api/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/api/webhooks/{id}", patch(webhooks::change).delete(webhooks::remove))
+        .route("/api/webhooks/{id}/secret", post(webhooks::rotate))
+        .route("/api/webhooks/{id}/test", post(webhooks::test))
 }
 
 /// What is no id is the id of nothing.

@@ -12,6 +12,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::documents::Number;
+use crate::events;
 
 /// Digests in a list.
 pub const SHOWN: i64 = 30;
@@ -96,7 +97,10 @@ async fn write_in(tenant: &Tenant, zone: &str) -> Result<usize> {
     let mut tx = tenant.begin().await?;
     let mut written = 0;
     for day in missing(&mut tx, zone).await? {
-        written += usize::from(write(&mut tx, zone, day).await?.is_some());
+        if let Some(digest) = write(&mut tx, zone, day).await? {
+            events::digest(&mut tx, &digest).await?;
+            written += 1;
+        }
     }
     sweep(&mut tx).await?;
     tx.commit().await?;

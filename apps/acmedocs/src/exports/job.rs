@@ -14,6 +14,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::documents::{Format as Written, Number};
+use crate::events;
 use crate::exports::archive::{self, Chunks, Entries, Entry, file_name};
 use crate::exports::{FORGOTTEN, Format, KEPT, MOST_KEPT, Progress};
 use crate::features::EXPORTS;
@@ -99,6 +100,7 @@ async fn finish(context: &JobContext, tenant: &Tenant, object: &str, documents: 
     let done = done.bind(KEPT.as_secs_f64()).bind(object).bind(documents).bind(i64::try_from(bytes).unwrap_or(i64::MAX));
     let done = done.execute(&mut tx).await?.rows_affected() > 0;
     if done {
+        events::export(&mut tx, context.id(), documents, bytes).await?;
         expire(&mut tx, &[context.id()], KEPT).await?;
         let sql = "SELECT id FROM exports WHERE outcome = 'done' ORDER BY id DESC OFFSET $1";
         let more: Vec<Uuid> = sqlx::query_scalar(sql).bind(MOST_KEPT).fetch_all(&mut tx).await?;

@@ -13,6 +13,7 @@ mod guard;
 mod session;
 mod shell;
 mod users;
+mod webhooks;
 
 use axum::Router;
 use axum::extract::Request;
@@ -43,6 +44,12 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/exports/{id}/file", &["GET"]),
     ("/users", &["GET", "POST"]),
     ("/users/{id}/remove", &["POST"]),
+    ("/webhooks", &["GET", "POST"]),
+    ("/webhooks/{id}/pause", &["POST"]),
+    ("/webhooks/{id}/remove", &["POST"]),
+    ("/webhooks/{id}/resume", &["POST"]),
+    ("/webhooks/{id}/secret", &["POST"]),
+    ("/webhooks/{id}/test", &["POST"]),
     ("/assets/style.css", &["GET"]),
     ("/assets/brand.css", &["GET"]),
     ("/assets/icon.svg", &["GET"]),
@@ -72,6 +79,12 @@ pub fn routes() -> Router<App> {
         .route("/exports/{id}/file", get(exports::file))
         .route("/users", get(users::list).post(users::add))
         .route("/users/{id}/remove", post(users::remove))
+        .route("/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/webhooks/{id}/pause", post(webhooks::pause))
+        .route("/webhooks/{id}/remove", post(webhooks::remove))
+        .route("/webhooks/{id}/resume", post(webhooks::resume))
+        .route("/webhooks/{id}/secret", post(webhooks::rotate))
+        .route("/webhooks/{id}/test", post(webhooks::test))
         .layer(from_fn(private));
     pages.merge(assets::routes()).layer(from_fn(protected))
 }

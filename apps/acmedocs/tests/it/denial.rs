@@ -35,6 +35,12 @@ const API: &[(&str, &str, Denial)] = &[
     ("POST", "/api/users", Denial::Role),
     ("PATCH", "/api/users/{id}", Denial::IdAndRole),
     ("DELETE", "/api/users/{id}", Denial::IdAndRole),
+    ("GET", "/api/webhooks", Denial::UnseenAndRole),
+    ("POST", "/api/webhooks", Denial::Role),
+    ("PATCH", "/api/webhooks/{id}", Denial::IdAndRole),
+    ("DELETE", "/api/webhooks/{id}", Denial::IdAndRole),
+    ("POST", "/api/webhooks/{id}/secret", Denial::IdAndRole),
+    ("POST", "/api/webhooks/{id}/test", Denial::IdAndRole),
 ];
 
 /// What a route must refuse, besides a missing and a foreign token.
@@ -130,6 +136,8 @@ async fn another_tenant_reaches_nothing_by_the_api() {
         assert_eq!(victim.post("/api/users", secret).await.status, 201);
         let users = victim.get("/api/users").await;
         let user = users.json["items"][0]["id"].as_str().unwrap();
+        let webhook = victim.post("/api/webhooks", json!({"url": "https://victims-secret.example/in"})).await;
+        let webhook = webhook.json["id"].as_str().unwrap();
         let export = victim.post("/api/exports", json!({"format": "zip"})).await;
         let export = export.json["id"].as_str().unwrap();
         assert_eq!(victim.post("/test/age", json!(24)).await.status, 200);
@@ -141,6 +149,7 @@ async fn another_tenant_reaches_nothing_by_the_api() {
             let id = match path.split('/').nth(2) {
                 Some("users") => user,
                 Some("exports") => export,
+                Some("webhooks") => webhook,
                 Some("digests") => &day,
                 _ => id.as_str(),
             };
@@ -177,6 +186,8 @@ async fn every_refusal(case: &Case<'_>) {
         (&Method::GET | &Method::DELETE, _) => None,
         (&Method::POST, Some("users")) => Some(json!({"email": "taken@over.example", "role": "admin"})),
         (_, Some("users")) => Some(json!({"role": "reader"})),
+        (&Method::POST, Some("webhooks")) => Some(json!({"url": "https://taken.example/over"})),
+        (_, Some("webhooks")) => Some(json!({"paused": true})),
         (_, Some("exports")) => Some(json!({"format": "zip"})),
         _ => Some(json!({"title": "taken over", "body": "taken over"})),
     };

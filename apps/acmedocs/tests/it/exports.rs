@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use crate::house::{House, Person};
 
 /// A worker for one tenant's database, so that it takes nothing of the other tests'.
-fn worker(house: &House, tenant: &TestTenant) -> Worker {
+pub(crate) fn worker(house: &House, tenant: &TestTenant) -> Worker {
     let database = DatabaseName { cell: tenant.placement.cell.clone(), database: tenant.placement.database.clone() };
     let config = WorkerConfig {
         databases: Some(vec![database]),

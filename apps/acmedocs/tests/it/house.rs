@@ -84,6 +84,7 @@ impl House {
         let cell = TestCell::shared(MIGRATIONS).await;
         let mut config = Config::for_many(cell.catalog_url(), cell.key_ring());
         config.store = Store::Folder(store());
+        config.telling.webhook_private = true;
         let insula = Insula::connect(config).await.expect("connects");
         let tests = Router::new().route("/test/seed", post(seed)).route("/test/digest", post(digest));
         let tests = tests.route("/test/age", post(age)).route("/test/zone", get(zone));

@@ -13,4 +13,5 @@ mod input;
 mod login;
 mod pages;
 mod users;
+mod webhooks;
 mod words;
