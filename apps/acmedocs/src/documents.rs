@@ -197,7 +197,8 @@ pub async fn create(tx: &mut TenantTx, author: Uuid, new: New) -> Result<Documen
          )
          SELECT id, number, title, body, format, version, source, created_at, updated_at, $7::text[] AS tags FROM d",
     );
-    let document = made.bind(Uuid::now_v7())
+    let document = made
+        .bind(Uuid::now_v7())
         .bind(&new.title)
         .bind(&new.body)
         .bind(new.format.as_str())
