@@ -24,7 +24,10 @@ pub mod tags;
 pub mod users;
 pub mod versions;
 
+use std::time::Duration;
+
 use axum::Router;
+use insula::jobs::{Cron, CronError, EachTenant, Jobs, Zone};
 
 use crate::password::Passwords;
 
@@ -35,13 +38,16 @@ pub struct App {
     pub passwords: Passwords,
 }
 
-/// What is done later: the kinds of jobs that this application's workers run.
-#[must_use]
-pub fn jobs() -> insula::jobs::Jobs {
-    insula::jobs::Jobs::new()
-        .with::<exports::job::WriteExport>()
-        .with::<exports::job::RemoveExport>()
-        .with::<digests::job::WriteDigests>()
+/// What is done later: the kinds of jobs that this application's workers run, and what comes each night.
+///
+/// # Errors
+/// When a pattern of ours is none.
+pub fn jobs() -> Result<Jobs, CronError> {
+    let jobs = Jobs::new().with::<exports::job::WriteExport>().with::<exports::job::RemoveExport>();
+    // The nights of one time zone fall together: they take half an hour to come, whoever pays more first.
+    let spread = EachTenant { spread: Duration::from_secs(1800), ..EachTenant::default() };
+    let nightly = Cron::parse(digests::NIGHTLY)?;
+    Ok(jobs.each_tenant_with("digest", nightly, Zone::Tenant, spread, |_| digests::job::WriteDigests::default()))
 }
 
 /// The application: wrap it in `insula`'s layer and serve it.

@@ -49,7 +49,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let alone = matches!(config.tenancy, insula::config::Tenancy::Off(_));
                 let insula = insula::Insula::connect(config).await?;
                 // For one customer one process is enough.
-                let worker = if alone { Some(insula.worker(acmedocs::jobs(), WorkerConfig::default())?) } else { None };
+                let worker = if alone { Some(insula.worker(acmedocs::jobs()?, WorkerConfig::default())?) } else { None };
                 let served = insula::serve(acmedocs::router().layer(insula.layer()), &insula).await;
                 if let Some(worker) = worker {
                     worker.stop().await;
@@ -58,7 +58,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             }
             Command::Worker => {
                 let insula = insula::Insula::connect(config()?).await?;
-                Ok(insula::work(acmedocs::jobs(), &insula, WorkerConfig::default()).await?)
+                Ok(insula::work(acmedocs::jobs()?, &insula, WorkerConfig::default()).await?)
             }
             Command::Install => install().await,
             Command::Bundle => Ok(serde_json::to_writer_pretty(std::io::stdout().lock(), &acmedocs::bundle::bundle())?),

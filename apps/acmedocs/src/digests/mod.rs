@@ -14,6 +14,8 @@ use uuid::Uuid;
 use crate::documents::Number;
 use crate::events;
 
+/// When they are written, by the workspace's own clock: the day is over, and an hour that some nights lack or have twice is not touched.
+pub const NIGHTLY: &str = "30 0 * * *";
 /// Digests in a list.
 pub const SHOWN: i64 = 30;
 /// Entries that a digest keeps.

@@ -21,7 +21,7 @@ pub(crate) fn worker(house: &House, tenant: &TestTenant) -> Worker {
         poll: Duration::from_millis(50),
         ..WorkerConfig::default()
     };
-    house.insula.worker(acmedocs::jobs(), config).expect("a worker")
+    house.insula.worker(acmedocs::jobs().expect("patterns"), config).expect("a worker")
 }
 
 async fn ask(person: &Person) -> String {

@@ -71,8 +71,6 @@ impl House {
             ("INSULA_CELL", cell.to_string()),
             ("INSULA_CONTROL_URL", format!("http://{}", self.control)),
             ("INSULA_STORE", self.folder.objects().display().to_string()),
-            // Whoever tries webhooks here has their receiver on this machine.
-            ("INSULA_WEBHOOK_PRIVATE", "on".to_owned()),
             ("INSULA_CONTROL_KEY_FILE", self.folder.edge_key_file().display().to_string()),
             ("INSULA_USAGE_DIR", self.folder.run(&format!("usage-worker-{cell}")).display().to_string()),
         ];

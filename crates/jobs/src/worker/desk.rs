@@ -27,6 +27,8 @@ pub(crate) struct Desk {
     pub(crate) is_shared: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clerk: tokio::sync::Mutex<Clerk>,
+    /// Outlives a visit, which is shorter than a lease: else nobody would be found out where one only visits.
+    watch: tokio::sync::Mutex<Watch>,
     state: Mutex<State>,
     /// Something is to be said, or there is room.
     pub(crate) changed: Notify,
@@ -37,7 +39,8 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(name: DatabaseName, is_shared: bool, shared: Arc<Shared>) -> Self {
         let (changed, bell) = (Notify::new(), Notify::new());
-        Self { name, is_shared, shared, clerk: tokio::sync::Mutex::default(), state: Mutex::default(), changed, bell }
+        let (clerk, watch) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        Self { name, is_shared, shared, clerk, watch, state: Mutex::default(), changed, bell }
     }
 
     pub(crate) const fn name(&self) -> &DatabaseName {
@@ -110,7 +113,7 @@ impl Desk {
     async fn beat(&self, control: &mut Link, me: i64, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
         let lease = self.shared.config.lease;
         let between = (lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
-        let mut watch = Watch::default();
+        let mut watch = self.watch.lock().await;
         let mut idle_since = None;
         loop {
             if tokio::time::timeout(between, stopping.wait_for(|stop| *stop)).await.is_ok() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use insula_jobs::{Enqueue, Job, JobContext, JobError, Jobs, KindRules, send_all};
+use insula_jobs::{Enqueue, Job, JobContext, JobError, Jobs, KindRules, WorkerConfig, send_all};
 use serde::{Deserialize, Serialize};
 
 use crate::house::{House, Note, QUICK};
@@ -97,4 +97,22 @@ async fn lost_connections_lose_no_job() {
     house.empty().await;
     assert_eq!(house.count("SELECT count(DISTINCT id) FROM app.done").await, 1_000);
     worker.stop().await;
+}
+
+/// A database that one tenant has for itself is only visited, for less time than a lease lasts: who died there is found out all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_worker_that_dies_on_a_visit_is_found_out() {
+    let house = House::new(1).await;
+    // Beside it, the cell has the pool that many share.
+    let pool = insula_catalog::fake::database(house.server.cell().as_str(), insula_core::placement::POOL_DATABASE, 1);
+    house.source.change(|content| content.put_database(pool.expect("names")));
+    house.catalog.refresh().await.expect("a refresh");
+    let config = WorkerConfig { databases: None, visit: Duration::from_millis(100), ..house.config() };
+    let doomed = house.worker_with(Jobs::new().with::<Slow>(), config.clone());
+    send_all(&house.data, &house.tenant(1), &[Slow(3_000)], &Enqueue::default()).await.expect("sent");
+    house.until("it to begin", "SELECT count(*) = 1 FROM app.done WHERE what = 'begun'").await;
+    doomed.kill();
+    let last = house.worker_with(Jobs::new().with::<Slow>(), config);
+    house.until("it to end", "SELECT count(*) = 1 FROM app.done WHERE what = 'ended'").await;
+    last.stop().await;
 }
