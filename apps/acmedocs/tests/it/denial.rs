@@ -234,7 +234,9 @@ async fn pages_send_strangers_to_the_log_in() {
         let path = some(path, &id);
         let method: Method = method.parse().unwrap();
         let cookie = format!("session={token}");
-        let body = format!("form={form}&title=taken+over&body=x&email=taken%40over.example&role=admin");
+        let body = format!(
+            "form={form}&title=taken+over&body=x&email=taken%40over.example&role=admin&url=https%3A%2F%2Ftaken.example&topics=*"
+        );
         let kind = ("content-type", "application/x-www-form-urlencoded");
         for cookie in ["", "session=", "session=x", cookie.as_str()] {
             let answer = victim.raw(method.clone(), &path, &[("cookie", cookie), kind], body.clone()).await;
