@@ -132,14 +132,16 @@ impl Nats {
         if most > 0 && body.len() + AROUND > most {
             return Err(SendError::Never(format!("its body has {} bytes, and the server takes messages of {most}", body.len())));
         }
-        let sending = async { self.context.publish_with_headers(subject, headers, body.into()).await?.await };
-        match tokio::time::timeout(PATIENCE, sending).await {
+        let body = bytes::Bytes::from(body);
+        let sending = async || self.context.publish_with_headers(subject.clone(), headers.clone(), body.clone()).await?.await;
+        let mut sent = tokio::time::timeout(PATIENCE, sending()).await;
+        if matches!(&sent, Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound) {
+            // The first of all, or somebody removed the stream.
+            self.prepare().await.map_err(|error| SendError::Later(error.to_string()))?;
+            sent = tokio::time::timeout(PATIENCE, sending()).await;
+        }
+        match sent {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
-                // The first of all, or somebody removed the stream.
-                let prepared = self.prepare().await;
-                Err(SendError::Later(prepared.map_or_else(|error| error.to_string(), |()| "its stream was missing".to_owned())))
-            }
             Ok(Err(error)) => {
                 let text = source_text(&error);
                 // JetStream's error 10054: the stream has a bound of its own.

@@ -8,12 +8,12 @@ mod database;
 mod link;
 mod tenants;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use insula_catalog::Catalog;
+use insula_catalog::{Catalog, FENCE_UNKNOWN};
 use insula_core::placement::{POOL_DATABASE, SCHEMAS_DATABASE};
 use insula_core::{CellName, KeyRing};
 use metrics::gauge;
@@ -96,21 +96,31 @@ impl Drop for Relay {
     }
 }
 
-/// Serves each database there is, and those that come, until told to stop.
+/// Serves each database there is, those that come, and no longer those that go, until told to stop.
 async fn serve(shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
-    let mut known = std::collections::HashSet::new();
+    let mut known: HashMap<Place, tokio::task::AbortHandle> = HashMap::new();
     // Dropped with this future, they end.
     let mut desks = tokio::task::JoinSet::new();
     let visitors = Arc::new(Semaphore::new(8));
     let mut stop = stopping.clone();
     let mut changed = shared.catalog.changed();
     while !*stop.borrow() {
-        for (place, resident) in places(&shared) {
-            if known.insert(place.clone()) {
-                let visitors = (!resident).then(|| visitors.clone());
-                desks.spawn(Desk::new(place, shared.clone()).serve(visitors, stopping.clone()));
+        let wanted = places(&shared);
+        known.retain(|place, desk| {
+            let stays = wanted.contains_key(place);
+            if !stays {
+                desk.abort();
+                shared.forget(place);
             }
+            stays
+        });
+        for (place, resident) in wanted {
+            known.entry(place).or_insert_with_key(|place| {
+                let visitors = (!resident).then(|| visitors.clone());
+                desks.spawn(Desk::new(place.clone(), shared.clone()).serve(visitors, stopping.clone()))
+            });
         }
+        while desks.try_join_next().is_some() {}
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             more = changed.changed() => if more.is_err() { break },
@@ -122,21 +132,27 @@ async fn serve(shared: Arc<Shared>, stopping: watch::Receiver<bool>) {
     while desks.join_next().await.is_some() {}
 }
 
-/// The databases to serve; `true` for those that many tenants share.
+/// The databases to serve; `true` for those that keep a connection: shared ones, and that of a tenant in a cell of its own.
 fn places(shared: &Shared) -> BTreeMap<Place, bool> {
     if let Some(named) = &shared.config.databases {
         return named.iter().cloned().map(|place| (place, true)).collect();
     }
-    let keys = (shared.keys)();
+    let (catalog, keys) = (&shared.catalog, (shared.keys)());
     let mut found = BTreeMap::new();
-    for cell in shared.catalog.cells().keys().filter(|cell| keys.cell(cell).is_ok()) {
+    let mut shared_cells = BTreeSet::new();
+    for cell in catalog.cells().keys().filter(|cell| keys.cell(cell).is_ok()) {
         for database in [POOL_DATABASE, SCHEMAS_DATABASE] {
-            found.insert((cell.clone(), Arc::from(database)), true);
+            // A cell of one tenant has none, and one that is being prepared has none yet.
+            if catalog.database_fence(cell, database) != FENCE_UNKNOWN {
+                found.insert((cell.clone(), Arc::from(database)), true);
+                shared_cells.insert(cell.clone());
+            }
         }
     }
-    shared.catalog.look(|view| {
+    catalog.look(|view| {
         for route in view.routes().filter(|route| keys.cell(&route.placement.cell).is_ok()) {
-            found.entry((route.placement.cell.clone(), route.placement.database.clone())).or_insert(false);
+            let place = (route.placement.cell.clone(), route.placement.database.clone());
+            found.entry(place).or_insert_with_key(|(cell, _)| !shared_cells.contains(cell));
         }
     });
     found
@@ -151,6 +167,10 @@ pub(crate) struct Figures {
 }
 
 impl Shared {
+    fn forget(&self, place: &Place) {
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).remove(place);
+    }
+
     /// Shows how an outbox stands, together with the others of its cell.
     pub(crate) fn show(&self, place: &Place, figures: Figures) {
         let mut known = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
