@@ -14,7 +14,8 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::sync::Mutex;
 use tower::ServiceExt;
 
-const MIGRATION: &str = "CREATE TABLE notes (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text NOT NULL);
+/// The cell is one for all tests of the binary.
+pub(crate) const MIGRATION: &str = "CREATE TABLE notes (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text NOT NULL);
     SELECT insula.tenant_table('notes')";
 const SECRET: &str = "VICTIM-SECRET";
 
