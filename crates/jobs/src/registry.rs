@@ -158,6 +158,8 @@ impl Jobs {
     }
 
     /// With a sweep: each tenant gets this job, once, in every database that a worker with this code serves, begun when the first of them comes there.
+    /// Tenants that come later to such a database are not meant; a database that comes later begins it.
+    ///
     /// For work that comes with a version, as a migration does: leave it in the code for as long as databases may not have had it. The name is what
     /// makes it once; another job by that name is not begun.
     ///
