@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::routing::post;
 use http::HeaderMap;
 use insula_core::TenantId;
+use insula_core::context::Trace;
 use insula_telemetry::{logs, trace};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -38,8 +39,13 @@ async fn collector() -> (String, Received) {
 
 /// Runs [`a_process`] in a process of its own; answers what it printed.
 async fn run(env: &[(&str, &str)]) -> String {
+    run_as("a_process", env).await
+}
+
+/// Runs one of the ignored tests in a process of its own; answers what it printed.
+async fn run_as(test: &str, env: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["a_process", "--exact", "--ignored", "--nocapture"]).stderr(Stdio::null());
+    command.args([test, "--exact", "--ignored", "--nocapture"]).stderr(Stdio::null());
     command.env_remove("OTEL_EXPORTER_OTLP_ENDPOINT").envs(env.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -68,6 +74,21 @@ fn a_process() {
     trace::answered(&span, 503);
     let id = trace::id(&span, &incoming).map(|id| String::from_utf8(id.to_vec()).unwrap());
     println!("OUT {} {}", id.unwrap_or_default(), outgoing.get("traceparent").map_or("-", |value| value.to_str().unwrap()));
+    drop(span);
+    trace::close();
+    logs::flush();
+}
+
+/// A process that tries one job, which makes a call.
+#[test]
+#[ignore = "the other tests run it"]
+fn a_worker() {
+    logs::init("worker").unwrap();
+    let asked = Trace::read(&std::env::var("TEST_TRACEPARENT").unwrap(), None);
+    let span = trace::job(asked.as_ref(), "export", TENANT, 2);
+    trace::of_tenant(&span, TENANT.parse::<TenantId>().unwrap(), "acme");
+    trace::job_ended(&span, "retry", true);
+    println!("OUT {}", trace::of(&span).map_or_else(|| "-".to_owned(), |trace| trace.parent.to_string()));
     drop(span);
     trace::close();
     logs::flush();
@@ -122,4 +143,22 @@ async fn who_did_not_want_to_be_sampled_is_not_and_the_environment_may_say_so_to
 async fn without_a_collector_nothing_is_traced_and_the_callers_trace_is_known_all_the_same() {
     let parent = format!("00-{TRACE}-{PARENT}-01");
     assert_eq!(run(&[("TEST_TRACEPARENT", &parent)]).await, format!("{TRACE} -"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_part_of_the_trace_of_who_asked_for_it() {
+    let (url, received) = collector().await;
+    let parent = format!("00-{TRACE}-{PARENT}-01");
+    let out = run_as("a_worker", &[("OTEL_EXPORTER_OTLP_ENDPOINT", &url), ("TEST_TRACEPARENT", &parent)]).await;
+    let spans = spans(&received);
+    let job = spans.iter().find(|span| span.name == "job").unwrap();
+    assert_eq!((hex(&job.trace_id), hex(&job.parent_span_id)), (TRACE.to_owned(), PARENT.to_owned()));
+    assert_eq!((job.kind, job.status.as_ref().unwrap().code), (5, 2), "a consumer's span, and an error");
+    for (key, value) in [("job.kind", "export"), ("job.id", TENANT), ("job.outcome", "retry"), ("tenant.id", TENANT)] {
+        assert_eq!(attribute(job, key), Some(Value::StringValue(value.to_owned())), "{key}");
+    }
+    assert_eq!(attribute(job, "job.attempt"), Some(Value::IntValue(2)));
+    // What it calls hangs on it.
+    assert_eq!(out, format!("00-{TRACE}-{}-01", hex(&job.span_id)));
+    assert_eq!(run_as("a_worker", &[("TEST_TRACEPARENT", &parent)]).await, "-", "off");
 }
