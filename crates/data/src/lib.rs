@@ -6,6 +6,7 @@
 //! Always: no tenant, no connection; a connection never leaves this crate; a connection serves again only when proven clean;
 //! waiting is bounded and fair; nothing that was sent with a COMMIT is sent twice.
 
+mod bell;
 mod circuit;
 mod config;
 mod conn;

@@ -75,6 +75,11 @@ impl Pool {
         self.shared || self.standby.is_some()
     }
 
+    /// Whether it is on a database of one tenant.
+    pub(crate) const fn is_alone(&self) -> bool {
+        !self.shared && self.key.login.is_none()
+    }
+
     /// The key that signs grants here; derived once for each key id.
     pub(crate) fn grant_key(&self, cell: &CellKey, kid: i32) -> Arc<GrantKey> {
         let mut kept = self.grant_key.lock().unwrap_or_else(PoisonError::into_inner);

@@ -9,11 +9,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use insula_catalog::{Catalog, FENCE_UNKNOWN, Replica, Route, Tls};
+use insula_core::placement::{APP_ROLE, APP_SCHEMA, POOL_DATABASE};
 use insula_core::{CellName, GrantKey, Isolation, KeyRing, Placement};
 use insula_planner::share::Bounds;
 use sqlx::postgres::PgSslMode;
 use tokio::time::Instant;
 
+use crate::bell::Bells;
 use crate::circuit::Circuits;
 use crate::config::DataConfig;
 use crate::conn::{Conn, Login, Timeouts};
@@ -35,6 +37,7 @@ pub(crate) struct Pools {
     slots: Arc<Slots>,
     pub(crate) circuits: Circuits,
     pub(crate) standbys: Standbys,
+    pub(crate) bells: Bells,
     pools: RwLock<HashMap<PoolKey, Arc<Pool>>>,
 }
 
@@ -53,6 +56,7 @@ impl Pools {
             slots: Slots::new(most),
             circuits: Circuits::new(),
             standbys: Standbys::new(),
+            bells: Bells::default(),
             pools: RwLock::default(),
             config,
             catalog,
@@ -147,6 +151,21 @@ impl Pools {
         }
         let slot = self.slots.take_evicting(|| self.evict()).await;
         self.in_time(route, Line::open(&login, timeouts, &self.config.application_name, slot)).await
+    }
+
+    /// A connection for the house's own purposes, as the role of the shared pool's tenants: it is bound to nobody.
+    pub(crate) async fn unbound(&self, cell: &CellName) -> Result<Conn, Error> {
+        let login = self.login_of(cell, None, APP_ROLE.to_owned(), POOL_DATABASE.into(), APP_SCHEMA.into())?;
+        let slot = self.slots.take_evicting(|| self.evict()).await;
+        let timeouts = Timeouts { statement: 5_000, idle_in_transaction: 5_000 };
+        let opening = Conn::open(&login, timeouts, self.config.statement_cache, &self.config.application_name, slot);
+        match tokio::time::timeout(self.config.connect_timeout, opening).await {
+            Ok(opened) => Ok(opened?),
+            Err(_) => {
+                let reason = format!("no connection within {:?}", self.config.connect_timeout);
+                Err(Error::Unavailable { cell: cell.clone(), reason })
+            }
+        }
     }
 
     async fn in_time<T, E: Into<Error>>(&self, route: &Route, opening: impl Future<Output = Result<T, E>>) -> Result<T, Error> {

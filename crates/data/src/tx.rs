@@ -66,6 +66,8 @@ pub struct TenantTx {
     /// When its connection was taken.
     began: Instant,
     usage: Option<Usage>,
+    /// Whether workers are to hear of it once it has committed.
+    rings: bool,
 }
 
 /// What goes back when the transaction ends. Field order is drop order: the connection goes before its passes.
@@ -91,7 +93,7 @@ impl TenantTx {
     /// Around a connection on which the transaction was opened and bound.
     pub(crate) fn new(held: Held, context: TenantContext) -> Self {
         let usage = held.pools.config.usage.clone();
-        Self { held: Some(held), flags: Flags::default(), context, began: Instant::now(), usage }
+        Self { held: Some(held), flags: Flags::default(), context, began: Instant::now(), usage, rings: false }
     }
 
     /// Whose transaction this is.
@@ -104,6 +106,18 @@ impl TenantTx {
     #[must_use]
     pub fn on_replica(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.pool.standby.is_some())
+    }
+
+    /// Whether its tenant has a database of its own, in which no worker stays.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.pool.is_alone())
+    }
+
+    /// Once this has committed, the workers of its cell hear that there is something to do in its tenant's database. For databases
+    /// of one tenant; elsewhere the database itself tells them.
+    pub fn ring_when_committed(&mut self) {
+        self.rings = true;
     }
 
     /// Refuses to work in the scope of another tenant, where a transaction that was carried there has no business.
@@ -142,6 +156,10 @@ impl TenantTx {
         let was_in_flight = std::mem::replace(&mut self.flags.in_flight, true);
         let Some(held) = &mut self.held else { return Err(Error::RolledBack) };
         let answer = simple(&mut held.conn.pg, "COMMIT").await;
+        // Also when it is not known whether it happened.
+        if self.rings && held.pool.is_alone() && answer.as_ref().err().is_none_or(is_connection_loss) {
+            held.pools.bells.ring(&held.pools, &held.pool.key.cell, &held.pool.key.database);
+        }
         match answer {
             Ok(()) => {
                 self.flags.in_flight = false;

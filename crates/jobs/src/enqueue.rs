@@ -15,7 +15,9 @@ pub const BODY_BYTES: usize = 262_144;
 /// Jobs in one statement.
 const BATCH: usize = 1_000;
 
-const ENQUEUE: &str = "SELECT insula.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+const ENQUEUE: &str = "SELECT false, insula.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+/// In a database of one tenant: whether workers are to be told, asked first.
+const ASK_AND_ENQUEUE: &str = "SELECT insula.must_ring(), insula.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 
 /// A job's identity: the same in each attempt.
 pub type JobId = Uuid;
@@ -173,7 +175,8 @@ impl<'a> Batch<'a> {
     }
 
     async fn insert(&self, tx: &mut TenantTx) -> Result<i64, Error> {
-        let row = sqlx::query(ENQUEUE)
+        let sql = if tx.is_alone() { ASK_AND_ENQUEUE } else { ENQUEUE };
+        let row = sqlx::query(sql)
             .bind(self.kind)
             .bind(&self.ids)
             .bind(&self.bodies)
@@ -187,9 +190,13 @@ impl<'a> Batch<'a> {
             .bind(self.retention_s)
             .bind(&self.principal)
             .bind(&self.trace)
-            .fetch_one(tx)
+            .fetch_one(&mut *tx)
             .await?;
-        Ok(row.try_get(0)?)
+        let given = row.try_get(1)?;
+        if given > 0 && row.try_get(0)? {
+            tx.ring_when_committed();
+        }
+        Ok(given)
     }
 }
 

@@ -127,8 +127,9 @@ pub async fn put<J: Job>(
         .bind(options.retention.map(seconds))
         .bind(options.deadline.map(millis))
         .bind(principal(tx.context()))
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
+    tx.ring_when_committed();
     Ok(())
 }
 
@@ -177,7 +178,9 @@ pub async fn resume(tx: &mut TenantTx, name: &str) -> Result<bool, Error> {
 }
 
 async fn switch(tx: &mut TenantTx, name: &str, paused: bool) -> Result<bool, Error> {
-    let row = sqlx::query("SELECT insula.schedule_switch($1, $2)").bind(name).bind(paused).fetch_one(tx).await?;
+    let row = sqlx::query("SELECT insula.schedule_switch($1, $2)").bind(name).bind(paused).fetch_one(&mut *tx).await?;
+    // Whoever looks after a tenant's own database is to know when it comes.
+    tx.ring_when_committed();
     Ok(row.try_get(0)?)
 }
 

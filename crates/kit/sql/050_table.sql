@@ -256,7 +256,7 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION insula.current_tenant(), insula.way(), insula.next_number(text),
         insula.enter(text), insula.enter(bigint, bigint, bigint, bigint, integer, bytea),
         insula.enqueue(text, uuid[], text[], text[], text, smallint, bigint, bigint, integer, integer, integer, text, text),
-        insula.cancel_job(uuid), insula.job_state(uuid),
+        insula.cancel_job(uuid), insula.job_state(uuid), insula.must_ring(), insula.ring(text),
         insula.schedule_put(text, text, text, text, text, smallint, smallint, smallint, integer, integer, integer, bigint, text),
         insula.schedule_list(), insula.schedule_switch(text, boolean), insula.schedule_remove(text) TO %I', role);
     EXECUTE format('GRANT EXECUTE ON FUNCTION insula.publish(text[], uuid[], text[], text, text), insula.event_new(text, uuid),

@@ -148,8 +148,10 @@ CREATE TABLE IF NOT EXISTS insula.cancellation (
 );
 
 -- 2 while a worker that could do more sleeps: then, and only then, enqueueing notifies (a NOTIFY in every commit makes commits wait for
--- each other). Read and written outside transactions, so now and then a notification is missed; workers also look by themselves.
-CREATE SEQUENCE IF NOT EXISTS insula.asleep AS bigint MINVALUE 1 MAXVALUE 2 START 2;
+-- each other). 3 while none stays here, in a database of one tenant: then whoever enqueues rings elsewhere (insula.must_ring()). Read and written
+-- outside transactions, so now and then a notification is missed; workers also look by themselves.
+CREATE SEQUENCE IF NOT EXISTS insula.asleep AS bigint MINVALUE 1 MAXVALUE 3 START 2;
+ALTER SEQUENCE insula.asleep MAXVALUE 3;
 SELECT pg_catalog.setval('insula.asleep', 2) WHERE NOT (SELECT is_called FROM insula.asleep);
 
 DO $do$

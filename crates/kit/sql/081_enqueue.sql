@@ -55,6 +55,24 @@ BEGIN
     RETURN given;
 END $fn$;
 
+-- Whether somebody has to be told, once this transaction has committed, that something was enqueued: no worker stays in this database, and a
+-- notification here would reach nobody. Asked before enqueueing, which may put a sleeping worker's mark out.
+CREATE OR REPLACE FUNCTION insula.must_ring() RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT pg_sequence_last_value('insula.asleep') <> 1
+$fn$;
+
+-- Rings the bell of a database of one tenant, in the cell's pool database, where workers listen for all of them. Whoever rings for nothing, or for
+-- another's, sends a worker to look: nothing else, and not more often than it may.
+CREATE OR REPLACE FUNCTION insula.ring(database text) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    IF (database ~ '^d[0-9a-f]{16}$') IS NOT TRUE THEN
+        RAISE EXCEPTION 'insula: this is no database of one tenant' USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_notify('insula_bell', database);
+END $fn$;
+
 -- Cancels a job: one that waits is over at once; one that runs is told, and is over when it stops. False when there is none.
 CREATE OR REPLACE FUNCTION insula.cancel_job(job uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$

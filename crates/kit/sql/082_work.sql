@@ -81,6 +81,9 @@ DECLARE
     now     timestamptz;
     horizon xid8;
     q       insula.queue;
+    stopped boolean;
+    failing boolean;
+    came    boolean;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
         -- Who has a worker runs. Not `state = 'r'` as well: the index of what runs would be taken for this, and it has no ids.
@@ -91,20 +94,28 @@ BEGIN
     END IF;
     SELECT * INTO q FROM insula.queue FOR UPDATE;
     now := clock_timestamp();
+    -- Before arrivals are looked for: what is not seen by then is not behind it.
+    horizon := pg_snapshot_xmin(pg_current_snapshot());
+    -- What is seldom, asked for at once.
+    SELECT EXISTS (SELECT FROM insula.lane l WHERE l.blocked), EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0),
+           EXISTS (SELECT FROM insula.arrival a WHERE a.xid >= q.arrivals) OR EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= now)
+           OR EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= now)
+      INTO stopped, failing, came;
     IF cardinality(done_ids) > 0 THEN
-        IF EXISTS (SELECT FROM insula.lane l WHERE l.blocked) THEN
+        IF stopped THEN
             UPDATE insula.lane l SET blocked = false, ready = NOT (l.held OR l.wake_at IS NOT NULL), start = greatest(l.start, q.present), since = now
              WHERE l.blocked AND l.tenant_id = ANY (done_tenants);
         END IF;
-        IF EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0) THEN
+        IF failing THEN
             UPDATE insula.lane l SET failures = 0 WHERE l.failures > 0 AND l.tenant_id = ANY (done_tenants);
         END IF;
     END IF;
     IF want <= 0 THEN
         RETURN;
     END IF;
-    horizon := pg_snapshot_xmin(pg_current_snapshot());
-    PERFORM insula.welcome(q, now);
+    IF came THEN
+        PERFORM insula.welcome(q, now);
+    END IF;
 
     -- Lanes may turn out to have nothing for now: then the next are looked at.
     FOR round IN 1..50 LOOP

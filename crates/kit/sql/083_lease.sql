@@ -167,6 +167,24 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT setval('insula.asleep', CASE WHEN sleeps THEN 2 ELSE 1 END)
 $fn$;
 
+-- The same in a database of one tenant, where workers only pass by: whether whoever enqueues is to ring in the pool's database.
+CREATE OR REPLACE FUNCTION insula.worker_away(away boolean) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT setval('insula.asleep', CASE WHEN away THEN 3 ELSE 1 END)
+$fn$;
+
+-- What a worker that passes by has to know: whether there is anything to do now, how many workers are here (or were, and have left jobs), and
+-- in how many milliseconds there will be something by time alone; NULL: never.
+CREATE OR REPLACE FUNCTION insula.glance() RETURNS TABLE (work boolean, workers bigint, next_ms bigint) LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $fn$
+DECLARE
+    now  timestamptz := clock_timestamp();
+    next timestamptz := least((SELECT min(j.due) FROM insula.job j WHERE j.state = 'l'), (SELECT min(l.wake_at) FROM insula.lane l));
+BEGIN
+    RETURN QUERY SELECT EXISTS (SELECT FROM insula.arrival) OR EXISTS (SELECT FROM insula.lane l WHERE l.ready) OR coalesce(next <= now, false),
+        (SELECT count(*) FROM insula.worker), (extract(epoch FROM next - now) * 1000)::bigint;
+END $fn$;
+
 -- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over and events that are, frees jobs
 -- without a worker, and sets the floor right.
 CREATE OR REPLACE FUNCTION insula.sweep_queue(every_ms integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER

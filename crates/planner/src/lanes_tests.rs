@@ -190,6 +190,61 @@ fn caps_and_rates_hold_and_hold_up_nobody_else() {
     assert_eq!(lanes.take(99), None, "four are running");
 }
 
+/// The bound with work that is taken ahead, in batches: what waits in the worker is 400 jobs of 16 places, and a newcomer waits for none of it but one
+/// job of each lane there. Until it is chosen, at most a batch starts. Shares stay what they are.
+#[test]
+fn what_was_taken_ahead_adds_one_batch_to_the_bound_and_nothing_else() {
+    let (tenants, newcomers, slots, ahead, batch, longest) = (300, 100, 16, 400, 50, 20);
+    let weight = |tenant: usize| if tenant < tenants { 1 << (tenant % 4) } else { 1 };
+    let mut seed = 5;
+    let mut sim = Simulation::new(tenants + newcomers, slots);
+    let mut line = crate::ahead::Ahead::default();
+    for tenant in 0..tenants + newcomers {
+        sim.lanes.rule_lane(no(tenant), LaneRules { weight: weight(tenant), ..LaneRules::default() });
+    }
+    for tenant in 0..tenants {
+        (0..200).for_each(|_| sim.lanes.add(no(tenant), 0, 0, 1, 1 + random(&mut seed) % longest));
+    }
+    let mut next = tenants;
+    let mut came = 0;
+    for round in 0..200_000_u64 {
+        if line.len() + batch <= ahead {
+            for _ in 0..batch {
+                let Some(taken) = sim.lanes.take(sim.now) else { break };
+                line.join(taken.tenant.get(), weight(at(taken.tenant)), taken.cost, taken);
+            }
+        }
+        while sim.busy.len() < slots {
+            let Some(started) = line.start() else { break };
+            let tenant = at(started.tenant);
+            sim.first[tenant].get_or_insert(sim.now);
+            sim.count += 1;
+            sim.started.push(Some((started, started.job)));
+            sim.busy.push(Reverse((sim.now + started.job, sim.count, sim.started.len() - 1)));
+        }
+        assert_eq!(sim.busy.len(), slots, "a place is idle");
+        let over = sim.step().expect("work");
+        if over < tenants {
+            sim.lanes.add(no(over), 0, 0, 1, 1 + random(&mut seed) % longest);
+        }
+        if round % 997 == 996 && next < tenants + newcomers {
+            sim.lanes.add(no(next), 0, 0, 1, 1);
+            (came, next) = (sim.now, next + 1);
+        }
+        if next > tenants && sim.first[next - 1].is_none() {
+            let bound = (tenants + batch) as u64 * longest / slots as u64 + longest;
+            assert!(sim.now - came <= bound, "waits {} of at most {bound}", sim.now - came);
+        }
+    }
+    assert_eq!(next, tenants + newcomers);
+    let all: u64 = sim.served[..tenants].iter().sum();
+    for class in 0..4 {
+        let got: u64 = (class..tenants).step_by(4).map(|t| sim.served[t]).sum();
+        let due = all as f64 * f64::from(1 << class) / 15.0;
+        assert!((got as f64 / due - 1.0).abs() < 0.02, "weight {}: {got} of {due}", 1 << class);
+    }
+}
+
 proptest! {
     /// Every job starts once, by priority and age inside a lane; nothing ready is left when the queue says it has nothing.
     #[test]

@@ -4,6 +4,7 @@
 //! Always: the same input gives the same answer.
 
 pub mod again;
+pub mod ahead;
 pub mod bound;
 pub mod breaker;
 pub mod circuit;

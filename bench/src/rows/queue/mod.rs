@@ -9,16 +9,20 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use insula_core::TenantContext;
 use insula_jobs::{Enqueue, Jobs, send, send_all};
 
 use crate::rounds::{Pair, Samples};
 use crate::row::{Outcome, Row, Target};
-use ground::{COUNT, Ground, Nothing, Stamp, WAITED};
+use ground::{Brief, COUNT, Ground, Nothing, SERVED, Stamp, WAITED, WEIGHTS};
 use peer::Peer;
 
 /// The rows of the speed table about jobs.
-pub(crate) const ROW: Row =
-    Row { name: "queue", about: "jobs: consuming, enqueueing, choosing, starvation, latency, against graphile-worker", run };
+pub(crate) const ROW: Row = Row {
+    name: "queue",
+    about: "jobs: consuming, enqueueing, choosing, starvation, weights, latency, against graphile-worker",
+    run,
+};
 
 const JOBS: i64 = 40_000;
 const ROUNDS: usize = 3;
@@ -31,7 +35,31 @@ fn run() -> Result<Vec<Outcome>> {
 
 async fn measure() -> Result<Vec<Outcome>> {
     let ground = Ground::new(TENANTS).await?;
-    let peer = Peer::new(&ground).await?;
+    // Parts of the row, for whoever works on one of them.
+    let parts = std::env::var("INSULA_BENCH_PARTS").ok();
+    let wanted = |part: &str| parts.as_ref().is_none_or(|parts| parts.split(',').any(|named| named == part));
+    let mut outcomes = Vec::new();
+    if wanted("peer") {
+        outcomes.extend(against_peer(&ground).await?);
+    }
+    if wanted("choosing") {
+        outcomes.push(choosing(&ground).await?);
+    }
+    if wanted("starvation") {
+        outcomes.push(starvation(&ground).await?);
+    }
+    if wanted("weights") {
+        outcomes.push(weights(&ground).await?);
+    }
+    if wanted("latency") {
+        outcomes.extend(latency(&ground).await?);
+        outcomes.extend(latency_alone(&ground).await?);
+    }
+    Ok(outcomes)
+}
+
+async fn against_peer(ground: &Ground) -> Result<Vec<Outcome>> {
+    let peer = Peer::new(ground).await?;
     let mut outcomes = Vec::new();
     let (mut crowd, mut one, mut batch, mut single) = (Pair::default(), Pair::default(), Pair::default(), Pair::default());
     for round in 0..=ROUNDS {
@@ -43,14 +71,14 @@ async fn measure() -> Result<Vec<Outcome>> {
             }
         };
         let theirs = peer.insert_one(2_000)?;
-        push(&mut single, enqueue_one(&ground, 2_000).await?, theirs);
+        push(&mut single, enqueue_one(ground, 2_000).await?, theirs);
         let theirs = peer.insert_batch(JOBS)?;
-        push(&mut batch, enqueue_batch(&ground, JOBS).await?, theirs);
+        push(&mut batch, enqueue_batch(ground, JOBS).await?, theirs);
         let theirs = peer.consume(JOBS, 20)?;
         ground.fill(1, JOBS).await?;
-        push(&mut one, consume(&ground, JOBS).await?, theirs);
+        push(&mut one, consume(ground, JOBS).await?, theirs);
         ground.fill(TENANTS, JOBS).await?;
-        push(&mut crowd, consume(&ground, JOBS).await?, theirs);
+        push(&mut crowd, consume(ground, JOBS).await?, theirs);
     }
     for (what, pair, target) in [
         ("no-op jobs of 10,000 tenants consumed", &crowd, 0.8),
@@ -65,9 +93,6 @@ async fn measure() -> Result<Vec<Outcome>> {
             outcomes.push(Outcome::ratio(what, pair.ratio(), Target::AtLeast(target), pair.detail("jobs/s")));
         }
     }
-    outcomes.push(choosing(&ground).await?);
-    outcomes.push(starvation(&ground).await?);
-    outcomes.extend(latency(&ground).await?);
     Ok(outcomes)
 }
 
@@ -123,10 +148,14 @@ async fn enqueue_one(ground: &Ground, jobs: i64) -> Result<f64> {
 async fn choosing(ground: &Ground) -> Result<Outcome> {
     let backlog: i64 = std::env::var("INSULA_BENCH_BACKLOG").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
     let mut sides = [Samples::default(), Samples::default()];
-    for (side, (lanes, jobs)) in [(10, 1_000), (TENANTS, backlog)].into_iter().enumerate() {
-        for _ in 0..if side == 0 { 10 } else { 1 } {
+    // The first batch puts all lanes where they belong. After two jobs of each lane, the pages of all of them have been written to since the
+    // checkpoint: as it is while a backlog is worked off, and not as it is in its first second.
+    for (side, (lanes, jobs, rounds, before, batches)) in
+        [(10, 1_000, 10, 1, 9), (TENANTS, backlog, 1, 200, 400)].into_iter().enumerate()
+    {
+        for _ in 0..rounds {
             ground.fill(lanes, jobs).await?;
-            sides[side].0.extend(ground.take(8, 100).await?);
+            sides[side].0.extend(ground.take(before, batches, 100).await?);
             ground.clear().await?;
         }
     }
@@ -172,20 +201,37 @@ async fn starvation(ground: &Ground) -> Result<Outcome> {
     ))
 }
 
-/// From the call that enqueues to the job's first line, on an idle system.
+/// Four tenants of weights 1, 2, 4 and 8, each with more jobs than can be done: how far from its share the one is that is farthest.
+async fn weights(ground: &Ground) -> Result<Outcome> {
+    let window = Duration::from_secs(std::env::var("INSULA_BENCH_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60));
+    let first = TENANTS + 1;
+    // At most five thousand jobs in a second, and the heaviest has 8 of 15.
+    let each = 5_000 * i64::try_from(window.as_secs() + 5)? * 8 / 15;
+    ground.fill_with(first, 4, 4 * each, "brief", &first.to_string()).await?;
+    let worker = ground.worker(Jobs::new().with::<Brief>())?;
+    let served = || SERVED.each_ref().map(|n| n.load(Ordering::Acquire));
+    // Weights are learnt with each tenant's first job.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = served();
+    tokio::time::sleep(window).await;
+    let after = served();
+    worker.stop().await;
+    ensure!(after[3] < each, "the heaviest ran out of jobs");
+    ground.clear().await?;
+    let got: Vec<i64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+    let all: i64 = got.iter().sum();
+    let off = |(got, weight): (&i64, u32)| (*got as f64 * 15.0 / (all as f64 * f64::from(weight)) - 1.0).abs();
+    let most = got.iter().zip(WEIGHTS).map(off).fold(0.0, f64::max);
+    let detail = format!("{got:?} jobs of 4 ms in {} s", window.as_secs());
+    Ok(Outcome::figure("shares of weights 1:2:4:8, farthest from what is due", most, "", Target::AtMost(0.02), detail))
+}
+
+/// From the call that enqueues to the job's first line, on an idle system: tenants of the shared database.
 async fn latency(ground: &Ground) -> Result<[Outcome; 2]> {
     let worker = ground.worker(Jobs::new().with::<Stamp>())?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    WAITED.lock().await.clear();
-    for n in 1..=300 {
-        send(&ground.data, &ground.tenant(1 + n % 50)?, &Stamp::now(), &Enqueue::default()).await?;
-        while WAITED.lock().await.len() < usize::try_from(n)? {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let tenants: Vec<TenantContext> = (1..=50).map(|no| ground.tenant(no)).collect::<Result<_>>()?;
+    let waited = stamps(ground, &tenants, 300, Duration::from_millis(10)).await?;
     worker.stop().await;
-    let waited = Samples(WAITED.lock().await.clone());
     Ok([
         Outcome::figure(
             "enqueue to start, idle, p50",
@@ -196,4 +242,48 @@ async fn latency(ground: &Ground) -> Result<[Outcome; 2]> {
         ),
         Outcome::figure("enqueue to start, idle, p99", waited.quantile(0.99), "ms", Target::AtMost(20.0), ""),
     ])
+}
+
+/// The same for a tenant with a database of its own: at work, and when no worker had been there for a while.
+async fn latency_alone(ground: &Ground) -> Result<[Outcome; 3]> {
+    let (tenant, worker) = ground.alone(TENANTS + 100, Jobs::new().with::<Stamp>()).await?;
+    let tenant = [tenant];
+    stamps(ground, &tenant, 3, Duration::from_millis(10)).await?;
+    let waited = stamps(ground, &tenant, 300, Duration::from_millis(10)).await?;
+    // Longer than a worker stays where there is nothing to do.
+    let cold = stamps(ground, &tenant, 8, Duration::from_secs(8)).await?;
+    worker.stop().await;
+    Ok([
+        Outcome::figure(
+            "enqueue to start, database of one tenant, p50",
+            waited.median(),
+            "ms",
+            Target::AtMost(5.0),
+            "300 jobs of a tenant at work, from before BEGIN to the job's first line",
+        ),
+        Outcome::figure("enqueue to start, database of one tenant, p99", waited.quantile(0.99), "ms", Target::AtMost(20.0), ""),
+        Outcome::figure(
+            "the same after eight seconds without a job, when no worker is connected there",
+            cold.median(),
+            "ms",
+            Target::AtMost(20.0),
+            format!("8 jobs; the longest took {:.1} ms", cold.quantile(1.0)),
+        ),
+    ])
+}
+
+/// How long jobs waited, in milliseconds, sent one after the other with a pause before each.
+async fn stamps(ground: &Ground, tenants: &[TenantContext], jobs: usize, pause: Duration) -> Result<Samples> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    WAITED.lock().await.clear();
+    for (n, tenant) in (1..=jobs).zip(tenants.iter().cycle()) {
+        tokio::time::sleep(pause).await;
+        send(&ground.data, tenant, &Stamp::now(), &Enqueue::default()).await?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while WAITED.lock().await.len() < n {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            ensure!(Instant::now() < deadline, "a job did not start");
+        }
+    }
+    Ok(Samples(WAITED.lock().await.clone()))
 }

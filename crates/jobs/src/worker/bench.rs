@@ -1,9 +1,9 @@
-//! Where taken jobs lie until a runner is free.
+//! Where taken jobs lie until a runner is free: in a fair order among themselves, so that a newcomer's does not wait behind all of them.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use insula_planner::ahead::Ahead;
 use tokio::sync::Notify;
 
 use super::desk::Desk;
@@ -15,12 +15,14 @@ pub(crate) struct Task {
     /// The number that the worker had when it took it.
     pub(crate) me: i64,
     pub(crate) job: Taken,
+    /// Its tenant's, by its plan.
+    pub(crate) weight: u32,
 }
 
-/// First come, first served: the order of choice.
+/// What waits for runners.
 #[derive(Default)]
 pub(crate) struct Bench {
-    line: Mutex<VecDeque<Task>>,
+    line: Mutex<Ahead<Task>>,
     came: Notify,
     idle: AtomicUsize,
     /// Jobs that desks have asked for and not been given yet.
@@ -29,14 +31,16 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    fn line(&self) -> MutexGuard<'_, VecDeque<Task>> {
+    fn line(&self) -> MutexGuard<'_, Ahead<Task>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn put(&self, tasks: impl IntoIterator<Item = Task>) {
+    pub(crate) fn put(&self, tasks: Vec<Task>) {
         let mut line = self.line();
         let before = line.len();
-        line.extend(tasks);
+        for task in tasks {
+            line.join(task.job.tenant, task.weight, u32::try_from(task.job.cost).unwrap_or(1), task);
+        }
         let more = line.len() - before;
         drop(line);
         for _ in 0..more.min(self.idle.load(Ordering::Acquire)) {
@@ -54,12 +58,12 @@ impl Bench {
             if self.closed.load(Ordering::Acquire) {
                 return None;
             }
-            if let Some(task) = self.line().pop_front() {
+            if let Some(task) = self.line().start() {
                 return Some(task);
             }
             let _idle = Idle::new(&self.idle);
             // One more look: whoever put something before this runner counted as idle did not notify it.
-            if let Some(task) = self.line().pop_front() {
+            if let Some(task) = self.line().start() {
                 return Some(task);
             }
             came.await;
@@ -68,10 +72,7 @@ impl Bench {
 
     /// Takes back what a desk put here and nobody has started.
     pub(crate) fn withdraw(&self, desk: &Desk) -> Vec<Task> {
-        let mut line = self.line();
-        let (own, others) = line.drain(..).partition(|task| std::ptr::eq(&*task.desk, desk));
-        *line = others;
-        own.into()
+        self.line().withdraw(|task| std::ptr::eq(&*task.desk, desk))
     }
 
     /// Ends all runners as soon as they are free.

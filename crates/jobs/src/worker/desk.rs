@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use insula_catalog::Route;
 use insula_core::TenantNo;
 use metrics::{counter, gauge, histogram};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::bench::Task;
 use super::clerk::{self, Clerk};
 use super::hand;
 use super::lanes::Settings;
-use super::link::{Link, Taken};
+use super::link::{Glance, Link, Taken};
 use super::state::{End, State, Stop};
+use super::visits::Room;
 use super::watch::Watch;
 use super::{DatabaseName, Reports, Shared};
 use crate::error::Error;
@@ -23,24 +24,34 @@ use crate::registry::Entry;
 /// One queue.
 pub(crate) struct Desk {
     name: DatabaseName,
-    /// Many tenants share the database: it is served all the time, and not visited.
-    pub(crate) is_shared: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clerk: tokio::sync::Mutex<Clerk>,
-    /// Outlives a visit, which is shorter than a lease: else nobody would be found out where one only visits.
-    watch: tokio::sync::Mutex<Watch>,
     state: Mutex<State>,
     /// Something is to be said, or there is room.
     pub(crate) changed: Notify,
     /// Something came.
     pub(crate) bell: Notify,
+    /// It is the database of a single tenant: see [`super::visits`].
+    pub(crate) passes_by: bool,
 }
 
+/// How a visit begins.
+struct Visit<'a> {
+    control: Link,
+    /// For the scout, when it is there already.
+    link: Option<Link>,
+    watch: &'a mut Watch,
+    room: Room<'a>,
+}
+
+/// How long a database of a single tenant is stayed in when there is nothing to do: the next job of a tenant at work starts without a connection
+/// being made first.
+const LINGER: Duration = Duration::from_secs(5);
+
 impl Desk {
-    pub(crate) fn new(name: DatabaseName, is_shared: bool, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(name: DatabaseName, passes_by: bool, shared: Arc<Shared>) -> Self {
         let (changed, bell) = (Notify::new(), Notify::new());
-        let (clerk, watch) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
-        Self { name, is_shared, shared, clerk, watch, state: Mutex::default(), changed, bell }
+        Self { name, shared, clerk: tokio::sync::Mutex::default(), state: Mutex::default(), changed, bell, passes_by }
     }
 
     pub(crate) const fn name(&self) -> &DatabaseName {
@@ -51,70 +62,140 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves until told to stop. A visitor's desk comes and goes, so that idle databases have no connections.
-    pub(crate) async fn serve(self: Arc<Self>, visitors: Option<Arc<Semaphore>>, mut stopping: watch::Receiver<bool>) {
+    /// Serves until told to stop.
+    pub(crate) async fn serve(self: Arc<Self>, stopping: watch::Receiver<bool>) {
+        if self.passes_by { self.pass_by(stopping).await } else { self.stay(stopping).await }
+    }
+
+    async fn stay(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
         let mut pause = Duration::from_millis(100);
         while !*stopping.borrow() {
-            let permit = match &visitors {
-                Some(visitors) => visitors.clone().acquire_owned().await.ok(),
-                None => None,
-            };
-            let served = self.session(visitors.is_some(), &mut stopping).await;
-            drop(permit);
-            let rest = match served {
-                Ok(()) if visitors.is_some() => self.shared.config.visit,
-                Ok(()) => Duration::ZERO,
+            match self.session(None, &mut stopping).await {
+                Ok(_) => pause = Duration::from_millis(100),
                 Err(error) => {
-                    counter!("insula_jobs_queue_faults_total").increment(1);
-                    tracing::warn!(%error, cell = %self.name.cell, database = %self.name.database, "a queue cannot be served now");
-                    pause = (pause * 2).min(Duration::from_secs(10));
-                    pause
+                    pause = self.fault(&error, pause);
+                    let _ = tokio::time::timeout(pause, stopping.wait_for(|stop| *stop)).await;
                 }
-            };
-            let _ = tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await;
+            }
         }
     }
 
-    /// Under one number of the database's: from its beginning to its end, or to a fault.
-    async fn session(self: &Arc<Self>, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
+    /// Comes when the bell rings and now and then, and goes when there is nothing to do.
+    async fn pass_by(self: Arc<Self>, mut stopping: watch::Receiver<bool>) {
+        // It outlives a visit, which is shorter than a lease: else nobody would be found out where one only visits.
+        let (mut watch, mut calm, mut pause) = (Watch::default(), 0, Duration::from_millis(100));
+        let mut rung = false;
+        while !*stopping.borrow() {
+            let rest = match self.visit(&mut watch, rung, &mut stopping).await {
+                Ok((worked, glance)) => {
+                    (calm, pause) = (if worked { 0 } else { calm + 1 }, Duration::from_millis(100));
+                    let config = &self.shared.config;
+                    let rest = self.shared.visits.rest(config.visit, calm, glance, config.lease);
+                    rest.min(clerk::rest(&self).await)
+                }
+                Err(error) => {
+                    pause = self.fault(&error, pause);
+                    pause
+                }
+            };
+            rung = tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return,
+                () = self.bell.notified() => true,
+                () = tokio::time::sleep(rest) => false,
+            };
+        }
+    }
+
+    /// Looks, and works while there is something to do. Whether there was, and what will be.
+    async fn visit(
+        self: &Arc<Self>,
+        watch: &mut Watch,
+        rung: bool,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Result<(bool, Glance), Error> {
+        let visits = &self.shared.visits;
+        // When the bell has rung there is work: the second connection is opened beside the first.
+        let mut room = if rung { Some(visits.room().await) } else { None };
+        let door = visits.door().await;
+        let second = async { if rung { Link::open(&self.shared, &self.name).await.ok() } else { None } };
+        let (control, link) = tokio::join!(Link::open(&self.shared, &self.name), second);
+        drop(door);
+        let mut control = control?;
+        // What comes again, when it is time for that: it may bring work.
+        if !rung && clerk::rest(self).await.is_zero() {
+            clerk::serve(self.clone(), 0, true).await;
+        }
+        let glance = if rung { None } else { Some(control.glance().await?) };
+        if let Some(glance) = glance
+            && !glance.work
+        {
+            // Nobody is here: whoever enqueues from now on rings, and what came before that is seen by one more look.
+            control.away(true).await?;
+            watch.look(&mut control, 0).await?;
+            let glance = control.glance().await?;
+            if !glance.work {
+                control.close().await;
+                return Ok((false, glance));
+            }
+        }
+        let room = match room.take() {
+            Some(room) => room,
+            None => visits.room().await,
+        };
+        let left = self.session(Some(Visit { control, link, watch, room }), stopping).await?;
+        Ok((true, left))
+    }
+
+    fn fault(&self, error: &Error, pause: Duration) -> Duration {
+        counter!("insula_jobs_queue_faults_total").increment(1);
+        tracing::warn!(%error, cell = %self.name.cell, database = %self.name.database, "a queue cannot be served now");
+        (pause * 2).min(Duration::from_secs(10))
+    }
+
+    /// Under one number of the database's: from its beginning to its end, or to a fault. How it left the queue.
+    async fn session(self: &Arc<Self>, visit: Option<Visit<'_>>, stopping: &mut watch::Receiver<bool>) -> Result<Glance, Error> {
         let config = &self.shared.config;
-        let mut control = Link::open(&self.shared, &self.name).await?;
+        let mut own = Watch::default();
+        let (mut control, link, watch, room) = match visit {
+            Some(Visit { control, link, watch, room }) => (control, link, watch, Some(room)),
+            None => (Link::open(&self.shared, &self.name).await?, None, &mut own, None),
+        };
         let lease_ms = i32::try_from(config.lease.as_millis()).unwrap_or(i32::MAX);
         let me = control.begin(&config.name, lease_ms).await?;
         {
             let mut state = self.state();
-            *state = State {
-                me,
-                beaten: Some(Instant::now()),
-                budgets: std::mem::take(&mut state.budgets),
-                looking: visiting,
-                ..State::default()
-            };
+            *state = State { me, beaten: Some(Instant::now()), budgets: std::mem::take(&mut state.budgets), ..State::default() };
         }
         let mut hands = tokio::task::JoinSet::new();
-        hands.spawn(clerk::serve(self.clone(), me, visiting));
-        hands.spawn(hand::work(self.clone(), me, hand::Part::Scout));
-        if !visiting {
-            hands.spawn(hand::work(self.clone(), me, hand::Part::Second));
+        hands.spawn(clerk::serve(self.clone(), me, false));
+        hands.spawn(hand::work(self.clone(), me, hand::Part::Scout, link));
+        if !self.passes_by {
+            hands.spawn(hand::work(self.clone(), me, hand::Part::Second, None));
             hands.spawn(hand::listen(self.clone()));
         }
-        let ended = self.beat(&mut control, me, visiting, stopping).await;
+        let ended = self.beat(&mut control, me, watch, room.as_ref(), stopping).await;
         self.leave(&mut control, me, ended.is_ok()).await;
         hands.shutdown().await;
-        if ended.is_ok() {
-            // What hands could not say any more goes back by itself: the number ends.
-            control.end(me).await?;
-            control.close().await;
-        }
-        ended
+        ended?;
+        // What hands could not say any more goes back by itself: the number ends.
+        control.end(me).await?;
+        let left = Glance { work: false, ..control.glance().await? };
+        control.close().await;
+        Ok(left)
     }
 
     /// Proves again and again that this worker lives. Ends well when it is to stop, or a visit is over.
-    async fn beat(&self, control: &mut Link, me: i64, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
+    async fn beat(
+        &self,
+        control: &mut Link,
+        me: i64,
+        watch: &mut Watch,
+        room: Option<&Room<'_>>,
+        stopping: &mut watch::Receiver<bool>,
+    ) -> Result<(), Error> {
         let lease = self.shared.config.lease;
         let between = (lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
-        let mut watch = self.watch.lock().await;
-        let mut idle_since = None;
+        let (mut idle_since, mut takes) = (None, 0);
         loop {
             if tokio::time::timeout(between, stopping.wait_for(|stop| *stop)).await.is_ok() {
                 return Ok(());
@@ -129,7 +210,7 @@ impl Desk {
                     _ => Err(self.gone("the lease was lost")),
                 };
             };
-            {
+            let through = {
                 let mut state = self.state();
                 state.beaten = Some(Instant::now());
                 for job in cancelled {
@@ -137,15 +218,22 @@ impl Desk {
                         running.send_replace(Some(Stop::Cancelled));
                     }
                 }
-                let busy = state.looking || !state.held.is_empty() || state.to_say() > 0 || !state.dry;
-                idle_since = if busy { None } else { idle_since.or_else(|| Some(Instant::now())) };
+                let busy = !state.held.is_empty() || state.taking > 0 || state.to_say() > 0 || !(state.dry || state.stopping);
+                let was_busy = std::mem::replace(&mut takes, state.takes) != state.takes;
+                idle_since = if busy || was_busy { None } else { idle_since.or_else(|| Some(Instant::now())) };
                 gauge!("insula_jobs_running").set(self.shared.pulse.busy() as f64);
-            }
+                state.stopping && !busy
+            };
             watch.look(control, me).await?;
             watch.count(control, self, &self.shared.tenants).await?;
             control.sweep().await?;
-            if visiting && idle_since.is_some_and(|since: Instant| since.elapsed() > Duration::from_millis(500)) {
+            let Some(room) = room else { continue };
+            if through || idle_since.is_some_and(|since: Instant| since.elapsed() > LINGER) {
                 return Ok(());
+            }
+            if room.is_over() && !self.state().stopping {
+                // What runs is waited for; the rest goes back, and nothing more is taken.
+                self.give_back();
             }
         }
     }
@@ -160,13 +248,7 @@ impl Desk {
 
     /// Gives back what was not started; in good order, waits for what runs, and for the hands to say how it ended.
     async fn leave(&self, control: &mut Link, me: i64, in_order: bool) {
-        for task in self.shared.bench.withdraw(self) {
-            let mut state = self.state();
-            state.held.remove(&(task.job.tenant, task.job.id));
-            state.end(&task.job, &End::Back { delay: Duration::ZERO });
-        }
-        self.state().stopping = true;
-        self.changed.notify_waiters();
+        self.give_back();
         if !in_order {
             self.state().me = 0;
             return;
@@ -199,6 +281,17 @@ impl Desk {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.state().me = 0;
+    }
+
+    /// Gives back what was not started, and takes nothing more.
+    fn give_back(&self) {
+        self.state().stopping = true;
+        for task in self.shared.bench.withdraw(self) {
+            let mut state = self.state();
+            state.held.remove(&(task.job.tenant, task.job.id));
+            state.end(&task.job, &End::Back { delay: Duration::ZERO });
+        }
+        self.changed.notify_waiters();
     }
 
     fn reports(&self) -> (Option<serde_json::Value>, Option<serde_json::Value>) {
@@ -290,9 +383,13 @@ impl Desk {
     /// Puts what was taken before the runners.
     pub(crate) fn put(self: &Arc<Self>, me: i64, taken: Vec<Taken>) {
         let mut state = self.state();
+        state.takes += u64::from(!taken.is_empty());
         state.held.extend(taken.iter().map(|job| ((job.tenant, job.id), job.attempt)));
         drop(state);
-        self.shared.bench.put(taken.into_iter().map(|job| Task { desk: self.clone(), me, job }));
+        let tenants = &self.shared.tenants;
+        let task = |job: Taken| Task { desk: self.clone(), me, weight: tenants.weight(job.tenant), job };
+        let tasks: Vec<Task> = taken.into_iter().map(task).collect();
+        self.shared.bench.put(tasks);
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use insula_core::TenantNo;
+use insula_core::placement::POOL_DATABASE;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
@@ -33,6 +34,10 @@ struct Errand {
 /// How long ends may wait for others to be said with, while there is other work.
 const LINGER: Duration = Duration::from_millis(3);
 
+/// How much one take brings, as time that it will take. Who comes while a take is under way waits for that to end and for the next: short takes keep
+/// that short, long ones save round trips.
+const STRIDE: Duration = Duration::from_millis(4);
+
 /// Why a hand goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Woken {
@@ -46,30 +51,36 @@ enum Woken {
     Polled,
 }
 
-/// Works until the desk's session is over.
-pub(crate) async fn work(desk: Arc<Desk>, me: i64, part: Part) {
-    let mut link = None;
+/// Works until the desk's session is over; on `link`, if there is one already.
+pub(crate) async fn work(desk: Arc<Desk>, me: i64, part: Part, mut link: Option<Link>) {
     let mut woken = if part == Part::Scout { Woken::Polled } else { Woken::Changed };
-    // Whether enqueueing is to notify, as far as this hand knows.
-    let mut asleep = false;
+    // Whether enqueueing is to tell, as far as this hand knows.
+    let mut told = None;
     while desk.state().me == me {
         let Some(errand) = desk.errand(woken) else {
             woken = wait(&desk, part).await;
-            asleep &= woken != Woken::Rung;
+            if woken == Woken::Rung && !desk.passes_by {
+                // Whoever rang has put the mark out.
+                told = None;
+            }
             continue;
         };
         let want = errand.want;
         match run(&desk, me, &mut link, errand).await {
             Ok(taken) => {
-                asleep &= taken == 0;
                 woken = Woken::Changed;
-                if part == Part::Scout
-                    && taken < want
-                    && !asleep
-                    && let Some(link) = &mut link
-                {
+                let Some(link) = link.as_mut().filter(|_| part == Part::Scout) else { continue };
+                if taken > 0 {
+                    // Where nobody but this mark says so: nobody rings while there is something to do anyway.
+                    if desk.passes_by && told != Some(false) {
+                        let _ = link.away(false).await;
+                    }
+                    told = desk.passes_by.then_some(false);
+                }
+                if taken < want && told != Some(true) {
                     // Said that it sleeps, and then one more look: what was enqueued before is found, what is enqueued after notifies.
-                    asleep = link.sleeps().await.is_ok();
+                    let said = if desk.passes_by { link.away(true).await } else { link.sleeps().await };
+                    told = said.is_ok().then_some(true);
                     woken = Woken::Polled;
                 }
             }
@@ -122,9 +133,17 @@ async fn ring(desk: &Desk) -> Result<(), Error> {
     let pool = PgPoolOptions::new().max_connections(1).connect_with(options).await?;
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.listen("insula_jobs").await?;
+    // For the databases of single tenants in this cell, by name.
+    let is_pool = *desk.name().database == *POOL_DATABASE;
+    if is_pool {
+        listener.listen("insula_bell").await?;
+    }
     loop {
-        listener.recv().await?;
-        desk.bell.notify_one();
+        let heard = listener.recv().await?;
+        match heard.channel() {
+            "insula_bell" => desk.shared.visits.ring(&desk.name().cell, heard.payload()),
+            _ => desk.bell.notify_one(),
+        }
     }
 }
 
@@ -210,7 +229,9 @@ impl Desk {
         let bench = &self.shared.bench;
         let config = &self.shared.config;
         let mut state = self.state();
+        state.pace.look();
         let ahead = state.pace.in_span(config.ahead).min(config.ahead_most);
+        let stride = state.pace.in_span(STRIDE).clamp(1, ahead.max(1));
         let (idle, coming) = (bench.idle(), bench.coming());
         let room = (idle + ahead).saturating_sub(coming);
         let to_say = state.to_say();
@@ -218,7 +239,7 @@ impl Desk {
         // An end may let a lane go on that was at its cap, so it is a reason to look as well.
         let may_take = !state.stopping && !state.lost_answer && (look || to_say > 0 || !state.dry);
         // A few at a time are not worth a round trip while there is enough to do.
-        let worth = room >= (ahead / 3).max(1) || idle > coming;
+        let worth = room >= stride || idle > coming;
         let quiet = state.running.is_empty() && coming == 0;
         let enough_to_say = to_say >= 128 || (to_say > 0 && (quiet || woken == Woken::Lingered));
         let take = may_take && worth && room > 0 && (look || !state.dry || enough_to_say);
@@ -226,7 +247,7 @@ impl Desk {
         if !take && !enough_to_say && !unclear {
             return None;
         }
-        let want = if take { room } else { 0 };
+        let want = if take { room.min(stride.max(config.concurrency)) } else { 0 };
         state.taking += 1;
         bench.ask(want);
         Some(Self::collect(&mut state, want))

@@ -52,6 +52,17 @@ impl Taken {
     }
 }
 
+/// A queue as it is for one who passes by.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(crate) struct Glance {
+    /// There is something to do now.
+    pub(crate) work: bool,
+    /// Workers that are here, or were and have not said goodbye.
+    pub(crate) workers: i64,
+    /// When there will be something by time alone.
+    pub(crate) next_ms: Option<i64>,
+}
+
 /// One line of `insula.queue_state()`.
 pub(crate) type QueueState = (Option<i64>, Option<i64>, i64, i64, i64, i64);
 
@@ -229,6 +240,22 @@ impl Link {
 
     pub(crate) async fn sleeps(&mut self) -> Result<(), sqlx::Error> {
         sqlx::query("SELECT insula.worker_sleeps(true)").execute(&mut self.0).await.map(|_| ())
+    }
+
+    /// Whether whoever enqueues is to ring elsewhere.
+    pub(crate) async fn away(&mut self, away: bool) -> Result<(), sqlx::Error> {
+        sqlx::query("SELECT insula.worker_away($1)").bind(away).execute(&mut self.0).await.map(|_| ())
+    }
+
+    pub(crate) async fn glance(&mut self) -> Result<Glance, sqlx::Error> {
+        let seen = sqlx::query_as("SELECT work, workers, next_ms FROM insula.glance()").fetch_one(&mut self.0).await;
+        match seen {
+            // The kit there is older than this program: looked for with more effort.
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("42883") => {
+                Ok(Glance { work: true, workers: 0, next_ms: None })
+            }
+            seen => seen,
+        }
     }
 
     pub(crate) async fn begin(&mut self, name: &str, lease_ms: i32) -> Result<i64, sqlx::Error> {

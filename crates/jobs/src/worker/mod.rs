@@ -16,6 +16,7 @@ mod pulse;
 mod runner;
 mod state;
 mod tenants;
+mod visits;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub(crate) use link::Link;
 use pulse::Pulse;
 pub(crate) use state::Stop;
 use tenants::Tenants;
+use visits::Visits;
 
 /// A database with a queue in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,7 +58,7 @@ pub struct WorkerConfig {
     pub name: String,
     /// Jobs at work at once.
     pub concurrency: usize,
-    /// How far ahead of its places it takes jobs, as time that they will take: what a newcomer may wait behind. None when jobs are slow.
+    /// How far ahead of its places it takes jobs, as time that they will take. A newcomer stands beside them, not behind. None when jobs are slow.
     pub ahead: Duration,
     /// Most jobs that it takes ahead.
     pub ahead_most: usize,
@@ -64,7 +66,7 @@ pub struct WorkerConfig {
     pub lease: Duration,
     /// How often it looks by itself; a notification mostly comes first.
     pub poll: Duration,
-    /// How often databases of single tenants are visited.
+    /// How soon the database of a single tenant is looked at again when nobody rang; while there is nothing, less and less often.
     pub visit: Duration,
     /// How long jobs at work may take once it is asked to stop.
     pub drain: Duration,
@@ -106,6 +108,7 @@ pub(crate) struct Shared {
     pub(crate) pulse: Pulse,
     pub(crate) board: Board,
     pub(crate) tenants: Tenants,
+    pub(crate) visits: Visits,
     /// The application's, where jobs run.
     pub(crate) runtime: tokio::runtime::Handle,
 }
@@ -140,10 +143,10 @@ impl Worker {
         let keys = keys.into();
         let bench = Bench::default();
         let tenants = Tenants::new(catalog.clone());
-        let (pulse, board) = (Pulse::new(config.concurrency), Board::default());
+        let (pulse, board, visits) = (Pulse::new(config.concurrency), Board::default(), Visits::new(config.concurrency));
         metrics::gauge!("insula_jobs_places").set(pulse.places() as f64);
         let runtime = tokio::runtime::Handle::current();
-        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, pulse, board, tenants, runtime });
+        let shared = Arc::new(Shared { jobs, data, catalog, keys, config, bench, pulse, board, tenants, visits, runtime });
         let (stop, stopping) = tokio::sync::watch::channel(false);
         let (killed, mut killing) = tokio::sync::watch::channel(false);
         let (ending, ended) = tokio::sync::oneshot::channel();
@@ -198,7 +201,6 @@ impl Drop for Worker {
 async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>) {
     let mut desks: BTreeMap<DatabaseName, tokio::sync::watch::Sender<bool>> = BTreeMap::new();
     let mut at_work = tokio::task::JoinSet::new();
-    let visitors = Arc::new(tokio::sync::Semaphore::new(8));
     let mut changed = shared.catalog.changed();
     let mut keys = shared.keys.clone();
     while !*stop.borrow() {
@@ -208,15 +210,18 @@ async fn serve(shared: Arc<Shared>, mut stop: tokio::sync::watch::Receiver<bool>
             leave.send_replace(!stays);
             if !stays {
                 shared.board.forget(name);
+                shared.visits.desks().remove(name);
             }
             stays
         });
         for (name, resident) in found {
             desks.entry(name).or_insert_with_key(|name| {
                 let (leave, leaving) = tokio::sync::watch::channel(false);
-                let desk = Arc::new(Desk::new(name.clone(), resident, shared.clone()));
-                let visitors = (!resident).then(|| visitors.clone());
-                at_work.spawn(desk.serve(visitors, leaving));
+                let desk = Arc::new(Desk::new(name.clone(), !resident, shared.clone()));
+                if !resident {
+                    shared.visits.desks().insert(name.clone(), Arc::downgrade(&desk));
+                }
+                at_work.spawn(desk.serve(leaving));
                 leave
             });
         }

@@ -31,7 +31,7 @@ pub(crate) async fn run(shared: Arc<Shared>, place: usize) {
 
 /// Whether it was tried.
 async fn one(shared: &Shared, task: Task) -> bool {
-    let Task { desk, me, job } = task;
+    let Task { desk, me, job, .. } = task;
     let Some(stop) = desk.start(me, &job) else { return false };
     let started = Instant::now();
     let end = match (shared.jobs.get(&job.kind), shared.tenants.at(job.tenant, desk.name())) {

@@ -41,11 +41,11 @@ pub(crate) struct State {
     pub(crate) taking: usize,
     /// An answer was lost: it may have been given jobs that it does not know.
     pub(crate) lost_answer: bool,
+    /// Takes that brought something.
+    pub(crate) takes: u64,
     /// The queue had less than was asked for.
     pub(crate) dry: bool,
     pub(crate) stopping: bool,
-    /// The clerk of a visit has not looked yet.
-    pub(crate) looking: bool,
     /// Schedules of the host at work.
     pub(crate) hosting: usize,
     /// Jobs of this desk on the bench or at a runner.
@@ -104,8 +104,8 @@ impl Pace {
         self.count += 1;
     }
 
-    /// Jobs that will end in a span.
-    pub(crate) fn in_span(&mut self, span: Duration) -> usize {
+    /// Looks at the clock. What [`Pace::in_span`] says is as it was then.
+    pub(crate) fn look(&mut self) {
         let now = Instant::now();
         let elapsed = self.since.map(|since| now - since);
         match elapsed {
@@ -117,6 +117,10 @@ impl Pace {
             Some(_) => {}
             None => self.since = Some(now),
         }
+    }
+
+    /// Jobs that will end in a span.
+    pub(crate) fn in_span(&self, span: Duration) -> usize {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number")]
         let jobs = (self.per_second * span.as_secs_f64()) as usize;
         jobs

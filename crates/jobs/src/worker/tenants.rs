@@ -43,6 +43,11 @@ impl Tenants {
         Ok(route)
     }
 
+    /// A tenant's weight by its plan; 1 while it is not known.
+    pub(crate) fn weight(&self, no: i64) -> u32 {
+        self.find(no).map_or(1, |route| route.plan.tier.weight)
+    }
+
     fn find(&self, no: i64) -> Option<Arc<Route>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let found = known.1.get(&no).copied();

@@ -60,6 +60,8 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "workers()",
         "tell_lanes('[]')",
         "worker_sleeps(true)",
+        "worker_away(true)",
+        "glance()",
         "sweep_queue(0)",
         "queue_state()",
         "release_orphans()",
@@ -96,6 +98,10 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     }
     for sequence in ["insula.asleep", "insula.worker_no"] {
         assert_eq!(refused(&mut app, &format!("SELECT nextval('{sequence}')")).await, "42501");
+    }
+    // What it may ring for is the name of a tenant's database, and nothing else that a listener might take for something.
+    for not_one in ["insula_pool", "d0123456789abcdeg", "d0123456789abcdef\nx", ""] {
+        assert_eq!(refused(&mut app, &format!("SELECT insula.ring('{not_one}')")).await, "22023", "{not_one}");
     }
     let enqueue = "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])";
     assert_eq!(refused(&mut app, enqueue).await, "28000", "unbound");

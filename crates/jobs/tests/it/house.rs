@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 /// `done`: who was worked for, and in which attempt. `busy`: what is being worked on; a second worker would not get in.
-const TABLES: &str = "CREATE TABLE done (id uuid NOT NULL, attempt integer NOT NULL, what text NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (id, attempt));
+pub(crate) const TABLES: &str = "CREATE TABLE done (id uuid NOT NULL, attempt integer NOT NULL, what text NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (id, attempt));
     SELECT insula.tenant_table('done')";
 
 pub(crate) struct House {
@@ -142,7 +142,7 @@ impl House {
     }
 }
 
-async fn new_database(server: &TestServer) -> String {
+pub(crate) async fn new_database(server: &TestServer) -> String {
     // Roles belong to the server, and tests of one binary run side by side.
     static ROLES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     let _one_at_a_time = ROLES.lock().await;

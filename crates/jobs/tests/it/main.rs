@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod alone;
 mod attacks;
 mod bad;
 mod caps;

@@ -26,8 +26,6 @@ use sweep::Sweeps;
 
 /// How often it looks; a firing is late by as much at most.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often in a database of one tenant, unless something is known to come sooner.
-const VISIT: Duration = Duration::from_secs(15);
 /// The longest pause after faults, as of a database whose kit is older than this program.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How often it keeps house.
@@ -61,6 +59,12 @@ impl Clerk {
     }
 }
 
+/// How long until it is to look after a database of one tenant.
+pub(crate) async fn rest(desk: &Desk) -> Duration {
+    let clerk = desk.clerk.lock().await;
+    clerk.look_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+}
+
 /// Looks again and again, until the desk's session is over; at a visit once, and only when it is time.
 pub(crate) async fn serve(desk: Arc<Desk>, me: i64, visiting: bool) {
     let mut clerk = desk.clerk.lock().await;
@@ -91,7 +95,6 @@ pub(crate) async fn serve(desk: Arc<Desk>, me: i64, visiting: bool) {
             }
         }
     }
-    desk.state().looking = false;
     if let Some(link) = link {
         link.close().await;
     }
@@ -135,7 +138,8 @@ async fn look(
         clerk.begun = true;
     }
     let sweep = clerk.sweeps.sweep(desk, link).await?;
-    let most = if desk.is_shared { LOOK } else { VISIT };
+    // In a database of one tenant as often as it is visited, unless something is known to come sooner.
+    let most = if desk.passes_by { desk.shared.visits.longest() } else { LOOK };
     let next = link.schedules_next().await?.map(|ms| Duration::from_millis(u64::try_from(ms).unwrap_or_default()));
     // Not before it has come, by the database's clock.
     let next = next.map_or(most, |next| next + Duration::from_millis(1)).min(most);
