@@ -1,4 +1,4 @@
-//! `insula-bench all | list | NAME…`: each row in a process of its own, so that no row warms or burdens the next.
+//! `insula-bench all | record NAME… | list | NAME…`: each row in a process of its own, so that no row warms or burdens the next.
 #![allow(clippy::print_stdout, reason = "a command that prints a table")]
 
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use insula_bench::load::Usage;
-use insula_bench::report::{self, Measured};
+use insula_bench::report::{self, Measured, Record};
 use insula_bench::rows::{ROWS, gateway};
 use insula_bench::{Outcome, Row, machine};
 
@@ -15,7 +15,9 @@ use insula_bench::{Outcome, Row, machine};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What was measured, for people and for the next `record`.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
+const RECORD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/results.json");
 
 fn main() -> Result<ExitCode> {
     // Some rows measure what another process sees.
@@ -25,21 +27,15 @@ fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] | ["help" | "--help" | "-h"] => println!("insula-bench all | list | NAME…\n\n{}", listing()),
+        [] | ["help" | "--help" | "-h"] => println!("insula-bench all | record NAME… | list | NAME…\n\n{}", listing()),
         ["list"] => println!("{}", listing()),
         // Runs in this process and answers as JSON: what `measure` starts.
         ["--row", name] => println!("{}", serde_json::to_string(&run(find(name)?))?),
         [gateway::CHILD, words @ ..] => gateway::serve(words)?,
-        ["all"] => {
-            let rows = measure(ROWS)?;
-            let when = today();
-            std::fs::write(RESULTS, report::document(&machine::describe(), &when, &rows)).context("cannot write RESULTS.md")?;
-            println!("{}\nwritten to {RESULTS}", report::table(&rows));
-            return Ok(exit(&rows));
-        }
+        ["all"] => return record(measure(ROWS)?),
+        ["record", names @ ..] => return record(measure(&rows(names)?)?),
         names => {
-            let rows: Vec<Row> = names.iter().map(|name| find(name).copied()).collect::<Result<_>>()?;
-            let rows = measure(&rows)?;
+            let rows = measure(&rows(names)?)?;
             println!("{}", report::table(&rows));
             for o in rows.iter().flat_map(|row| row.outcomes.iter().flatten()).filter(|o| !o.detail.is_empty()) {
                 println!("{}: {}", o.what, o.detail);
@@ -48,6 +44,29 @@ fn main() -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn rows(names: &[&str]) -> Result<Vec<Row>> {
+    names.iter().map(|name| find(name).copied()).collect()
+}
+
+/// Writes them down, in the place of the former figures of these rows.
+fn record(rows: Vec<Measured>) -> Result<ExitCode> {
+    let before = match std::fs::read(RECORD) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).with_context(|| format!("{RECORD} is no record: remove it, and measure all"))?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Record { machine: vec![], rows: vec![] },
+        Err(error) => return Err(error).context(RECORD),
+    };
+    let machine = machine::describe().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let order: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+    let (code, shown) = (exit(&rows), report::table(&rows));
+    let record = before.with(machine, rows, &order);
+    std::fs::write(RECORD, serde_json::to_string_pretty(&record)? + "\n").context("cannot write results.json")?;
+    std::fs::write(RESULTS, report::document(&record)).context("cannot write RESULTS.md")?;
+    println!("{shown}\nwritten to {RESULTS}");
+    Ok(code)
 }
 
 fn exit(rows: &[Measured]) -> ExitCode {
@@ -79,7 +98,8 @@ fn measure(rows: &[Row]) -> Result<Vec<Measured>> {
             let foreign = before.zip(Usage::now()).map(|(before, after)| after.foreign_since(before));
             let outcomes =
                 serde_json::from_slice(&output.stdout).unwrap_or_else(|_| Err(format!("the row ended with {}", output.status)));
-            let measured = Measured { name: row.name.to_owned(), outcomes, foreign, seconds: start.elapsed().as_secs_f64() };
+            let measured =
+                Measured { name: row.name.to_owned(), outcomes, foreign, seconds: start.elapsed().as_secs_f64(), when: today() };
             let verdict = match &measured.outcomes {
                 Ok(_) if measured.met() => "met".to_owned(),
                 Ok(_) => "missed".to_owned(),

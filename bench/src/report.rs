@@ -17,6 +17,30 @@ pub struct Measured {
     pub foreign: Option<f64>,
     /// How long the row took, seconds.
     pub seconds: f64,
+    /// When it was measured.
+    pub when: String,
+}
+
+/// What is known of one machine: the latest of each row.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Which machine, and what was built.
+    pub machine: Vec<(String, String)>,
+    /// In the order of the rows.
+    pub rows: Vec<Measured>,
+}
+
+impl Record {
+    /// With these rows in the place of their former figures. What another machine, or another build, had measured does not stand beside them.
+    #[must_use]
+    pub fn with(self, machine: Vec<(String, String)>, new: Vec<Measured>, order: &[&str]) -> Self {
+        let old = if self.machine == machine { self.rows } else { Vec::new() };
+        let mut rows: Vec<Measured> = old.into_iter().filter(|row| new.iter().all(|n| n.name != row.name)).collect();
+        rows.extend(new);
+        rows.retain(|row| order.contains(&row.name.as_str()));
+        rows.sort_by_key(|row| order.iter().position(|name| *name == row.name));
+        Self { machine, rows }
+    }
 }
 
 impl Measured {
@@ -61,20 +85,20 @@ pub fn table(rows: &[Measured]) -> String {
 
 /// The whole of `RESULTS.md`.
 #[must_use]
-pub fn document(machine: &[(&str, String)], when: &str, rows: &[Measured]) -> String {
+pub fn document(record: &Record) -> String {
     let mut text = String::from(
         "# Measured\n\nWritten by `make bench`. Sides alternate in one run; a ratio is the median of same-round ratios (ours over the peer's).\n\
          The last column is the share of the machine that programs outside the benchmark used meanwhile: with more than a few per cent, times\n\
-         read too high and ratios are noisy.\n\n",
+         read too high and ratios are noisy.\n\nMeasured on:\n\n",
     );
-    let _ = writeln!(text, "Measured {when} on:\n");
-    for (name, value) in machine {
+    for (name, value) in &record.machine {
         let _ = writeln!(text, "- {name}: {value}");
     }
-    let _ = writeln!(text, "\n{}\n## Details\n", table(rows));
-    for row in rows {
+    let _ = writeln!(text, "\n{}\n## Details\n", table(&record.rows));
+    for row in &record.rows {
+        let _ = writeln!(text, "- `{}`: {}, {:.0} s", row.name, row.when, row.seconds);
         for o in row.outcomes.iter().flatten().filter(|o| !o.detail.is_empty()) {
-            let _ = writeln!(text, "- `{}`, {}: {}", row.name, o.what, o.detail);
+            let _ = writeln!(text, "  - {}: {}", o.what, o.detail);
         }
     }
     text
@@ -126,13 +150,37 @@ mod tests {
             ]),
             foreign: Some(0.021),
             seconds: 3.0,
+            when: String::new(),
         };
-        let failed =
-            Measured { name: "up".to_owned(), outcomes: Err("no binary | here".to_owned()), foreign: None, seconds: 0.0 };
+        let failed = Measured {
+            name: "up".to_owned(),
+            outcomes: Err("no binary | here".to_owned()),
+            foreign: None,
+            seconds: 0.0,
+            when: String::new(),
+        };
         assert!(!ok.met() && !failed.met());
         let text = table(&[ok, failed]);
         assert!(text.contains("| route | by host | at most 1.30 | 1.31 | **missed** | 2% |"), "{text}");
         assert!(text.contains("| route | memory | at most 400 bytes | 352 bytes | met | 2% |"), "{text}");
         assert!(text.contains("| up | not measured: no binary   here |"), "{text}");
+    }
+
+    #[test]
+    fn new_figures_replace_those_of_their_row_on_this_machine() {
+        let row = |name: &str, seconds: f64| Measured {
+            name: name.to_owned(),
+            outcomes: Ok(vec![]),
+            foreign: None,
+            seconds,
+            when: String::new(),
+        };
+        let machine = |name: &str| vec![("CPU".to_owned(), name.to_owned())];
+        let seen = |record: &Record| record.rows.iter().map(|row| (row.name.clone(), row.seconds)).collect::<Vec<_>>();
+        let order = ["a", "b", "c"];
+        let old = Record { machine: machine("x"), rows: vec![row("a", 1.0), row("c", 1.0), row("gone", 1.0)] };
+        let new = old.clone().with(machine("x"), vec![row("b", 2.0), row("a", 2.0)], &order);
+        assert_eq!(seen(&new), [("a".to_owned(), 2.0), ("b".to_owned(), 2.0), ("c".to_owned(), 1.0)]);
+        assert_eq!(seen(&old.with(machine("y"), vec![row("b", 2.0)], &order)), [("b".to_owned(), 2.0)]);
     }
 }

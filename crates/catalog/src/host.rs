@@ -1,11 +1,13 @@
-//! Host names as requests carry them, brought to the one form that tables hold. No allocation.
+//! Host names as requests carry them, brought to the one form that tables hold. No allocation, but for
+//! a long name that did not come in it.
 //!
 //! Always: two spellings of one host become one text, or the text is refused; nobody downstream sees the spelling. Names beyond
 //! ASCII come as punycode on the wire (RFC 5890), and what does not is refused: two programs that map such a name to ASCII by
 //! different tables would see two tenants (`docs/decisions/0026`).
 
-use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+use smol_str::SmolStr;
 
 /// The longest host name (RFC 1035, as text without the root's dot).
 const MAX: usize = 253;
@@ -35,25 +37,17 @@ pub enum Fault {
     Address,
 }
 
-/// A host in lower case, without port, brackets and trailing dot: borrowed when it came so, on the stack otherwise.
-#[derive(Clone, Copy)]
+/// A host in lower case, without port, brackets and trailing dot: borrowed when it came so. Small, as each source of hints hands it on.
+#[derive(Clone)]
 pub struct Host<'a> {
     text: Text<'a>,
     address: bool,
 }
 
-#[derive(Clone, Copy)]
-#[expect(clippy::large_enum_variant, reason = "on the stack: nothing is allocated")]
+#[derive(Clone)]
 enum Text<'a> {
     Borrowed(&'a str),
-    Written(Written),
-}
-
-/// Text on the stack. Only ASCII is ever put there.
-#[derive(Clone, Copy)]
-struct Written {
-    bytes: [u8; MAX],
-    len: usize,
+    Written(SmolStr),
 }
 
 impl Host<'_> {
@@ -62,9 +56,7 @@ impl Host<'_> {
     pub fn as_str(&self) -> &str {
         match &self.text {
             Text::Borrowed(text) => text,
-            Text::Written(Written { bytes, len }) => {
-                bytes.get(..*len).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default()
-            }
+            Text::Written(text) => text,
         }
     }
 
@@ -112,7 +104,7 @@ pub fn parse(text: &str) -> Result<Host<'_>, Fault> {
     }
     let name = name.strip_suffix('.').unwrap_or(name);
     let upper = check(name)?;
-    let text = if upper { Text::Written(lowered(name)) } else { Text::Borrowed(name) };
+    let text = if upper { Text::Written(name.chars().map(|c| c.to_ascii_lowercase()).collect()) } else { Text::Borrowed(name) };
     // A name cannot end in a digit-only label unless it is an address (RFC 1123 2.1).
     let address = name.as_bytes().last().is_some_and(u8::is_ascii_digit) && name.parse::<Ipv4Addr>().is_ok();
     Ok(Host { text, address })
@@ -131,31 +123,50 @@ fn check(name: &str) -> Result<bool, Fault> {
     }
     let (mut upper, mut label) = (false, 0usize);
     for b in name.bytes() {
-        match b {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label += 1,
-            b'A'..=b'Z' => {
+        match CLASSES[usize::from(b)] {
+            Class::Plain => label += 1,
+            Class::Upper => {
                 upper = true;
                 label += 1;
             }
-            b'.' if label == 0 => return Err(Fault::Empty),
-            b'.' => label = 0,
-            _ if b.is_ascii() => return Err(Fault::Character),
-            _ => return Err(Fault::International),
-        }
-        if label > LABEL {
-            return Err(Fault::Long);
+            Class::Dot if label == 0 => return Err(Fault::Empty),
+            Class::Dot if label > LABEL => return Err(Fault::Long),
+            Class::Dot => label = 0,
+            Class::Other if b.is_ascii() => return Err(Fault::Character),
+            Class::Other => return Err(Fault::International),
         }
     }
-    if label == 0 { Err(Fault::Empty) } else { Ok(upper) }
+    match label {
+        0 => Err(Fault::Empty),
+        1..=LABEL => Ok(upper),
+        _ => Err(Fault::Long),
+    }
 }
 
-fn lowered(name: &str) -> Written {
-    let mut bytes = [0; MAX];
-    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
-        *to = from.to_ascii_lowercase();
-    }
-    Written { bytes, len: name.len().min(MAX) }
+/// What a byte is in a name.
+#[derive(Clone, Copy)]
+enum Class {
+    Plain,
+    Upper,
+    Dot,
+    Other,
 }
+
+/// Of each byte: one look instead of a handful of comparisons, as every request's host is read.
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut b = 0;
+    while b < 256 {
+        classes[b] = match b as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => Class::Plain,
+            b'A'..=b'Z' => Class::Upper,
+            b'.' => Class::Dot,
+            _ => Class::Other,
+        };
+        b += 1;
+    }
+    classes
+};
 
 /// `::1]:80`, the first bracket gone: the address in its one canonical form (RFC 5952).
 fn address(literal: &str) -> Result<Host<'static>, Fault> {
@@ -166,25 +177,13 @@ fn address(literal: &str) -> Result<Host<'static>, Fault> {
         None if rest.is_empty() => {}
         None => return Err(Fault::Port),
     }
-    let mut text = Written { bytes: [0; MAX], len: 0 };
-    // It has 45 characters at most.
-    write!(text, "{address}").map_err(|_| Fault::Address)?;
-    Ok(Host { text: Text::Written(text), address: true })
+    Ok(Host { text: Text::Written(smol_str::format_smolstr!("{address}")), address: true })
 }
 
 /// Empty, or a number that fits (RFC 3986 3.2.3).
 fn is_port(text: &str) -> Result<(), Fault> {
     let digits = text.len() <= 5 && text.bytes().all(|b| b.is_ascii_digit());
     if digits && (text.is_empty() || text.parse::<u16>().is_ok()) { Ok(()) } else { Err(Fault::Port) }
-}
-
-impl std::fmt::Write for Written {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let free = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
-        free.copy_from_slice(text.as_bytes());
-        self.len += text.len();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ impl Peer {
     }
 }
 
+/// How many headers hyper takes unless it is told.
+const HYPERS_HEADERS: usize = 100;
+
 /// What an HTTP/2 client says first when it knows that the server speaks it (RFC 9113, section 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -97,16 +100,16 @@ where
     let service = service_fn(|request| pipeline::handle(Rc::clone(worker), Rc::clone(&peer), Arc::clone(&watch), request));
     let mut http = http1::Builder::new();
     // Not `pipeline_flush`: with it, hyper 1.12 loses the last answer of a connection that has more bytes waiting.
-    http.max_headers(limits.headers).max_buf_size(limits.header_bytes.max(8 << 10));
+    http.max_buf_size(limits.header_bytes.max(8 << 10));
+    // Told its own default, hyper would write into each place for a header before it reads one.
+    if limits.headers != HYPERS_HEADERS {
+        http.max_headers(limits.headers);
+    }
     let mut conn = std::pin::pin!(http.serve_connection(io, service).with_upgrades());
-    let mut drain = std::pin::pin!(async {
-        worker.shared.shutdown.requested().await;
-        tokio::time::sleep(worker.linger()).await;
-    });
     let mut is_ending = false;
     std::future::poll_fn(|cx| {
         watch.register(cx);
-        if !is_ending && drain.as_mut().poll(cx).is_ready() {
+        if !is_ending && worker.has_lingered() {
             is_ending = true;
             conn.as_mut().graceful_shutdown();
         }
@@ -136,11 +139,10 @@ where
         .keep_alive_interval(ms(config.timeouts.idle_ms / 2))
         .keep_alive_timeout(ms(config.timeouts.send_ms));
     let mut conn = std::pin::pin!(http.serve_connection(io, service));
-    let mut drain = std::pin::pin!(worker.shared.shutdown.requested());
     let mut is_ending = false;
     std::future::poll_fn(|cx| {
         watch.register(cx);
-        if !is_ending && drain.as_mut().poll(cx).is_ready() {
+        if !is_ending && worker.is_draining() {
             is_ending = true;
             // Tells the client which requests will still be answered (RFC 9113, section 6.8).
             conn.as_mut().graceful_shutdown();

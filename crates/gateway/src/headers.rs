@@ -25,11 +25,7 @@ const REAL_IP: &str = "x-real-ip";
 
 /// Makes a client's request one of ours.
 pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue) {
-    drop_named_by_connection(headers);
-    let foreign: Foreign = headers.keys().filter(|name| is_foreign(name, peer.is_trusted)).cloned().collect();
-    for name in foreign {
-        headers.remove(name);
-    }
+    drop_fields(headers, |name| is_foreign(name, peer.is_trusted));
     if peer.is_trusted {
         append_forwarded_for(headers, peer);
         headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme.clone());
@@ -44,14 +40,10 @@ pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValu
     }
 }
 
-/// Hardly ever more than none.
-type Foreign = Vec<HeaderName>;
-
 /// What of a client's fields is not to reach upstream.
 fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
     // Few names begin so: the rest is decided by one letter.
     match name.as_str().as_bytes()[0] {
-        b'c' => *name == CONNECTION,
         b'e' => *name == EXPECT,
         b'f' => *name == FORWARDED && !trusted,
         b'i' => begins(name, OURS),
@@ -80,22 +72,49 @@ pub(crate) fn of_response<B>(response: &mut Response<B>) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    let headers = response.headers_mut();
-    headers.remove(UPGRADE);
-    if headers.contains_key(CONNECTION) {
+    drop_fields(response.headers_mut(), is_for_one_hop);
+}
+
+/// What of upstream's fields is meant for us.
+fn is_for_one_hop(name: &HeaderName) -> bool {
+    match name.as_str().as_bytes()[0] {
+        b'k' => *name == KEEP_ALIVE,
+        b'p' => *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE,
+        b't' => *name == TRANSFER_ENCODING,
+        b'u' => *name == UPGRADE,
+        _ => false,
+    }
+}
+
+/// Drops the fields that are chosen, `Connection`, and those that it names. One look at each name: to ask for one by one would hash each.
+fn drop_fields(headers: &mut HeaderMap, mut is_chosen: impl FnMut(&HeaderName) -> bool) {
+    // Hardly ever more than none.
+    let (mut chosen, mut has_connection, mut names_others) = (Vec::new(), false, false);
+    for (name, value) in headers.iter() {
+        if *name == CONNECTION {
+            has_connection = true;
+            names_others |= !is_about_itself(value);
+        } else if is_chosen(name) {
+            chosen.push(name.clone());
+        }
+    }
+    if names_others {
         drop_named_by_connection(headers);
+    }
+    if has_connection {
         headers.remove(CONNECTION);
     }
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(PROXY_AUTHENTICATE);
+    for name in chosen {
+        headers.remove(name);
+    }
+}
+
+/// `Connection` with a word that names no field that is not dropped anyway.
+fn is_about_itself(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close")
 }
 
 fn drop_named_by_connection(headers: &mut HeaderMap) {
-    if !headers.contains_key(CONNECTION) {
-        return;
-    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

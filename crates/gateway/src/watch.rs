@@ -150,6 +150,11 @@ impl Watches {
         });
     }
 
+    /// Wakes all, to see for themselves what has changed.
+    pub(crate) fn wake_all(&self) {
+        self.all.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.waker.wake());
+    }
+
     /// Milliseconds since the start, as of the last tick.
     pub(crate) fn now(&self) -> u64 {
         self.clock.now()

@@ -45,6 +45,8 @@ pub(crate) struct Worker {
     pub(crate) ids: RequestIds,
     /// Milliseconds since 1970, as of the last tick.
     pub(crate) unix_ms: Cell<u64>,
+    /// Idle connections had their time to bring one more request.
+    has_lingered: Cell<bool>,
     connections: Cell<usize>,
     closed: Notify,
 }
@@ -59,13 +61,24 @@ impl Worker {
         let moves = Moves::new(shared.config.moves);
         let ids = RequestIds::new(number);
         let unix_ms = Cell::new(unix_ms());
-        Rc::new(Self { shared, watches, cells, moves, ids, unix_ms, connections: Cell::new(0), closed: Notify::new() })
+        Rc::new(Self {
+            shared,
+            watches,
+            cells,
+            moves,
+            ids,
+            unix_ms,
+            has_lingered: Cell::new(false),
+            connections: Cell::new(0),
+            closed: Notify::new(),
+        })
     }
 
     /// Serves until asked to stop, then lets what runs come to its end.
     pub(crate) async fn run(self: Rc<Self>, sockets: Vec<Spoken>) -> std::io::Result<()> {
         tokio::task::spawn_local(Rc::clone(&self).tick());
         tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
+        tokio::task::spawn_local(Rc::clone(&self).wind_down());
         tokio::task::spawn_local(health::look_after(Rc::clone(&self)));
         let mut accepting = tokio::task::JoinSet::new();
         for (scheme, socket) in sockets {
@@ -89,6 +102,20 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.shutdown.is_requested()
+    }
+
+    /// Whether idle connections are to be closed by now.
+    pub(crate) fn has_lingered(&self) -> bool {
+        self.has_lingered.get()
+    }
+
+    /// Tells connections of the end, so that none has to ask with each step it takes.
+    async fn wind_down(self: Rc<Self>) {
+        self.shared.shutdown.requested().await;
+        self.watches.wake_all();
+        tokio::time::sleep(ms(self.shared.config.timeouts.linger_ms)).await;
+        self.has_lingered.set(true);
+        self.watches.wake_all();
     }
 
     async fn accept(self: Rc<Self>, scheme: Scheme, listener: tokio::net::TcpListener) {
@@ -151,11 +178,6 @@ impl Worker {
         while changed.changed().await.is_ok() {
             self.cells.catch_up(&self.shared.catalog);
         }
-    }
-
-    /// How long an idle connection may still bring a request once the gateway drains.
-    pub(crate) fn linger(&self) -> Duration {
-        ms(self.shared.config.timeouts.linger_ms)
     }
 }
 

@@ -50,8 +50,8 @@ pub fn of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Host<'a>, HostErro
 
 fn text(value: &HeaderValue) -> Result<&str, HostError> {
     // What no header text can be is told apart by the same words: beyond ASCII, or a control.
-    let fault = if value.as_bytes().is_ascii() { Fault::Character } else { Fault::International };
-    value.to_str().map_err(|_| HostError::Malformed(fault))
+    let fault = || if value.as_bytes().is_ascii() { Fault::Character } else { Fault::International };
+    value.to_str().map_err(|_| HostError::Malformed(fault()))
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::error::Error;
 
 const TRACEPARENT: &str = "traceparent";
+/// The same, hashed and compared without being parsed.
+const PARENT: HeaderName = HeaderName::from_static(TRACEPARENT);
 
 const SWITCHES: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
 
@@ -162,7 +164,7 @@ pub fn id(span: &Span, headers: &HeaderMap) -> Option<[u8; 32]> {
         let trace = context.span().span_context().trace_id();
         return (trace != opentelemetry::TraceId::INVALID).then(|| trace.to_string().as_bytes().try_into().ok()).flatten();
     }
-    said(headers.get(TRACEPARENT)?.as_bytes())
+    said(headers.get(PARENT)?.as_bytes())
 }
 
 /// The trace id of a `traceparent` (W3C Trace Context, level 1): `00-<32 hex>-<16 hex>-<2 hex>`.

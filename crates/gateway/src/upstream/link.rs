@@ -3,9 +3,11 @@
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -22,11 +24,34 @@ use insula_http::admit::Permit;
 pub(crate) struct Link {
     sender: SendRequest<RequestBody>,
     conn: Connection<TokioIo<TcpStream>, RequestBody>,
+    user: Arc<User>,
+    /// `user`, as the connection knows it: always the same.
+    waker: Waker,
     is_over: bool,
     /// Whether it has carried an answer before: then the application may have closed it meanwhile.
     pub(crate) is_used: bool,
     /// When it was last given back, by the worker's clock.
     pub(crate) idle_since: u64,
+}
+
+/// Who waits for what happens on a connection.
+#[derive(Default)]
+struct User {
+    waker: AtomicWaker,
+    /// He is at it just now: what he moves himself need not wake him.
+    is_at_it: AtomicBool,
+}
+
+impl Wake for User {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_at_it.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -50,19 +75,32 @@ impl Link {
     /// Speaks HTTP/1.1 on a new connection.
     pub(crate) async fn new(stream: TcpStream) -> Result<Box<Self>, hyper::Error> {
         let (sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self { sender, conn, is_over: false, is_used: false, idle_since: 0 }))
+        let user = Arc::new(User::default());
+        let waker = Waker::from(Arc::clone(&user));
+        Ok(Box::new(Self { sender, conn, user, waker, is_over: false, is_used: false, idle_since: 0 }))
     }
 
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.is_over && Pin::new(&mut self.conn).poll(cx).is_ready() {
+    /// Moves what can be moved. Whoever `cx` is woke by hears when there is more.
+    fn drive(&mut self, cx: &Context<'_>) {
+        self.user.waker.register(cx.waker());
+        if !self.is_over && Pin::new(&mut self.conn).poll(&mut Context::from_waker(&self.waker)).is_ready() {
             self.is_over = true;
         }
+    }
+
+    /// Reads from a body that this connection brings. Only what was driven before can be in it, so nobody is to be woken; and that there is room
+    /// now, which the body tells the connection, is seen when it is driven next.
+    fn take(&self, body: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.user.is_at_it.store(true, Ordering::Relaxed);
+        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        self.user.is_at_it.store(false, Ordering::Relaxed);
+        polled
     }
 
     /// Whether it can carry a request now. Looks at the socket, as far as the runtime knows of it.
     pub(crate) fn is_usable(&mut self) -> bool {
         // Nobody is to be woken: whoever uses it drives it himself.
-        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.drive(&Context::from_waker(Waker::noop()));
         !self.is_over && self.sender.is_ready()
     }
 
@@ -83,9 +121,7 @@ impl Link {
     ) -> Result<Response<Incoming>, Failure> {
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = std::future::poll_fn(|cx| {
-            if !self.is_over && Pin::new(&mut self.conn).poll(cx).is_ready() {
-                self.is_over = true;
-            }
+            self.drive(cx);
             // Only what was driven just now can have brought it: there is nobody to wake.
             match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -149,17 +185,13 @@ impl Streaming {
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = match &mut self.link {
-            Some(link) => {
-                // Driven just below, it has nobody to wake.
-                let mut quiet = Context::from_waker(Waker::noop());
-                match Pin::new(&mut self.body).poll_frame(&mut quiet) {
-                    Poll::Pending => {
-                        link.drive(cx);
-                        Pin::new(&mut self.body).poll_frame(&mut quiet)
-                    }
-                    ready => ready,
+            Some(link) => match link.take(&mut self.body) {
+                Poll::Pending => {
+                    link.drive(cx);
+                    link.take(&mut self.body)
                 }
-            }
+                ready => ready,
+            },
             None => Pin::new(&mut self.body).poll_frame(cx),
         };
         match polled {

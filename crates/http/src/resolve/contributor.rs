@@ -15,7 +15,7 @@ use crate::host;
 use crate::resolve::Refusal;
 
 /// A request as far as resolution reads it: its head, and its host in the one normal form.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Asked<'a> {
     /// Its headers.
     pub headers: &'a HeaderMap,
@@ -56,7 +56,6 @@ impl<'a> Asked<'a> {
 
 /// What a source says.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "on the stack: nothing is allocated")]
 pub enum Hint<'a> {
     /// The tenant of this id.
     Id(TenantId),
@@ -173,7 +172,7 @@ impl Contributor for Domain {
     }
 
     fn hint<'a>(&self, asked: &Asked<'a>) -> Result<Option<Hint<'a>>, Refusal> {
-        Ok(Some(Hint::Host(asked.host)))
+        Ok(Some(Hint::Host(asked.host.clone())))
     }
 }
 
