@@ -54,8 +54,9 @@ impl TestNats {
         }
     }
 
-    /// At the same port, with what it had on disk.
+    /// At the same port, with what it had on disk; killed first when it still runs.
     pub fn revive(&mut self) {
+        self.kill();
         let folder = self.folder.path();
         let config = format!(
             "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{}\" }}\n{}\n",
