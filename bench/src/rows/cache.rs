@@ -84,8 +84,11 @@ fn looks(routes: &[Arc<Route>], look: impl Fn(&Route) -> Option<u64>, seed: u64)
     for _ in 0..HITS / BLOCK {
         block.clear();
         block.extend((0..BLOCK).map(|_| &*routes[random.below(routes.len())]));
-        // The request has its route, and its plan, at hand.
-        black_box(block.iter().map(|route| route.no.get() + i64::from(route.plan.tier.weight)).sum::<i64>());
+        // The request has its route, and its plan, at hand: its context and its grant are made from them.
+        let at_hand = |route: &&Route| {
+            route.no.get() + i64::from(route.plan.tier.weight) + route.placement.epoch + route.id.uuid().as_u128() as i64
+        };
+        black_box(block.iter().map(at_hand).fold(0, i64::wrapping_add));
         let began = cpu::thread();
         for route in &block {
             found += black_box(look(route))?;

@@ -8,7 +8,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// Bytes that a key may have without an allocation.
-pub const INLINE: usize = 22;
+pub const INLINE: usize = 18;
 
 /// A name within a resource. Implement it for a type of your own by writing its parts one after the other.
 pub trait Key {
@@ -22,28 +22,59 @@ pub struct KeyBytes(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Here(u8, [u8; INLINE]),
+    Here(Short),
     There(Vec<u8>),
 }
 
+/// A key that needs no allocation. What is behind its end is zero, so that two are compared whole.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Short {
+    len: u8,
+    bytes: [u8; INLINE],
+}
+
+impl Short {
+    const EMPTY: Self = Self { len: 0, bytes: [0; INLINE] };
+    /// Stands for one that is not short; equal to none that is.
+    pub(crate) const NONE: Self = Self { len: u8::MAX, bytes: [0; INLINE] };
+
+    /// All of it, as numbers.
+    #[inline]
+    pub(crate) const fn words(&self) -> [u64; 3] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r] = self.bytes;
+        let (first, second) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]));
+        [first, second, u64::from_le_bytes([q, r, self.len, 0, 0, 0, 0, 0])]
+    }
+}
+
 impl KeyBytes {
+    #[inline]
     pub(crate) fn of<K: Key + ?Sized>(key: &K) -> Self {
-        let mut bytes = Self(Repr::Here(0, [0; INLINE]));
+        let mut bytes = Self(Repr::Here(Short::EMPTY));
         key.write(&mut bytes);
         bytes
     }
 
     pub(crate) fn from_slice(slice: &[u8]) -> Self {
-        let mut bytes = Self(Repr::Here(0, [0; INLINE]));
+        let mut bytes = Self(Repr::Here(Short::EMPTY));
         bytes.push(slice);
         bytes
+    }
+
+    /// As it is kept: short, or not.
+    #[inline]
+    pub(crate) fn split(&self) -> Result<&Short, &[u8]> {
+        match &self.0 {
+            Repr::Here(short) => Ok(short),
+            Repr::There(bytes) => Err(bytes),
+        }
     }
 
     /// Writes bytes of a fixed number.
     #[inline]
     pub fn push(&mut self, more: &[u8]) {
         match &mut self.0 {
-            Repr::Here(len, bytes) => {
+            Repr::Here(Short { len, bytes }) => {
                 let at = usize::from(*len);
                 if let Some(free) = bytes.get_mut(at..at + more.len()) {
                     free.copy_from_slice(more);
@@ -73,7 +104,7 @@ impl KeyBytes {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         match &self.0 {
-            Repr::Here(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Here(short) => short.bytes.get(..usize::from(short.len)).unwrap_or_default(),
             Repr::There(bytes) => bytes,
         }
     }
@@ -81,7 +112,7 @@ impl KeyBytes {
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
         match &self.0 {
-            Repr::Here(..) => 0,
+            Repr::Here(_) => 0,
             Repr::There(bytes) => bytes.capacity(),
         }
     }
@@ -102,6 +133,12 @@ impl std::hash::Hash for KeyBytes {
     }
 }
 
+impl fmt::Debug for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Short({} bytes)", self.len)
+    }
+}
+
 /// A key may name a person: it is not for logs.
 impl fmt::Debug for KeyBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -110,6 +147,7 @@ impl fmt::Debug for KeyBytes {
 }
 
 impl Key for str {
+    #[inline]
     fn write(&self, to: &mut KeyBytes) {
         to.push_text(self.as_bytes());
     }
@@ -122,18 +160,21 @@ impl Key for String {
 }
 
 impl Key for Uuid {
+    #[inline]
     fn write(&self, to: &mut KeyBytes) {
         to.push(self.as_bytes());
     }
 }
 
 impl Key for bool {
+    #[inline]
     fn write(&self, to: &mut KeyBytes) {
         to.push(&[u8::from(*self)]);
     }
 }
 
 impl<K: Key + ?Sized> Key for &K {
+    #[inline]
     fn write(&self, to: &mut KeyBytes) {
         (**self).write(to);
     }

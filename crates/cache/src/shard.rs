@@ -1,18 +1,20 @@
 //! A part of the first level: the entries of some tenants, and each one's queues.
 //!
 //! Always: all entries of a tenant are in one shard; an entry is found only by its whole key (tenant, resource, bytes), compared and not only
-//! hashed.
+//! hashed. What a hit reads of an entry is one line of memory ([`Line`]), which is what a hit costs; the rest lies elsewhere.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use hashbrown::HashTable;
 use insula_core::TenantNo;
 
-use crate::key::KeyBytes;
+use crate::key::{KeyBytes, Short};
 use crate::lane::{Lane, MOST_USES, Ticket};
+use crate::ticks::Moment;
+use crate::tiers;
 
 /// A value of any type; `None` when it is known that there is none.
 pub(crate) type Held = Option<Arc<dyn Any + Send + Sync>>;
@@ -29,40 +31,142 @@ pub(crate) struct Name<'a> {
     pub(crate) key: &'a KeyBytes,
 }
 
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) tenant: TenantNo,
-    pub(crate) resource: u64,
-    pub(crate) key: KeyBytes,
-    pub(crate) value: Held,
-    /// Not from then on.
-    pub(crate) expires: u64,
-    pub(crate) generation: u32,
-    pub(crate) weight: u32,
-    stamp: u32,
-    main: bool,
-    uses: AtomicU8,
+impl Name<'_> {
+    /// The tenant's number as lines have it. 0 is nobody's: what belongs to a number that does not fit is not remembered.
+    #[inline]
+    pub(crate) fn no(&self) -> u32 {
+        u32::try_from(self.tenant.get()).unwrap_or(0)
+    }
 }
 
-impl Entry {
-    pub(crate) fn new(name: Name<'_>, value: Held, expires: u64, generation: u32, weight: u32) -> Self {
-        let Name { tenant, resource, key, .. } = name;
-        let (stamp, main, uses) = (0, false, AtomicU8::new(0));
-        Self { tenant, resource, key: key.clone(), value, expires, generation, weight, stamp, main, uses }
+/// What was known when an entry was found good: its count of what was forgotten, and the newest epoch of the tenant's placement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) stirred: u32,
+    pub(crate) placement: u32,
+}
+
+/// An entry that is to be kept.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) name: Name<'a>,
+    pub(crate) value: Held,
+    pub(crate) expires: Moment,
+    pub(crate) generation: u32,
+    pub(crate) weight: u32,
+    pub(crate) tier: usize,
+}
+
+/// What is left of an entry that was removed.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) tenant: TenantNo,
+    pub(crate) weight: u32,
+    /// Dropped by whoever removed it, after the lock.
+    _value: Held,
+}
+
+/// What a hit reads of an entry.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Line {
+    pub(crate) value: Held,
+    resource: u64,
+    tenant: u32,
+    /// Not from then on.
+    pub(crate) expires: Moment,
+    /// As [`Seen`]: while the count stands still, nothing of it was forgotten.
+    stirred: AtomicU32,
+    placement: u32,
+    /// Where the rest is.
+    rest: u32,
+    key: Short,
+    /// Uses since it was last looked at, in two bits, and the tenant's tier.
+    marks: AtomicU8,
+}
+
+const _: () = assert!(size_of::<Line>() == 64);
+/// The part of the marks that counts uses.
+const USES: u8 = 3;
+const _: () = assert!(MOST_USES <= USES && tiers::MOST <= 64);
+
+/// The rest of an entry.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    hash: u64,
+    pub(crate) tenant: TenantNo,
+    pub(crate) resource: u64,
+    /// A key that is not short.
+    long: Option<Box<[u8]>>,
+    pub(crate) generation: u32,
+    weight: u32,
+    stamp: u32,
+    main: bool,
+}
+
+/// The rests of a shard's entries, by place. Places of those that are gone are given again.
+#[derive(Debug, Default)]
+struct Rests {
+    rests: Vec<Option<Rest>>,
+    free: Vec<u32>,
+}
+
+impl Line {
+    /// Whether nothing of what it belongs to was forgotten since it was last found good.
+    #[inline]
+    pub(crate) fn is_as_seen(&self, seen: Seen) -> bool {
+        self.stirred.load(Ordering::Relaxed) == seen.stirred && self.placement >= seen.placement
     }
 
-    #[inline]
-    fn is(&self, name: &Name<'_>) -> bool {
-        self.tenant == name.tenant && self.resource == name.resource && self.key == *name.key
+    /// It was found good by what was seen.
+    pub(crate) fn see(&self, seen: Seen) {
+        self.stirred.store(seen.stirred, Ordering::Relaxed);
     }
 
-    /// Counts a use. Two at once may count as one; whoever has enough is not written to.
+    /// Counts a use, and answers the tenant's tier as it was when this was kept. Two at once may count as one; whoever has enough is not written to.
     #[inline]
-    fn used(&self) {
-        let uses = self.uses.load(Ordering::Relaxed);
-        if uses < MOST_USES {
-            self.uses.store(uses + 1, Ordering::Relaxed);
+    pub(crate) fn used(&self) -> usize {
+        let marks = self.marks.load(Ordering::Relaxed);
+        if marks & USES < MOST_USES {
+            self.marks.store(marks + 1, Ordering::Relaxed);
         }
+        usize::from(marks / (USES + 1))
+    }
+
+    fn uses(&mut self) -> u8 {
+        *self.marks.get_mut() & USES
+    }
+
+    fn set_uses(&mut self, uses: u8) {
+        let marks = self.marks.get_mut();
+        *marks = *marks & !USES | uses;
+    }
+}
+
+impl Rests {
+    fn put(&mut self, rest: Rest) -> u32 {
+        match self.free.pop() {
+            Some(place) => {
+                self.rests[place as usize] = Some(rest);
+                place
+            }
+            None => {
+                self.rests.push(Some(rest));
+                // As many as there are lines, which fit in memory: not four thousand million.
+                (self.rests.len() - 1) as u32
+            }
+        }
+    }
+
+    #[inline]
+    fn of(&self, line: &Line) -> Option<&Rest> {
+        self.rests.get(line.rest as usize)?.as_ref()
+    }
+
+    fn take(&mut self, line: &Line) -> Option<Rest> {
+        let rest = self.rests.get_mut(line.rest as usize)?.take();
+        self.free.push(line.rest);
+        rest
     }
 }
 
@@ -70,94 +174,123 @@ impl Entry {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Shard {
-    table: HashTable<Entry>,
+    table: HashTable<Line>,
+    rests: Rests,
     lanes: HashMap<TenantNo, Lane, foldhash::fast::RandomState>,
     stamp: u32,
 }
 
 impl Shard {
-    /// The value of that name, unless it is `dead`.
+    /// The line of that name.
     #[inline]
-    pub(crate) fn get(&self, name: &Name<'_>, dead: impl FnOnce(&Entry) -> bool) -> Option<&Held> {
-        let entry = self.table.find(name.hash, |entry| entry.is(name))?;
-        if dead(entry) {
-            return None;
-        }
-        entry.used();
-        Some(&entry.value)
+    pub(crate) fn find(&self, name: &Name<'_>) -> Option<&Line> {
+        self.table.find(name.hash, is(name, &self.rests))
+    }
+
+    /// What a hit does not read.
+    pub(crate) fn rest(&self, line: &Line) -> Option<&Rest> {
+        self.rests.of(line)
     }
 
     /// Puts an entry in; answers the one that had its name.
-    pub(crate) fn put(&mut self, hash: u64, mut entry: Entry, hash_of: impl Fn(&Entry) -> u64) -> Option<Entry> {
-        let old = self.take(&Name { hash, tenant: entry.tenant, resource: entry.resource, key: &entry.key });
+    pub(crate) fn put(&mut self, entry: Entry<'_>, seen: Seen) -> Option<Gone> {
+        let Entry { name, value, expires, generation, weight, tier } = entry;
+        let old = self.take(&name);
         // Repeats after four thousand million insertions: by then no ticket is left of the first.
         self.stamp = self.stamp.wrapping_add(1);
-        entry.stamp = self.stamp;
-        let lane = self.lanes.entry(entry.tenant).or_default();
-        entry.main = lane.join(hash, entry.stamp, entry.weight);
-        let table = &self.table;
-        lane.tidy(|hash, stamp| stamp == entry.stamp || table.find(hash, |e| e.stamp == stamp).is_some());
-        self.table.insert_unique(hash, entry, hash_of);
+        let (stamp, hash) = (self.stamp, name.hash);
+        let Self { table, rests, lanes, .. } = self;
+        let lane = lanes.entry(name.tenant).or_default();
+        let main = lane.join(hash, stamp, weight);
+        lane.tidy(|hash, known| known == stamp || table.find(hash, has(known, rests)).is_some());
+        let (key, long) = match name.key.split() {
+            Ok(short) => (*short, None),
+            Err(long) => (Short::NONE, Some(long.into())),
+        };
+        let (tenant, resource) = (name.tenant, name.resource);
+        let rest = rests.put(Rest { hash, tenant, resource, long, generation, weight, stamp, main });
+        // Below 64.
+        let (stirred, marks) = (AtomicU32::new(seen.stirred), AtomicU8::new((tier as u8) * (USES + 1)));
+        let line = Line { value, resource, tenant: name.no(), expires, stirred, placement: seen.placement, rest, key, marks };
+        table.insert_unique(hash, line, |line| rests.of(line).map_or(0, |rest| rest.hash));
         old
     }
 
     /// Takes out the entry of that name.
-    pub(crate) fn take(&mut self, name: &Name<'_>) -> Option<Entry> {
-        let entry = self.table.find_entry(name.hash, |entry| entry.is(name)).ok()?.remove().0;
-        self.left(&entry);
-        Some(entry)
+    pub(crate) fn take(&mut self, name: &Name<'_>) -> Option<Gone> {
+        let line = self.table.find_entry(name.hash, is(name, &self.rests)).ok()?.remove().0;
+        self.left(line)
     }
 
     /// Takes out the tenant's entry that has to give way, first of all one that is `dead`.
-    pub(crate) fn evict(&mut self, tenant: TenantNo, dead: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    pub(crate) fn evict(&mut self, tenant: TenantNo, dead: impl Fn(&Line, &Rest) -> bool) -> Option<Gone> {
         let lane = self.lanes.get_mut(&tenant)?;
         let mut rounds = 0;
         while let Some(ticket) = lane.next() {
-            let Ok(mut found) = self.table.find_entry(ticket.hash, |entry| entry.stamp == ticket.stamp) else { continue };
-            let entry = found.get_mut();
-            let uses = *entry.uses.get_mut();
+            let Ok(mut found) = self.table.find_entry(ticket.hash, has(ticket.stamp, &self.rests)) else { continue };
+            let line = found.get_mut();
+            let Some(rest) = self.rests.rests.get_mut(line.rest as usize).and_then(Option::as_mut) else { continue };
+            let uses = line.uses();
             rounds += 1;
-            if uses > 0 && rounds <= ROUNDS && !dead(entry) {
+            if uses > 0 && rounds <= ROUNDS && !dead(line, rest) {
                 // From the small queue it starts afresh.
-                *entry.uses.get_mut() = if ticket.main { uses - 1 } else { 0 };
-                entry.main = true;
-                lane.put_back(ticket, entry.weight);
+                line.set_uses(if ticket.main { uses - 1 } else { 0 });
+                rest.main = true;
+                lane.put_back(ticket, rest.weight);
                 continue;
             }
-            let entry = found.remove().0;
+            let line = found.remove().0;
             if let Ticket { main: false, hash, .. } = ticket {
                 lane.remember(hash);
             }
-            self.left(&entry);
-            return Some(entry);
+            return self.left(line);
         }
         None
     }
 
     /// Takes out all that are `dead`.
-    pub(crate) fn sweep(&mut self, dead: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let gone: Vec<Entry> = self.table.extract_if(|entry| dead(entry)).collect();
-        for entry in &gone {
-            self.left(entry);
-        }
-        gone
+    pub(crate) fn sweep(&mut self, dead: impl Fn(&Line, &Rest) -> bool) -> Vec<Gone> {
+        let rests = &self.rests;
+        let gone: Vec<Line> = self.table.extract_if(|line| rests.of(line).is_none_or(|rest| dead(line, rest))).collect();
+        gone.into_iter().filter_map(|line| self.left(line)).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    fn left(&mut self, entry: &Entry) {
-        if let Some(lane) = self.lanes.get_mut(&entry.tenant) {
-            lane.gone(entry.main, entry.weight);
+    fn left(&mut self, line: Line) -> Option<Gone> {
+        let Rest { tenant, weight, main, .. } = self.rests.take(&line)?;
+        if let Some(lane) = self.lanes.get_mut(&tenant) {
+            lane.gone(main, weight);
             if lane.is_empty() {
-                self.lanes.remove(&entry.tenant);
+                self.lanes.remove(&tenant);
             }
         }
+        Some(Gone { tenant, weight, _value: line.value })
     }
 
     #[cfg(test)]
-    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.table.iter()
+    pub(crate) fn weights(&self) -> impl Iterator<Item = u32> {
+        self.table.iter().filter_map(|line| self.rests.of(line)).map(|rest| rest.weight)
     }
+}
+
+/// Finds the line of a name.
+#[inline]
+fn is(name: &Name<'_>, rests: &Rests) -> impl Fn(&Line) -> bool {
+    let no = name.no();
+    move |line| {
+        line.tenant == no
+            && line.resource == name.resource
+            && match name.key.split() {
+                Ok(short) => line.key == *short,
+                Err(long) => line.key == Short::NONE && rests.of(line).is_some_and(|rest| rest.long.as_deref() == Some(long)),
+            }
+    }
+}
+
+/// Finds the line of a stamp.
+fn has(stamp: u32, rests: &Rests) -> impl Fn(&Line) -> bool {
+    move |line| rests.of(line).is_some_and(|rest| rest.stamp == stamp)
 }

@@ -12,14 +12,16 @@ use insula_planner::memory::{Answer, Memory};
 use insula_planner::slab::Slab;
 
 use crate::key::KeyBytes;
-use crate::shard::{Entry, Held, Name, Shard};
-use crate::ticks::Ticks;
+use crate::shard::{Entry, Gone, Held, Line, Name, Rest, Seen, Shard};
+use crate::ticks::{Moment, Ticks};
 use crate::tiers::{Reads, Tiers};
 
 /// Shards; a power of two. Few and large: small tables cost a look-up of their page on each hit.
 const SHARDS: usize = 16;
 /// Generations of a tenant: a resource has one of them, by its id. Two resources that share one are forgotten together.
 const GENERATIONS: usize = 6;
+/// Counts of what was forgotten; a power of two.
+const STIRS: usize = 4_096;
 /// Entries that one tenant gives at a time.
 const AT_A_TIME: usize = 8;
 /// Times that an entry asks for memory, before it is not kept: others may take what was freed for it.
@@ -66,6 +68,9 @@ pub(crate) struct Store {
     places: Box<[Place]>,
     memory: Mutex<Memory>,
     tenants: Slab<Tenancy>,
+    /// What was forgotten, counted for many tenants together: while a count stands still, none of theirs was, and a hit need not read the
+    /// tenant's own line of memory. When it moves, each entry is looked at by its own generation once, and is good again.
+    stirs: Box<[AtomicU32]>,
     /// Part of every generation: raised to forget everything.
     epoch: AtomicU32,
     hasher: foldhash::fast::RandomState,
@@ -79,6 +84,7 @@ impl Store {
             places: (0..SHARDS).map(|_| Place::default()).collect(),
             memory: Mutex::new(Memory::new(capacity)),
             tenants: Slab::new(),
+            stirs: (0..STIRS).map(|_| AtomicU32::new(0)).collect(),
             epoch: AtomicU32::new(0),
             hasher: foldhash::fast::RandomState::default(),
             ticks,
@@ -96,7 +102,10 @@ impl Store {
         let mut hasher = self.hasher.build_hasher();
         hasher.write_i64(tenant.get());
         hasher.write_u64(resource);
-        hasher.write(key.as_slice());
+        match key.split() {
+            Ok(short) => short.words().into_iter().for_each(|word| hasher.write_u64(word)),
+            Err(long) => hasher.write(long),
+        }
         hasher.finish()
     }
 
@@ -110,9 +119,24 @@ impl Store {
     pub(crate) fn stands(&self, tenant: TenantNo, epoch: i64) {
         // The low half is enough to tell it from the last one.
         let (epoch, known) = (epoch as u32, &self.tenancy(tenant).placement);
-        if known.load(Ordering::Relaxed) < epoch && known.fetch_max(epoch, Ordering::AcqRel) < epoch {
+        if known.load(Ordering::Relaxed) < epoch {
+            // In this order: who sees that the epoch is known does not see what was before it.
             self.forget_tenant(tenant);
+            known.fetch_max(epoch, Ordering::AcqRel);
         }
+    }
+
+    /// What is seen now, by one who knows the tenant's placement to have that epoch. Before anything else is looked at.
+    #[inline]
+    fn seen(&self, tenant: TenantNo, epoch: i64) -> Seen {
+        let stirred = self.stir(tenant).load(Ordering::Acquire).wrapping_add(self.epoch.load(Ordering::Acquire));
+        // The low half: see `stands`.
+        Seen { stirred, placement: epoch as u32 }
+    }
+
+    #[inline]
+    fn stir(&self, tenant: TenantNo) -> &AtomicU32 {
+        &self.stirs[mixed(tenant) as usize % STIRS]
     }
 
     /// What an entry has to carry to be shown now.
@@ -124,36 +148,56 @@ impl Store {
 
     /// The value of that name, as `show` sees it, if there is one that may be shown.
     #[inline]
-    pub(crate) fn get<T>(&self, name: &Name<'_>, epoch: i64, tier: usize, show: impl FnOnce(&Held) -> Option<T>) -> Option<T> {
+    pub(crate) fn get<T>(&self, name: &Name<'_>, epoch: i64, tier: &str, show: impl FnOnce(&Held) -> Option<T>) -> Option<T> {
         let now = self.ticks.now();
+        let seen = self.seen(name.tenant, epoch);
         let place = self.place(name.tenant);
         let shard = read(&place.shard);
-        // After the lock, and not by way of the entry: the processor fetches both lines of memory at once.
-        let tenancy = self.tenancy(name.tenant);
-        let known = tenancy.placement.load(Ordering::Acquire);
-        let generation = self.generation(name.tenant, name.resource);
-        let dead = |entry: &Entry| entry.generation != generation || entry.expires <= now || known < epoch as u32;
-        let shown = shard.get(name, dead).and_then(show);
-        let reads = if shown.is_some() { &place.hits } else { &place.misses };
-        reads.count(tier);
+        let good =
+            |line: &&Line| !line.expires.is_over(now) && (line.is_as_seen(seen) || self.is_still_good(&shard, line, name, seen));
+        let shown = shard.find(name).filter(good).and_then(|line| {
+            let shown = show(&line.value)?;
+            place.hits.count(line.used());
+            Some(shown)
+        });
+        if shown.is_none() {
+            place.misses.count(self.tiers.number(tier));
+        }
         drop(shard);
         shown
     }
 
+    /// Something was forgotten, perhaps of another: looks at the tenant's own counts.
+    #[cold]
+    fn is_still_good(&self, shard: &Shard, line: &Line, name: &Name<'_>, seen: Seen) -> bool {
+        let known = self.tenancy(name.tenant).placement.load(Ordering::Acquire);
+        let generation = self.generation(name.tenant, name.resource);
+        let good = known >= seen.placement && shard.rest(line).is_some_and(|rest| rest.generation == generation);
+        if good {
+            line.see(seen);
+        }
+        good
+    }
+
     /// Keeps an entry, and takes from others what they have to give for it.
-    pub(crate) fn keep(&self, entry: Entry, standing: Standing) -> Kept {
-        if entry.generation != self.generation(entry.tenant, entry.resource) {
+    pub(crate) fn keep(&self, entry: Entry<'_>, standing: Standing) -> Kept {
+        let (tenant, weight) = (entry.name.tenant, u64::from(entry.weight));
+        if entry.name.no() == 0 {
+            return Kept::NoRoom;
+        }
+        // In this order: what is forgotten from here on stirs after it was seen, so that the entry is looked at again.
+        let mut seen = self.seen(tenant, 0);
+        seen.placement = self.tenancy(tenant).placement.load(Ordering::Acquire);
+        if entry.generation != self.generation(tenant, entry.name.resource) {
             return Kept::Outdated;
         }
-        let (tenant, weight) = (entry.tenant, u64::from(entry.weight));
-        let hash_of = |entry: &Entry| self.hash(entry.tenant, entry.resource, &entry.key);
         for _ in 0..ATTEMPTS {
             let answer = self.memory().ask(tenant, standing.weight, standing.quota, weight);
             match answer {
                 Answer::Granted => {
-                    let old = write(&self.place(tenant).shard).put(hash_of(&entry), entry, hash_of);
+                    let old = write(&self.place(tenant).shard).put(entry, seen);
                     if let Some(old) = old {
-                        self.memory().give_back(tenant, u64::from(old.weight));
+                        self.give_back(&old);
                     }
                     return Kept::Yes;
                 }
@@ -164,6 +208,10 @@ impl Store {
         Kept::NoRoom
     }
 
+    fn give_back(&self, gone: &Gone) {
+        self.memory().give_back(gone.tenant, u64::from(gone.weight));
+    }
+
     /// Removes a tenant's least used entries, of so many bytes in all.
     fn reclaim(&self, tenant: TenantNo, bytes: u64) {
         let now = self.ticks.now();
@@ -171,7 +219,7 @@ impl Store {
         let mut freed = 0;
         let mut shard = write(&self.place(tenant).shard);
         while freed < bytes && gone.len() < AT_A_TIME {
-            let Some(entry) = shard.evict(tenant, |entry| self.is_dead(entry, now)) else { break };
+            let Some(entry) = shard.evict(tenant, |line, rest| self.is_dead(line, rest, now)) else { break };
             freed += u64::from(entry.weight);
             gone.push(entry);
         }
@@ -183,18 +231,20 @@ impl Store {
     pub(crate) fn forget(&self, name: &Name<'_>) {
         let gone = write(&self.place(name.tenant).shard).take(name);
         if let Some(gone) = gone {
-            self.memory().give_back(name.tenant, u64::from(gone.weight));
+            self.give_back(&gone);
         }
     }
 
     pub(crate) fn forget_resource(&self, tenant: TenantNo, resource: u64) {
         self.tenancy(tenant).generations[slot(resource)].fetch_add(1, Ordering::AcqRel);
+        self.stir(tenant).fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn forget_tenant(&self, tenant: TenantNo) {
         for generation in &self.tenancy(tenant).generations {
             generation.fetch_add(1, Ordering::AcqRel);
         }
+        self.stir(tenant).fetch_add(1, Ordering::AcqRel);
     }
 
     pub(crate) fn forget_everything(&self) {
@@ -205,7 +255,7 @@ impl Store {
     pub(crate) fn sweep(&self, place: usize) {
         let Some(place) = self.places.get(place % SHARDS) else { return };
         let now = self.ticks.now();
-        let gone = write(&place.shard).sweep(|entry| self.is_dead(entry, now));
+        let gone = write(&place.shard).sweep(|line, rest| self.is_dead(line, rest, now));
         let mut memory = self.memory();
         for entry in &gone {
             memory.give_back(entry.tenant, u64::from(entry.weight));
@@ -229,26 +279,28 @@ impl Store {
     /// What the entries weigh that are there.
     #[cfg(test)]
     pub(crate) fn weight(&self) -> u64 {
-        self.places
-            .iter()
-            .flat_map(|place| read(&place.shard).entries().map(|entry| u64::from(entry.weight)).collect::<Vec<_>>())
-            .sum()
+        self.places.iter().flat_map(|place| read(&place.shard).weights().map(u64::from).collect::<Vec<_>>()).sum()
     }
 
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_dead(&self, entry: &Entry, now: u64) -> bool {
-        entry.expires <= now || entry.generation != self.generation(entry.tenant, entry.resource)
+    fn is_dead(&self, line: &Line, rest: &Rest, now: Moment) -> bool {
+        line.expires.is_over(now) || rest.generation != self.generation(rest.tenant, rest.resource)
     }
 
-    /// All of a tenant's entries are in one place (Fibonacci hashing: numbers are given out one after the other).
+    /// All of a tenant's entries are in one place.
     #[inline]
     fn place(&self, tenant: TenantNo) -> &Place {
-        let mixed = tenant.get().unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        &self.places[mixed as usize % SHARDS]
+        &self.places[(mixed(tenant) >> 16) as usize % SHARDS]
     }
+}
+
+/// Fibonacci hashing: numbers are given out one after the other.
+#[inline]
+const fn mixed(tenant: TenantNo) -> u64 {
+    tenant.get().unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
 fn slot(resource: u64) -> usize {

@@ -21,7 +21,6 @@ use crate::resource::Resource;
 use crate::second::{BLIND, Fetched, Notice, Place, Second};
 use crate::shard::{Entry, Held, Name};
 use crate::store::{Kept, Standing};
-use crate::ticks::millis;
 use crate::weight;
 
 /// A tenant's cache: whatever is asked of it is this tenant's. Cheap to make, for each request anew.
@@ -32,7 +31,6 @@ pub struct TenantCache<'a> {
     id: TenantId,
     epoch: i64,
     plan: &'a Plan,
-    tier: usize,
 }
 
 /// What can be cached: it is shared as it is, weighed and handed on as JSON.
@@ -93,7 +91,7 @@ impl fmt::Debug for TenantCache<'_> {
 impl<'a> TenantCache<'a> {
     #[inline]
     pub(crate) fn new(inner: &'a Inner, (tenant, id, epoch): (TenantNo, TenantId, i64), plan: &'a Plan) -> Self {
-        Self { inner, tenant, id, epoch, plan, tier: inner.store.tiers.number(&plan.tier.name) }
+        Self { inner, tenant, id, epoch, plan }
     }
 
     /// What this process remembers under that key; `Some(None)` when it remembers that there is nothing.
@@ -181,7 +179,7 @@ impl<'a> TenantCache<'a> {
 
     #[inline]
     fn look<V: Value, S: Shape<V>>(&self, name: &Name<'_>) -> Option<S> {
-        self.inner.store.get(name, self.epoch, self.tier, S::read)
+        self.inner.store.get(name, self.epoch, &self.plan.tier.name, S::read)
     }
 
     async fn find<K, V, S, E>(
@@ -199,12 +197,13 @@ impl<'a> TenantCache<'a> {
         if !self.is_in_scope() {
             return load().await.map_err(Arc::new);
         }
-        self.inner.store.stands(self.tenant, self.epoch);
         let name = self.inner.store.name(self.tenant, resource.id(), &key);
         loop {
+            // Finds nothing of an earlier standing than the caller's.
             if let Some(found) = self.look(&name) {
                 return Ok(found);
             }
+            self.inner.store.stands(self.tenant, self.epoch);
             let generation = self.inner.store.generation(self.tenant, resource.id());
             let wait = match self.inner.flights.join(&name, generation) {
                 Part::Lead(lead) => return self.lead(resource, &name, generation, lead, load).await,
@@ -303,8 +302,9 @@ impl<'a> TenantCache<'a> {
         let weight = weight::entry(name.key.heap(), weight);
         let span = self.span(resource, found.value().is_some()).min(lives);
         let span = if self.inner.blind.load(Ordering::SeqCst) { span.min(BLIND) } else { span };
-        let expires = store.ticks.now() + millis(span);
-        let entry = Entry::new(*name, held(found), expires, generation, weight);
+        let expires = store.ticks.now().after(span);
+        let tier = store.tiers.number(&self.plan.tier.name);
+        let entry = Entry { name: *name, value: held(found), expires, generation, weight, tier };
         match store.keep(entry, self.standing()) {
             // Forgotten while it was kept: see `forget`.
             Kept::Yes if lead.is_outdated() => store.forget(name),
