@@ -57,7 +57,7 @@ LANGUAGE sql STABLE AS $fn$
     UNION ALL
     SELECT 'kit-grant', 'error', p.oid::regprocedure::text, g.name || ' may run it: install the kit again'
       FROM pg_proc p, aclexplode(p.proacl) a JOIN insula.lint_grantee g ON g.oid = a.grantee AND g.oid <> 0
-     WHERE p.pronamespace = 'insula'::regnamespace AND p.proname NOT IN ('enter', 'current_tenant', 'way', 'next_number', 'enqueue', 'cancel_job', 'job_state',
+     WHERE p.pronamespace = 'insula'::regnamespace AND p.proname NOT IN ('enter', 'current_tenant', 'way', 'next_number', 'enqueue', 'cancel_job', 'job_state', 'must_ring', 'ring',
         'schedule_put', 'schedule_list', 'schedule_switch', 'schedule_remove')
        AND p.proname NOT IN ('publish', 'event_new', 'event_failed', 'webhook_create', 'webhook_list', 'webhook_remove', 'webhook_pause', 'webhook_reseal',
                              'webhook_send', 'webhook_target', 'webhook_told')
