@@ -233,11 +233,13 @@ impl House {
     fn start_role(&self, role: &str, config: &Path, admin: SocketAddr, serves: SocketAddr) -> Result<Child, Error> {
         let program = std::env::current_exe()
             .map_err(|e| Error::new(Kind::Internal, format!("cannot find the insula program: {e}"), ""))?;
+        // The control plane is seldom busy, and then with much at once: what it needed for that goes back at once, not when it is busy again.
+        let env = if role == "control" { vec![("MIMALLOC_PURGE_DELAY".into(), "0".into())] } else { Vec::new() };
         let spec = ChildSpec {
             role: role.into(),
             program,
             args: vec![role.into(), "--config".into(), config.into()],
-            env: Vec::new(),
+            env,
             log: self.folder.log(role),
             admin_url: format!("http://{admin}"),
             base_url: format!("http://{serves}"),
