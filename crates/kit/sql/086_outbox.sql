@@ -201,13 +201,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
 $fn$;
 
 -- House-keeping, part of insula.sweep_queue(), when there was none for a minute: forgets what consumers saw more than two weeks ago (longer than the bus keeps
--- an event), events that were refused as long ago, and those of tenants that are no more. Where no relay has been for a day, nobody is
--- told of events at all: then they are kept for a day and no longer.
+-- an event), events that were refused as long ago, and those of tenants that are no more. Where there never was a relay, nobody is told of
+-- events at all: then they are kept for a day and no longer. Where there was one, it may come back: they are kept for a month.
 CREATE OR REPLACE FUNCTION insula.sweep_events(every_ms integer) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 DECLARE
     now  timestamptz := clock_timestamp();
     o    insula.outbox;
+    kept interval;
     gone bigint := 0;
     n    bigint;
 BEGIN
@@ -223,8 +224,9 @@ BEGIN
         AND NOT EXISTS (SELECT FROM insula.tenant t WHERE t.no = x.tenant_id AND t.state <> 'deleted') ORDER BY x.seq LIMIT 5000));
     GET DIAGNOSTICS n = ROW_COUNT;
     gone := gone + n;
-    IF o.relayed_at < now - interval '1 day' THEN
-        DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NULL AND x.at < now - interval '1 day'
+    kept := CASE WHEN isfinite(o.relayed_at) THEN interval '30 days' ELSE interval '1 day' END;
+    IF o.relayed_at < now - kept THEN
+        DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NULL AND x.at < now - kept
                                                               ORDER BY x.seq LIMIT 5000));
         GET DIAGNOSTICS n = ROW_COUNT;
         gone := gone + n;

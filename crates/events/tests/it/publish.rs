@@ -68,7 +68,13 @@ async fn what_nobody_takes_and_what_is_long_seen_is_swept() {
     assert_eq!(house.count("SELECT count(*) FROM insula.event_seen").await, 1);
     assert_eq!(house.count("SELECT count(*) FROM insula.event").await, 2);
     assert_eq!(house.count("SELECT insula.sweep_events(60000)").await, 0, "it was swept a moment ago");
-    house.run("UPDATE insula.outbox SET relayed_at = now() - interval '25 hours'").await;
-    assert_eq!(house.count("SELECT insula.sweep_events(0)").await, 1, "nobody has asked for a day, and it is older");
-    assert_eq!(house.count("SELECT tenant_id FROM insula.event").await, 2);
+    house.run("UPDATE insula.outbox SET relayed_at = now() - interval '29 days'").await;
+    assert_eq!(house.count("SELECT insula.sweep_events(0)").await, 0, "workers that were all stopped lose nothing by it");
+    house.run("UPDATE insula.outbox SET relayed_at = '-infinity'").await;
+    assert_eq!(house.count("SELECT insula.sweep_events(0)").await, 1, "nobody ever asked, and it is older than a day");
+    house.run("UPDATE insula.event SET at = now() - interval '31 days' WHERE tenant_id = 2").await;
+    house.run("UPDATE insula.outbox SET relayed_at = now() - interval '31 days'").await;
+    house.run("INSERT INTO insula.event (tenant_id, id, topic, at, body) VALUES (1, gen_random_uuid(), 'a', now() - interval '29 days', '1')").await;
+    assert_eq!(house.count("SELECT insula.sweep_events(0)").await, 1, "nobody came back for a month");
+    assert_eq!(house.count("SELECT tenant_id FROM insula.event").await, 1);
 }
