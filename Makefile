@@ -22,7 +22,8 @@ test: setup-test
 ## Prints ratios measured in one run and writes bench/RESULTS.md.
 bench: setup-test
 	$(CARGO) build --profile dist --locked -p insula-cli -p acmedocs -p insula-bench
-	$(CARGO) run --profile dist --locked -p insula-bench -- all
+	mkdir -p target/peers && cp bench/peers/* target/peers/ && cd target/peers && npm install --silent --no-fund --no-audit
+	INSULA_BENCH_QUEUE="$(CURDIR)/target/peers" $(CARGO) run --profile dist --locked -p insula-bench -- all
 
 lint:
 	$(CARGO) fmt --all --check
