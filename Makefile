@@ -9,6 +9,7 @@ UP ?=
 ## Builds everything and runs it on this machine, with four demo tenants.
 up: setup-run
 	$(CARGO) build --release --locked -p insula-cli -p acmedocs
+	@scripts/server-module target/release >/dev/null || echo "Going on without the server module: transactions cost a little more."
 	target/release/insula up $(UP)
 
 ## All tests, against real servers that they start and stop themselves.

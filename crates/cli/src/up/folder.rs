@@ -89,8 +89,8 @@ impl DataFolder {
     }
 
     /// A copy of a server module where the servers' account can read it.
-    pub(crate) fn adopt_module(&self, module: &Path) -> Result<PathBuf, Error> {
-        let (copy, fresh) = (self.root.join("insula_enter.so"), self.root.join("insula_enter.so.new"));
+    pub(crate) fn adopt_module(&self, module: &Path, name: &str) -> Result<PathBuf, Error> {
+        let (copy, fresh) = (self.root.join(name), self.root.join(format!("{name}.new")));
         std::fs::copy(module, &fresh).map_err(|e| file_error("read", module, &e))?;
         std::fs::set_permissions(&fresh, PermissionsExt::from_mode(0o755)).map_err(|e| file_error("open", &fresh, &e))?;
         // By renaming: a server that runs has the old one mapped.

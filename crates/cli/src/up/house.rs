@@ -17,6 +17,7 @@ use crate::up::catalog::{CellPlace, HostCatalog};
 use crate::up::child::{Child, ChildSpec, DRAIN};
 use crate::up::contexts;
 use crate::up::folder::{DataFolder, write_secret};
+use crate::up::module::ServerModule;
 use crate::up::postgres::{ADMIN_ROLE, Server};
 use crate::up::roster::{ReadyCell, Roster};
 use crate::up::workers::Workers;
@@ -45,8 +46,8 @@ pub(crate) struct House {
     pub(crate) without_workers: bool,
     pub(crate) workers: Workers,
     binaries: Option<Binaries>,
-    /// What its servers may load, see [`SERVER_MODULE_SETTING`].
-    server_module: Option<PathBuf>,
+    /// What its servers load, see [`SERVER_MODULE_SETTING`].
+    server_module: ServerModule,
     /// Cells that there are keys for in the ring of [`MAIN`]'s application.
     pub(crate) keys: Mutex<Vec<CellName>>,
     servers: Mutex<BTreeMap<String, Server>>,
@@ -60,10 +61,9 @@ impl House {
         folder: DataFolder,
         root_key: RootKey,
         app_program: PathBuf,
-        servers: Option<(Binaries, Option<PathBuf>)>,
+        (binaries, server_module): (Option<Binaries>, ServerModule),
         addresses: (SocketAddr, SocketAddr),
     ) -> Self {
-        let (binaries, server_module) = servers.map_or((None, None), |(binaries, module)| (Some(binaries), module));
         Self {
             folder,
             root_key,
@@ -99,7 +99,7 @@ impl House {
         let mut config = ClusterConfig::new(self.folder.cluster(cell.as_str()), ADMIN_ROLE, &password);
         config.log = Some(self.folder.log(&format!("postgres-{cell}")));
         config.settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        if let Some(module) = &self.server_module {
+        if let Some(module) = self.server_module.of(&config.data_dir, &binaries, &self.folder)? {
             config.settings.push((SERVER_MODULE_SETTING.to_owned(), module.display().to_string()));
         }
         let server = Server::start(cell.as_str(), &binaries, config, &self.roster).await?;

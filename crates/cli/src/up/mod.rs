@@ -11,6 +11,7 @@ mod demo;
 mod documents;
 pub(crate) mod folder;
 mod house;
+mod module;
 mod named;
 mod postgres;
 mod rekey;
@@ -62,7 +63,7 @@ pub(crate) struct UpArgs {
     #[arg(long = "cell", env = "INSULA_CELLS", hide_env_values = true, value_delimiter = ',', value_name = "NAME=URL")]
     pub cells: Vec<String>,
     /// Load this server module into the private Postgres servers (`scripts/server-module` builds it): opening a transaction then costs
-    /// a fifth.
+    /// a fifth. Unless given, the one beside this program for the server's version, if there is one; `none` for none.
     #[arg(long, env = "INSULA_SERVER_MODULE", value_name = "FILE")]
     pub server_module: Option<PathBuf>,
     /// Certificate authorities that cells' database servers may have beside those of the web: a PEM file.

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::up::catalog::HostCatalog;
 use crate::up::folder::{DataFolder, write_secret};
 use crate::up::house::{House, MAIN, free_address};
+use crate::up::module::ServerModule;
 use crate::up::named::NamedCell;
 use crate::up::roster::Ready;
 use crate::up::screen::Screen;
@@ -34,8 +35,8 @@ pub(crate) fn house(args: &UpArgs, folder: DataFolder) -> Result<House, Error> {
     let binaries = if needed { Some(Binaries::find(args.postgres_bin.as_deref())?) } else { None };
     let addresses = (settle_address(args.gateway, "gateway")?, settle_address(args.control, "control")?);
     let root_key = folder.root_key()?;
-    let module = args.server_module.as_deref().map(|module| folder.adopt_module(module)).transpose()?;
-    let mut house = House::new(folder, root_key, app, binaries.map(|binaries| (binaries, module)), addresses);
+    let module = ServerModule::asked(args.server_module.as_deref());
+    let mut house = House::new(folder, root_key, app, (binaries, module), addresses);
     house.without_workers = args.no_workers;
     house.cell_authorities = args.cell_ca.as_deref().map(authorities).transpose()?;
     // On a machine of one's own, receivers are on it too.
