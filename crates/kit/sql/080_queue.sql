@@ -35,8 +35,17 @@ CREATE TABLE IF NOT EXISTS insula.job (
     error        text,
     progress     json,
     body         json        NOT NULL,
-    PRIMARY KEY (tenant_id, id)
+    -- By id first: ids grow with time, so what all lanes have at their heads lies together, and taking it touches a few pages and not one of each tenant.
+    PRIMARY KEY (id, tenant_id)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+DO $do$
+BEGIN
+    -- As it was before.
+    IF (SELECT i.indkey[0] FROM pg_index i WHERE i.indrelid = 'insula.job'::regclass AND i.indisprimary)
+       <> (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = 'insula.job'::regclass AND a.attname = 'id') THEN
+        ALTER TABLE insula.job DROP CONSTRAINT job_pkey, ADD CONSTRAINT job_pkey PRIMARY KEY (id, tenant_id);
+    END IF;
+END $do$;
 -- What insula.work() takes from: the head of one lane, from where the last was taken.
 CREATE INDEX IF NOT EXISTS job_waiting ON insula.job (tenant_id, lane, rank, due) WHERE state = 'w';
 CREATE INDEX IF NOT EXISTS job_later ON insula.job (due) WHERE state = 'l';
@@ -85,6 +94,8 @@ CREATE TABLE IF NOT EXISTS insula.lane (
     -- Nothing that waits is before this place: a scan begins behind the rows of those that were taken.
     head_rank    smallint NOT NULL DEFAULT -32768,
     head_due     timestamptz NOT NULL DEFAULT '-infinity',
+    -- How far from there a scan need go to find a few, as far as is known: a guess, which costs a second scan when it is wrong.
+    reach        timestamptz NOT NULL DEFAULT 'infinity',
     -- Whether the tenant has another lane: all of them are charged for what one of them starts.
     siblings     boolean  NOT NULL DEFAULT false,
     -- Told by workers, who know the tenant's plan and the kinds; `told` is their mark of what they told.
@@ -102,6 +113,7 @@ CREATE TABLE IF NOT EXISTS insula.lane (
     since        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     PRIMARY KEY (tenant_id, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+ALTER TABLE insula.lane ADD COLUMN IF NOT EXISTS reach timestamptz NOT NULL DEFAULT 'infinity';
 CREATE INDEX IF NOT EXISTS lane_ready ON insula.lane (start) WHERE ready;
 CREATE INDEX IF NOT EXISTS lane_wake ON insula.lane (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS lane_blocked ON insula.lane (tenant_id) WHERE blocked;

@@ -69,6 +69,12 @@ BEGIN
     RETURN greatest(room, 0);
 END $fn$;
 
+-- How many jobs a lane may start now by its rate.
+CREATE OR REPLACE FUNCTION insula.paced(l insula.lane, now timestamptz) RETURNS bigint LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT greatest(0, floor(extract(epoch FROM now - greatest(l.paid_until, now)) * 1000000 / l.pace) + l.burst)::bigint
+$fn$;
+
 -- Ends what is done (and leaves nothing behind; the rest is settled by insula.settle()) and takes up to `want`.
 -- A row of another's, or of an attempt that is over, is left alone.
 CREATE OR REPLACE FUNCTION insula.work(me bigint, done_tenants bigint[], done_ids uuid[], done_attempts integer[], want bigint)
@@ -84,6 +90,7 @@ DECLARE
     stopped boolean;
     failing boolean;
     came    boolean;
+    crowd   boolean;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
         -- Who has a worker runs. Not `state = 'r'` as well: the index of what runs would be taken for this, and it has no ids.
@@ -119,6 +126,61 @@ BEGIN
 
     -- Lanes may turn out to have nothing for now: then the next are looked at.
     FOR round IN 1..50 LOOP
+    -- Lanes as many as jobs are wanted, and nobody's second comes before the last one's first: one of each, which takes less to choose.
+    SELECT count(*) >= want AND min(l.start + 80640 / l.weight) > max(l.start) AND NOT bool_or(l.siblings) INTO crowd
+      FROM (SELECT l.start, l.weight, l.siblings FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want) l;
+    IF crowd THEN
+    RETURN QUERY
+    WITH t AS MATERIALIZED (
+        SELECT l.tenant_id, l.lane, l.start, l.weight, l.told, l.room, l.paced,
+               coalesce(a.place, b.place) AS place, coalesce(a.rank, b.rank) AS rank, coalesce(a.due, b.due) AS due, coalesce(a.cost, b.cost) AS cost,
+               (a.place IS NOT NULL OR b.place IS NOT NULL)::integer AS taken,
+               CASE WHEN a.next IS NOT NULL THEN a.rank WHEN a.place IS NOT NULL THEN b.rank ELSE b.next_rank END AS next_rank,
+               CASE WHEN a.next IS NOT NULL THEN a.next WHEN a.place IS NOT NULL THEN b.due ELSE b.next END AS next
+          FROM (SELECT l.*,
+                       CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN want + 1 ELSE insula.room(l, want + 1) END AS room,
+                       CASE WHEN l.pace IS NULL THEN want + 1 ELSE insula.paced(l, now) END AS paced
+                  FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want) l
+          -- Its first and, to know whether anything is left and where, its second: from its head, as far as they reached when it was looked at last.
+          -- The end matters: Postgres reads whatever a page of the index has up to there, and only then gives the first away.
+          LEFT JOIN LATERAL (
+              SELECT j.place, j.rank, j.due, j.cost, lead(j.due) OVER () AS next
+                FROM (SELECT j.ctid AS place, j.rank, j.due, j.cost FROM insula.job j
+                       WHERE l.room > 0 AND l.paced > 0 AND j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'w'
+                         AND j.rank = l.head_rank AND j.due BETWEEN l.head_due AND l.reach
+                       ORDER BY j.due LIMIT 2) j LIMIT 1) a ON true
+          -- Less often, what is behind that.
+          LEFT JOIN LATERAL (
+              SELECT j.place, j.rank, j.due, j.cost, lead(j.rank) OVER () AS next_rank, lead(j.due) OVER () AS next
+                FROM (SELECT j.ctid AS place, j.rank, j.due, j.cost FROM insula.job j
+                       WHERE a.next IS NULL AND l.room > 0 AND l.paced > 0 AND j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'w'
+                         AND (j.rank, j.due) >= (l.head_rank, l.head_due) AND (j.rank, j.due) > (l.head_rank, l.reach)
+                       ORDER BY j.rank, j.due LIMIT 2) j LIMIT 1) b ON true
+    ), s AS (
+        UPDATE insula.lane l
+           SET start = l.start + coalesce(t.cost, 0)::bigint * 80640 / t.weight,
+               head_rank = coalesce(t.next_rank, t.rank, l.head_rank), head_due = coalesce(t.next, t.due, l.head_due),
+               reach = CASE WHEN t.next_rank = t.rank THEN t.next + 3 * (t.next - t.due) ELSE 'infinity' END,
+               since = CASE WHEN t.taken > 0 THEN now ELSE l.since END,
+               paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + t.taken * l.pace * interval '1 microsecond' END,
+               blocked = t.taken >= t.room,
+               wake_at = CASE WHEN t.taken >= t.paced THEN greatest(l.paid_until, now) + (t.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END,
+               ready = t.taken < t.room AND t.taken < t.paced AND t.next IS NOT NULL
+          FROM t
+         WHERE l.tenant_id = t.tenant_id AND l.lane = t.lane
+        RETURNING l.start, l.ready
+    ), v AS (
+        UPDATE insula.queue
+           SET arrivals = horizon, present = greatest(q.present, x.picked),
+               floor = least(greatest(q.present, x.picked), x.others, (SELECT min(s.start) FROM s WHERE s.ready))
+          FROM (SELECT max(t.start) FILTER (WHERE t.taken > 0) AS picked, max(t.start) AS others FROM t) x
+    )
+    UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
+      FROM t
+     WHERE j.ctid = t.place AND j.state = 'w'
+    RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
+        (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
+    ELSE
     RETURN QUERY
     WITH l AS MATERIALIZED (
         SELECT l.* FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want
@@ -127,15 +189,14 @@ BEGIN
         SELECT CASE WHEN count(*) >= want THEN max(l.start) ELSE max(l.start) + want * 80640 / sum(l.weight)::bigint END AS level,
                CASE WHEN count(*) >= want THEN max(l.start) ELSE 9223372036854775807 END AS others
           FROM l
-    ), c AS MATERIALIZED (
+    ), c AS (
         SELECT l.tenant_id, l.lane, l.start, l.weight, l.head_rank, l.head_due, l.told, l.siblings,
                least(want, 1 + (b.level - l.start) * l.weight / 80640) AS fair,
                CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN want + 1
                     ELSE insula.room(ROW (l.*)::insula.lane, want + 1) END AS room,
-               CASE WHEN l.pace IS NULL THEN want + 1
-                    ELSE greatest(0, floor(extract(epoch FROM now - greatest(l.paid_until, now)) * 1000000 / l.pace) + l.burst)::bigint END AS paced
+               CASE WHEN l.pace IS NULL THEN want + 1 ELSE insula.paced(ROW (l.*)::insula.lane, now) END AS paced
           FROM l, b
-    ), p AS MATERIALIZED (
+    ), p AS (
         -- One more than may be taken, to know whether anything is left.
         SELECT c.tenant_id, c.lane, c.told, c.siblings, c.weight, c.room, c.paced, j.place, j.rank, j.due, j.cost,
                row_number() OVER line <= c.asked AS may, c.start + (sum(j.cost) OVER line - j.cost) * 80640 / c.weight AS tag
@@ -147,14 +208,13 @@ BEGIN
     ), t AS MATERIALIZED (
         SELECT p.*, p.place IS NOT NULL AND p.may AND p.tag <= b.others AND row_number() OVER (ORDER BY CASE WHEN p.may THEN p.tag END) <= want AS picked
           FROM p, b
-    ), n AS MATERIALIZED (
+    ), n AS (
         SELECT t.tenant_id, t.lane, bool_or(t.siblings) AS siblings, min(t.room) AS room, min(t.paced) AS paced,
                count(*) FILTER (WHERE t.picked) AS taken, count(t.place) AS found,
                coalesce(sum(t.cost) FILTER (WHERE t.picked), 0)::bigint * 80640 / min(t.weight) AS charge,
-               -- The place of the last, or one before it.
-               max(t.rank) FILTER (WHERE t.picked) AS rank,
-               CASE WHEN min(t.rank) FILTER (WHERE t.picked) = max(t.rank) FILTER (WHERE t.picked) THEN max(t.due) FILTER (WHERE t.picked)
-                    ELSE '-infinity' END AS due
+               -- The place of the next, or of the last when no next is known; or one before it.
+               coalesce(min(t.rank) FILTER (WHERE NOT t.picked), max(t.rank)) AS rank,
+               CASE WHEN min(t.rank) = max(t.rank) THEN coalesce(min(t.due) FILTER (WHERE NOT t.picked), max(t.due)) ELSE '-infinity' END AS due
           FROM t WHERE t.room >= 0 GROUP BY 1, 2
     ), m AS MATERIALIZED (
         SELECT n.*, sum(n.charge) OVER (PARTITION BY n.tenant_id)::bigint AS charges FROM n
@@ -186,7 +246,8 @@ BEGIN
       FROM t
      WHERE t.picked AND j.ctid = t.place AND j.state = 'w'
     RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
-        (extract(epoch FROM now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
+        (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
+    END IF;
     EXIT WHEN FOUND;
     SELECT * INTO q FROM insula.queue;
     EXIT WHEN NOT EXISTS (SELECT FROM insula.lane l WHERE l.ready AND l.start >= q.floor);

@@ -11,16 +11,18 @@ RETURNS TABLE (id uuid, state text, kind text, lane text, priority smallint, att
                started_at timestamptz, deadline timestamptz, ended_at timestamptz, expires_at timestamptz, worker bigint, error text, progress json)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 DECLARE
-    living text := CASE of_state WHEN 'waiting' THEN 'AND j.state = ''w''' WHEN 'later' THEN 'AND j.state = ''l''' WHEN 'running' THEN 'AND j.state = ''r'''
-                        ELSE '' END;
     ended  text := CASE WHEN of_state IN ('done', 'dead', 'cancelled') THEN format('AND e.outcome = %L', of_state) ELSE '' END;
+    living text;
     parts  text[];
 BEGIN
-    IF of_state IS NULL OR of_state IN ('waiting', 'later', 'running') THEN
-        parts := array_append(parts, format($q$(SELECT j.id, CASE j.state WHEN 'r' THEN 'running' WHEN 'l' THEN 'later' ELSE 'waiting' END, j.kind, j.lane, (-j.rank)::smallint,
+    -- Each state for itself, because each has an index of its own that begins with the tenant, or is small; a tenant with many jobs is found by id.
+    FOREACH living IN ARRAY ARRAY['waiting', 'later', 'running'] LOOP
+        CONTINUE WHEN of_state <> living;
+        parts := array_append(parts, format($q$(SELECT j.id, %L, j.kind, j.lane, (-j.rank)::smallint,
             j.attempt, j.attempts, j.created_at, j.due, j.started_at, j.deadline, NULL::timestamptz, NULL::timestamptz, j.worker, j.error, j.progress
-            FROM insula.job j WHERE j.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) %s ORDER BY j.id DESC LIMIT $4)$q$, living));
-    END IF;
+            FROM insula.job j WHERE j.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) AND j.state = %L ORDER BY j.id DESC LIMIT $4)$q$,
+            living, CASE living WHEN 'waiting' THEN 'w' WHEN 'later' THEN 'l' ELSE 'r' END));
+    END LOOP;
     IF of_state IS NULL OR of_state IN ('done', 'dead', 'cancelled') THEN
         parts := array_append(parts, format($q$(SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint,
             e.attempt, e.attempts, e.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, e.ended_at, e.expires_at, NULL::bigint, e.error, NULL::json

@@ -71,3 +71,30 @@ async fn enter_is_in_c_exactly_where_the_server_offers_the_module() {
     let offered = std::env::var_os("INSULA_SERVER_MODULE").is_some();
     assert_eq!(language, if offered { "c" } else { "plpgsql" });
 }
+
+/// As a kit made it that is older: the queue goes on with what is in it.
+#[tokio::test]
+async fn an_older_queue_is_brought_up_to_date() {
+    let mut pool = Pool::new().await;
+    pool.tenant(1).await;
+    let older = "ALTER TABLE insula.job DROP CONSTRAINT job_pkey, ADD CONSTRAINT job_pkey PRIMARY KEY (tenant_id, id);
+        ALTER TABLE insula.lane DROP COLUMN reach;
+        INSERT INTO insula.lane (tenant_id, ready) VALUES (1, true);
+        INSERT INTO insula.job (tenant_id, id, due, created_at, kind, body)
+            SELECT 1, gen_random_uuid(), now() + n * interval '1 ms', now(), 'nothing', 'null' FROM generate_series(1, 5) n";
+    sqlx::raw_sql(older).execute(&mut pool.admin).await.expect("an older queue");
+    for _ in 0..2 {
+        insula_kit::install(&mut pool.admin, &pool.database, &pool.server.cell_key(), 1).await.expect("install");
+        let key = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'insula.job'::regclass AND contype = 'p'";
+        let key: String = sqlx::query_scalar(key).fetch_one(&mut pool.admin).await.expect("a key");
+        assert_eq!(key, "PRIMARY KEY (id, tenant_id)");
+    }
+    let mut left = 5;
+    for want in [1_i64, 1, 2, 5] {
+        let sql = "SELECT count(*) FROM insula.work(1, '{}', '{}', '{}', $1)";
+        let taken: i64 = sqlx::query_scalar(sql).bind(want).fetch_one(&mut pool.admin).await.expect("work");
+        assert_eq!(taken, want.min(left));
+        left -= taken;
+    }
+    assert_eq!(left, 0);
+}
