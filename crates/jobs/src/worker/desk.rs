@@ -37,12 +37,22 @@ pub(crate) struct Desk {
 
 /// How a visit begins.
 struct Visit<'a> {
-    control: Link,
-    /// For the scout, when it is there already.
-    link: Option<Link>,
+    first: First,
     watch: &'a mut Watch,
     room: Room<'a>,
 }
+
+/// What the connection that is opened first is for.
+enum First {
+    /// Beating.
+    Control(Link),
+    /// The bell has rung, and so there is work: the scout's. Others are opened once it has looked, because a log-in keeps this thread
+    /// and the server busy for some milliseconds.
+    Scout(Link),
+}
+
+/// How long other connections wait for the scout's first look.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a database of a single tenant is stayed in when there is nothing to do: the next job of a tenant at work starts without a connection
 /// being made first.
@@ -114,21 +124,22 @@ impl Desk {
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<(bool, Glance), Error> {
         let visits = &self.shared.visits;
-        // When the bell has rung there is work: the second connection is opened beside the first.
-        let mut room = if rung { Some(visits.room().await) } else { None };
+        if rung {
+            let room = visits.room().await;
+            let door = visits.door().await;
+            let first = First::Scout(Link::open(&self.shared, &self.name).await?);
+            drop(door);
+            let left = self.session(Some(Visit { first, watch, room }), stopping).await?;
+            return Ok((true, left));
+        }
         let door = visits.door().await;
-        let second = async { if rung { Link::open(&self.shared, &self.name).await.ok() } else { None } };
-        let (control, link) = tokio::join!(Link::open(&self.shared, &self.name), second);
+        let mut control = Link::open(&self.shared, &self.name).await?;
         drop(door);
-        let mut control = control?;
         // What comes again, when it is time for that: it may bring work.
-        if !rung && clerk::rest(self).await.is_zero() {
+        if clerk::rest(self).await.is_zero() {
             clerk::serve(self.clone(), 0, true).await;
         }
-        let glance = if rung { None } else { Some(control.glance().await?) };
-        if let Some(glance) = glance
-            && !glance.work
-        {
+        if !control.glance().await?.work {
             // Nobody is here: whoever enqueues from now on rings, and what came before that is seen by one more look.
             control.away(true).await?;
             watch.look(&mut control, 0).await?;
@@ -138,11 +149,8 @@ impl Desk {
                 return Ok((false, glance));
             }
         }
-        let room = match room.take() {
-            Some(room) => room,
-            None => visits.room().await,
-        };
-        let left = self.session(Some(Visit { control, link, watch, room }), stopping).await?;
+        let (first, room) = (First::Control(control), visits.room().await);
+        let left = self.session(Some(Visit { first, watch, room }), stopping).await?;
         Ok((true, left))
     }
 
@@ -156,21 +164,44 @@ impl Desk {
     async fn session(self: &Arc<Self>, visit: Option<Visit<'_>>, stopping: &mut watch::Receiver<bool>) -> Result<Glance, Error> {
         let config = &self.shared.config;
         let mut own = Watch::default();
-        let (mut control, link, watch, room) = match visit {
-            Some(Visit { control, link, watch, room }) => (control, link, watch, Some(room)),
-            None => (Link::open(&self.shared, &self.name).await?, None, &mut own, None),
+        let (mut first, watch, room) = match visit {
+            Some(Visit { first, watch, room }) => (first, watch, Some(room)),
+            None => (First::Control(Link::open(&self.shared, &self.name).await?), &mut own, None),
         };
         let lease_ms = i32::try_from(config.lease.as_millis()).unwrap_or(i32::MAX);
-        let me = control.begin(&config.name, lease_ms).await?;
+        let (First::Control(link) | First::Scout(link)) = &mut first;
+        let me = link.begin(&config.name, lease_ms).await?;
         {
             let mut state = self.state();
             *state = State { me, beaten: Some(Instant::now()), budgets: std::mem::take(&mut state.budgets), ..State::default() };
         }
         let mut hands = tokio::task::JoinSet::new();
+        let (looking, looked) = tokio::sync::oneshot::channel();
+        let scout = |link| hand::work(self.clone(), me, hand::Part::Scout, link, Some(looking));
+        let mut control = match first {
+            First::Control(control) => {
+                hands.spawn(scout(None));
+                control
+            }
+            First::Scout(link) => {
+                hands.spawn(scout(Some(link)));
+                let _ = tokio::time::timeout(LOOK.min(config.lease / 4), looked).await;
+                match self.open_control().await {
+                    Ok(control) => control,
+                    Err(error) => {
+                        // What was taken runs again elsewhere once the lease is over, so nothing of it may run here.
+                        self.state().stop_all(Stop::Lost);
+                        self.give_back();
+                        self.state().me = 0;
+                        hands.shutdown().await;
+                        return Err(error);
+                    }
+                }
+            }
+        };
         hands.spawn(clerk::serve(self.clone(), me, false));
-        hands.spawn(hand::work(self.clone(), me, hand::Part::Scout, link));
         if !self.passes_by {
-            hands.spawn(hand::work(self.clone(), me, hand::Part::Second, None));
+            hands.spawn(hand::work(self.clone(), me, hand::Part::Second, None, None));
             hands.spawn(hand::listen(self.clone()));
         }
         let ended = self.beat(&mut control, me, watch, room.as_ref(), stopping).await;
@@ -182,6 +213,13 @@ impl Desk {
         let left = Glance { work: false, ..control.glance().await? };
         control.close().await;
         Ok(left)
+    }
+
+    /// While a lease is running already.
+    async fn open_control(&self) -> Result<Link, Error> {
+        let _door = self.shared.visits.door().await;
+        let opened = tokio::time::timeout(self.shared.config.lease / 4, Link::open(&self.shared, &self.name)).await;
+        opened.unwrap_or_else(|_| Err(self.gone("it did not let a second connection in")))
     }
 
     /// Proves again and again that this worker lives. Ends well when it is to stop, or a visit is over.

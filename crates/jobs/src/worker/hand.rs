@@ -8,6 +8,7 @@ use insula_core::TenantNo;
 use insula_core::placement::POOL_DATABASE;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use tokio::sync::oneshot;
 
 use super::desk::Desk;
 use super::link::{Done, Link, Taken, options};
@@ -51,8 +52,8 @@ enum Woken {
     Polled,
 }
 
-/// Works until the desk's session is over; on `link`, if there is one already.
-pub(crate) async fn work(desk: Arc<Desk>, me: i64, part: Part, mut link: Option<Link>) {
+/// Works until the desk's session is over; on `link`, if there is one already. `looked` hears of the first look.
+pub(crate) async fn work(desk: Arc<Desk>, me: i64, part: Part, mut link: Option<Link>, mut looked: Option<oneshot::Sender<()>>) {
     let mut woken = if part == Part::Scout { Woken::Polled } else { Woken::Changed };
     // Whether enqueueing is to tell, as far as this hand knows.
     let mut told = None;
@@ -66,7 +67,11 @@ pub(crate) async fn work(desk: Arc<Desk>, me: i64, part: Part, mut link: Option<
             continue;
         };
         let want = errand.want;
-        match run(&desk, me, &mut link, errand).await {
+        let ran = run(&desk, me, &mut link, errand).await;
+        if let Some(looked) = looked.take() {
+            let _ = looked.send(());
+        }
+        match ran {
             Ok(taken) => {
                 woken = Woken::Changed;
                 let Some(link) = link.as_mut().filter(|_| part == Part::Scout) else { continue };
