@@ -111,6 +111,7 @@ impl Data {
     /// [`Error::Suspended`], [`Error::Moved`] as the catalog and the database say; [`Error::TenantBusy`] and [`Error::Busy`]
     /// when no connection is free in the plan's time; [`Error::Unavailable`] when the cell is away.
     pub async fn begin(&self, context: &TenantContext) -> Result<TenantTx, Error> {
+        take_turns().await;
         check_scope(context)?;
         let mut tries = Tries::default();
         loop {
@@ -334,6 +335,12 @@ impl Tries {
             _ => Err(verdict(error, context, route)),
         }
     }
+}
+
+/// Lets others run now and then. A refusal needs no waiting: who asks again at once, and again, would never give up his thread, and if what he
+/// waits for is to be read by that thread, he would wait for ever.
+pub(crate) async fn take_turns() {
+    tokio::task::coop::consume_budget().await;
 }
 
 /// Inside a scope, work is for the scope's tenant and for no other.

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use insula_catalog::Route;
 use insula_core::{Feature, MoveState, TenantContext};
 
-use crate::data::{Access, Data, Tries, check_scope};
+use crate::data::{Access, Data, Tries, check_scope, take_turns};
 use crate::error::{Error, is_repeatable};
 use crate::retry::pause;
 use crate::standby::{Group, Standby};
@@ -87,6 +87,7 @@ impl Data {
     }
 
     async fn open_read(&self, context: &TenantContext, after: Option<Instant>, replicas: bool) -> Result<TenantTx, Error> {
+        take_turns().await;
         check_scope(context)?;
         let mut tries = Tries::default();
         let mut group = None;

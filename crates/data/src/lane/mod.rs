@@ -19,7 +19,7 @@ pub use value::{Column, DecodeError, Param, Row};
 pub use wire::{Address, Call, ServerError, Wire, WireError};
 
 use crate::conn::{Login, Timeouts, settings};
-use crate::data::{Data, Tries, check_scope};
+use crate::data::{Data, Tries, check_scope, take_turns};
 use crate::error::Error;
 use crate::gate;
 use crate::pool::Kept;
@@ -98,6 +98,7 @@ impl Lane {
     /// As [`Data::begin`]; [`Error::Statement`] and [`Error::LaneWithoutTls`] before anything is sent; [`Error::Lane`] when the database refuses a statement;
     /// [`Error::CommitUnknown`] when the connection is lost before the answer.
     pub async fn batch(&self, context: &TenantContext, calls: &[Call<'_>]) -> Result<Vec<Vec<Row>>, Error> {
+        take_turns().await;
         check_scope(context)?;
         for call in calls {
             gate::check(call.sql).inspect_err(|refusal| {

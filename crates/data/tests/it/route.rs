@@ -1,5 +1,8 @@
 //! A wrong route is harmless: the database refuses, the route is refreshed, the work goes on or gets a clear answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use insula_core::{Kind, TenantState};
 use insula_data::Error;
 
@@ -76,4 +79,28 @@ async fn an_unknown_tenant_is_nobody() {
     let mut context = house.tenant(1);
     context.tenant = insula_core::TenantId::new();
     assert_eq!(house.data.begin(&context).await.expect_err("unknown").kind(), Kind::NoTenant);
+}
+
+#[tokio::test]
+async fn who_is_refused_and_asks_again_at_once_leaves_others_their_turn() {
+    let house = House::new().await;
+    let mut nobody = house.tenant(1);
+    nobody.tenant = insula_core::TenantId::new();
+    // On one thread, and none of the ways in ever waits.
+    for way in 0..3 {
+        let turn = Arc::new(AtomicBool::new(false));
+        let other = turn.clone();
+        tokio::spawn(async move { other.store(true, Ordering::Relaxed) });
+        let mut asked = 0;
+        while !turn.load(Ordering::Relaxed) {
+            let kind = match way {
+                0 => house.data.begin(&nobody).await.map(drop),
+                1 => house.data.begin_read(&nobody).await.map(drop),
+                _ => house.data.lane().query(&nobody, "SELECT 1", &[]).await.map(drop),
+            };
+            assert_eq!(kind.expect_err("unknown").kind(), Kind::NoTenant);
+            asked += 1;
+            assert!(asked < 100_000, "others never run");
+        }
+    }
 }
