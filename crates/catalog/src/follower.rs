@@ -15,8 +15,13 @@ use crate::backoff::{Backoff, jittered};
 use crate::catalog::{Freshness, Options, Shared};
 use crate::disk::{self, Meta};
 use crate::keeper::Keeper;
+use crate::leftovers::Leftovers;
+use crate::row::Change;
 use crate::source::Source;
-use crate::writer::{Load, Writer};
+use crate::writer::Writer;
+
+/// Changes at once that leave something behind worth giving back.
+const MANY: usize = 500;
 
 /// No refresh tries a failing source more often than this.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
@@ -34,6 +39,7 @@ pub(crate) struct Follower<S> {
     keeper: Option<Keeper>,
     /// How the age was judged last, and reported.
     judged: Freshness,
+    leftovers: Leftovers,
 }
 
 struct Outage {
@@ -53,6 +59,7 @@ impl<S: Source> Follower<S> {
             answered: 0,
             keeper: options.disk.clone().map(Keeper::new),
             judged: Freshness::Expired,
+            leftovers: Leftovers::default(),
         }
     }
 
@@ -101,7 +108,7 @@ impl<S: Source> Follower<S> {
         });
         // A file that turns out to be damaged has changed nothing.
         let mut writer = self.writer.beginning();
-        let mut load = Load::default();
+        let mut load = writer.load();
         while let Some(page) = pages.recv().await {
             writer.page(&mut load, page);
         }
@@ -112,6 +119,7 @@ impl<S: Source> Follower<S> {
         };
         writer.finish(load);
         self.writer = writer;
+        self.leftovers.arise();
         keeper.found(meta);
         let age = Duration::from_millis(u64::try_from(disk::now().saturating_sub(meta.contact)).unwrap_or(0));
         self.source.resume(meta.revision, meta.catalog);
@@ -167,7 +175,7 @@ impl<S: Source> Follower<S> {
         if asked == self.answered {
             let mut heard = false;
             while let Some(changes) = self.source.pushed(at) {
-                if !changes.changes.is_empty() && !self.writer.apply(changes.changes) {
+                if !self.apply(changes.changes) {
                     return self.load().await;
                 }
                 at = changes.revision;
@@ -181,7 +189,7 @@ impl<S: Source> Follower<S> {
         match self.source.changes(at).await {
             Ok(changes) => {
                 // Only a load knows what a plan that could not be read before is for.
-                if !changes.changes.is_empty() && !self.writer.apply(changes.changes) {
+                if !self.apply(changes.changes) {
                     return self.load().await;
                 }
                 self.reached(changes.revision);
@@ -195,10 +203,18 @@ impl<S: Source> Follower<S> {
         }
     }
 
+    /// Answers whether the changes suffice.
+    fn apply(&mut self, changes: Vec<Change>) -> bool {
+        if changes.len() >= MANY {
+            self.leftovers.arise();
+        }
+        changes.is_empty() || self.writer.apply(changes)
+    }
+
     async fn load(&mut self) -> Result<(), Error> {
         let (sender, mut pages) = mpsc::channel(2);
         let source = Arc::clone(&self.source);
-        let mut load = Load::default();
+        let mut load = self.writer.load();
         let began = Instant::now();
         let take = async {
             while let Some(page) = pages.recv().await {
@@ -208,6 +224,7 @@ impl<S: Source> Follower<S> {
         let (revision, ()) = tokio::join!(source.load(sender), take);
         let revision = revision?;
         self.writer.finish(load);
+        self.leftovers.arise();
         self.reached(revision);
         tracing::info!(revision, seconds = began.elapsed().as_secs_f32(), "catalog loaded");
         Ok(())

@@ -19,6 +19,7 @@ pub mod host;
 mod http;
 mod identity;
 mod keeper;
+mod leftovers;
 mod plans;
 mod postgres;
 mod route;

@@ -21,8 +21,8 @@ mod record;
 use identity::{KeyRecord, ProviderRecord};
 use record::{CellRecord, DatabaseRecord, DocumentRecord, PlanRecord, TenantRecord};
 
-/// Tenants read at once.
-const PAGE: i64 = 5_000;
+/// Keys or tenants read at once: what a page takes in memory, on both sides, is there several times while it passes through.
+const PAGE: i64 = 1_000;
 /// More changes than these are not looked up one by one: loading everything, page by page, needs less memory on both sides.
 const MOST_CHANGES: i64 = 50_000;
 /// The longest single answer.
@@ -159,7 +159,9 @@ impl Source for PgSource {
             if since < oldest || since > rev {
                 return Err(Error::Trimmed { since });
             }
-            let names = "SELECT DISTINCT kind, id FROM catalog.change WHERE rev > $1 LIMIT $2";
+            // A tenant, its placement and its domains are looked up as one.
+            let names = "SELECT DISTINCT CASE WHEN kind IN ('placement', 'domain') THEN 'tenant' ELSE kind END, id \
+                         FROM catalog.change WHERE rev > $1 LIMIT $2";
             let names: Vec<(String, String)> =
                 sqlx::query_as(names).bind(since).bind(MOST_CHANGES + 1).fetch_all(&mut *tx).await?;
             if names.len() > MOST_CHANGES as usize {
@@ -210,7 +212,7 @@ async fn look_up(conn: &mut PgConnection, names: Vec<(String, String)>) -> Resul
                     database_names.push(name.to_owned());
                 }
             }
-            "tenant" | "domain" | "placement" => tenants.extend(Uuid::parse_str(&id)),
+            "tenant" => tenants.extend(Uuid::parse_str(&id)),
             "provider" => providers.extend(Uuid::parse_str(&id)),
             "key" => keys.extend(Uuid::parse_str(&id)),
             // A kind of a newer catalog; this program has no use for it.

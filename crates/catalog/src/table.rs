@@ -31,6 +31,38 @@ struct Slot<T> {
     item: Option<Arc<T>>,
 }
 
+type Edited<T> = (Hash, Edit<T>);
+
+/// Edits of a whole load, by the shard that they concern.
+pub(crate) struct Edits<T> {
+    shards: Box<[Vec<Edited<T>>]>,
+    bits: u32,
+}
+
+impl<T> Edits<T> {
+    pub(crate) fn push(&mut self, hash: Hash, edit: Edit<T>) {
+        let in_group = 1 << self.bits;
+        let (group, shard) = place(hash, self.bits, in_group);
+        let edits = &mut self.shards[group * in_group + shard];
+        if edits.len() == edits.capacity() {
+            // Not twice as much: for all shards together that would be megabytes that nobody needs.
+            edits.reserve_exact(edits.len() / 8 + 4);
+        }
+        edits.push((hash, edit));
+    }
+
+    /// What is to be put.
+    pub(crate) fn new_items(&self) -> impl Iterator<Item = &Arc<T>> {
+        self.shards.iter().flatten().filter_map(|(_, edit)| match edit {
+            Edit::Put(item) => Some(item),
+            Edit::Remove(_) => None,
+        })
+    }
+}
+
+/// A mark for each slot of a table: less than a list of the items that were seen.
+pub(crate) struct Marks(Box<[Box<[bool]>]>);
+
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
         Self { groups: self.groups.clone(), bits: self.bits }
@@ -48,9 +80,7 @@ impl<T> Table<T> {
     /// Group, and shard in it.
     #[inline]
     fn place(&self, hash: Hash) -> (usize, usize) {
-        // The mask makes the casts harmless.
-        let mask = self.groups.len() - 1;
-        ((hash >> self.bits) as usize & mask, hash as usize & mask)
+        place(hash, self.bits, self.groups.len())
     }
 
     /// The item of this hash for which `is_it` holds.
@@ -74,7 +104,7 @@ impl<T> Table<T> {
     }
 
     /// Carries out the edits; `same` says whether two items have the same key. Each shard is made anew once.
-    pub(crate) fn edit(&mut self, mut edits: Vec<(Hash, Edit<T>)>, same: impl Fn(&T, &T) -> bool) {
+    pub(crate) fn edit(&mut self, mut edits: Vec<Edited<T>>, same: impl Fn(&T, &T) -> bool) {
         // Stable: edits of one key keep their order.
         edits.sort_by_key(|(hash, _)| self.place(*hash));
         let mut edits = edits.into_iter().peekable();
@@ -89,10 +119,59 @@ impl<T> Table<T> {
         }
     }
 
+    /// Room for edits, to be carried out by [`Table::edit_many`].
+    pub(crate) fn edits(&self) -> Edits<T> {
+        Edits { shards: self.shards().map(|_| Vec::new()).collect(), bits: self.bits }
+    }
+
+    /// [`Table::edit`] for so many that to sort them would take as much memory as what they make: each shard takes the place of its edits.
+    pub(crate) fn edit_many(&mut self, edits: Edits<T>, same: impl Fn(&T, &T) -> bool) {
+        let in_group = self.groups.len();
+        for (number, edits) in edits.shards.into_iter().enumerate().filter(|(_, edits)| !edits.is_empty()) {
+            let (group, shard) = (number / in_group, number % in_group);
+            let mut items = items(&self.groups[group][shard]);
+            items.reserve_exact(edits.len());
+            edits.into_iter().for_each(|(hash, edit)| edit_items(&mut items, hash, edit, &same));
+            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items);
+        }
+    }
+
+    /// No item is marked.
+    pub(crate) fn marks(&self) -> Marks {
+        Marks(self.shards().map(|shard| vec![false; shard.len()].into()).collect())
+    }
+
+    /// Marks the item of this hash for which `is_it` holds, if there is one. The marks are of the table as it is.
+    pub(crate) fn mark(&self, marks: &mut Marks, hash: Hash, is_it: impl Fn(&T) -> bool) {
+        let (group, shard) = self.place(hash);
+        let slots = &self.groups[group][shard];
+        let found = slots.iter().position(|slot| slot.hash == hash && slot.item.as_deref().is_some_and(&is_it));
+        let mark = found.and_then(|at| marks.0.get_mut(group * self.groups.len() + shard)?.get_mut(at));
+        mark.into_iter().for_each(|mark| *mark = true);
+    }
+
+    /// The items that are not marked.
+    pub(crate) fn unmarked(&self, marks: &Marks) -> impl Iterator<Item = &Arc<T>> {
+        let slots = self.shards().zip(&marks.0).flat_map(|(slots, marks)| slots.iter().zip(marks));
+        slots.filter(|(_, mark)| !**mark).filter_map(|(slot, _)| slot.item.as_ref())
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard<T>> {
+        self.groups.iter().flat_map(|group| group.iter())
+    }
+
     /// Every item, shard by shard.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.groups.iter().flat_map(|group| group.iter()).flat_map(|shard| shard.iter()).filter_map(|slot| slot.item.as_ref())
+        self.shards().flat_map(|shard| shard.iter()).filter_map(|slot| slot.item.as_ref())
     }
+}
+
+/// Group, and shard in it, where there are 2^`bits` = `groups` of either.
+#[inline]
+fn place(hash: Hash, bits: u32, groups: usize) -> (usize, usize) {
+    // The mask makes the casts harmless.
+    let mask = groups - 1;
+    ((hash >> bits) as usize & mask, hash as usize & mask)
 }
 
 fn edit_items<T>(items: &mut Vec<(Hash, Arc<T>)>, hash: Hash, edit: Edit<T>, same: &impl Fn(&T, &T) -> bool) {
@@ -146,6 +225,7 @@ mod tests {
         fn a_table_is_a_map(batches in proptest::collection::vec(proptest::collection::vec((0u16..200, any::<Option<u32>>()), 0..40), 0..20)) {
             let mut table = Table::<(u16, u32)>::new(2);
             let mut versions = Vec::new();
+            let mut many = false;
             let mut model = HashMap::<u16, Arc<(u16, u32)>>::new();
             for batch in batches {
                 let mut edits = Vec::new();
@@ -158,7 +238,21 @@ mod tests {
                         edits.push((hash(key), Edit::Remove(item)));
                     }
                 }
-                table.edit(edits, |a, b| a.0 == b.0);
+                if many {
+                    let mut all = table.edits();
+                    edits.into_iter().for_each(|(hash, edit)| all.push(hash, edit));
+                    table.edit_many(all, |a, b| a.0 == b.0);
+                } else {
+                    table.edit(edits, |a, b| a.0 == b.0);
+                }
+                many = !many;
+                let mut marks = table.marks();
+                (0..100).for_each(|key| table.mark(&mut marks, hash(key), |item| item.0 == key));
+                let mut unmarked: Vec<_> = table.unmarked(&marks).map(|item| item.0).collect();
+                unmarked.sort_unstable();
+                let mut expected: Vec<_> = model.keys().copied().filter(|key| *key >= 100).collect();
+                expected.sort_unstable();
+                prop_assert_eq!(unmarked, expected);
                 for key in 0..200 {
                     let found = table.find(hash(key), |item| item.0 == key).map(|f| f.1);
                     prop_assert_eq!(found, model.get(&key).map(|item| item.1));

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::row::{Change, Page};
+use crate::row::{Change, Changes, Page};
 
 /// The answer's header that says which catalog it is of (a UUID). A reader hands it back as `catalog`.
 pub const IDENTITY: &str = "insula-catalog";
@@ -26,6 +26,8 @@ pub const LOADED: &str = "loaded";
 
 /// The largest event or line that is read, bytes.
 const MOST: usize = 64 << 20;
+/// Room for bytes that a reader keeps for the next ones.
+const KEPT: usize = 64 << 10;
 
 /// All that changed between two revisions. For a reader that stands at `since` or later (but before `revision`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,22 @@ pub enum Line {
     Loaded(Revision),
 }
 
+/// [`CHANGES`] as it goes over the wire, for readers that stand at `since`.
+///
+/// # Errors
+/// When the changes cannot be written as JSON.
+pub fn changes(since: i64, changes: &Changes) -> Result<Vec<u8>, serde_json::Error> {
+    /// A [`Frame`] of changes that somebody else has.
+    #[derive(Serialize)]
+    struct Borrowed<'a> {
+        since: i64,
+        revision: i64,
+        changes: &'a [Change],
+    }
+    let revision = changes.revision;
+    event(CHANGES, Some(revision), &Borrowed { since, revision, changes: &changes.changes })
+}
+
 /// An event as it goes over the wire.
 ///
 /// # Errors
@@ -68,6 +86,8 @@ pub fn event(name: &str, id: Option<i64>, data: &impl Serialize) -> Result<Vec<u
     // Compact JSON has no line breaks.
     serde_json::to_writer(&mut text, data)?;
     text.extend_from_slice(b"\n\n");
+    // It may be kept for long.
+    text.shrink_to_fit();
     Ok(text)
 }
 
@@ -106,6 +126,9 @@ impl Lines {
     pub(crate) fn next(&mut self) -> Option<&[u8]> {
         let Some(length) = self.buffer.get(self.looked..)?.iter().position(|b| *b == b'\n') else {
             self.looked = self.buffer.len();
+            if self.begin == self.looked && self.buffer.capacity() > KEPT {
+                *self = Self::default();
+            }
             return None;
         };
         let end = self.looked + length;
@@ -223,6 +246,30 @@ mod tests {
         events.push(b"retry: 5\n\nevent:x\ndata: a\ndata:b\n\ndata\n\n").unwrap();
         assert_eq!(events.next().unwrap(), Some(Event { name: "x".into(), data: b"a\nb".to_vec() }));
         assert_eq!(events.next().unwrap(), None);
+    }
+
+    #[test]
+    fn room_for_a_long_line_is_not_kept() {
+        let mut lines = Lines::default();
+        lines.push(&vec![b'a'; 1 << 20]).unwrap();
+        assert_eq!(lines.next(), None);
+        lines.push(b"a\nb").unwrap();
+        assert_eq!(lines.next().unwrap().len(), (1 << 20) + 1);
+        assert_eq!(lines.next(), None);
+        lines.push(b"b\n").unwrap();
+        assert_eq!(lines.next().unwrap(), b"bb");
+        assert_eq!(lines.next(), None);
+        assert!(lines.buffer.capacity() <= KEPT, "{}", lines.buffer.capacity());
+    }
+
+    #[test]
+    fn changes_are_read_as_a_frame() {
+        let id = insula_core::TenantId::new();
+        let written = changes(3, &Changes { revision: 5, changes: vec![Change::Tenant(id, None)] }).unwrap();
+        let mut events = Events::default();
+        events.push(&written).unwrap();
+        let frame: Frame = events.next().unwrap().unwrap().read().unwrap();
+        assert_eq!(frame, Frame { since: 3, revision: 5, changes: vec![Change::Tenant(id, None)] });
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::plans::Plans;
 use crate::route::{Database, Route};
 use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
 use crate::snapshot::{Current, Domain, FENCE_UNKNOWN, Snapshot};
-use crate::table::Edit;
+use crate::table::{Edit, Edits, Marks};
 
 pub(crate) struct Writer {
     current: Arc<Current>,
@@ -52,15 +52,17 @@ struct Batch {
     keys_gone: Vec<KeyId>,
 }
 
-/// A full load in the making: [`Writer::page`] takes the pages, [`Writer::finish`] shows the whole.
-#[derive(Default)]
+/// A full load in the making: [`Writer::page`] takes the pages, [`Writer::finish`] shows the whole. Holds of each tenant little more than
+/// its route: what a load takes beside what it makes, a process keeps long afterwards.
 pub(crate) struct Load {
     batch: Batch,
+    routes: Edits<Route>,
     plans: HashSet<PlanName>,
     cells: HashSet<CellName>,
     databases: HashSet<DatabaseId>,
     documents: HashSet<Arc<str>>,
-    tenants: HashSet<TenantId>,
+    /// Of the tenants known before.
+    tenants: Marks,
     providers: HashSet<ProviderId>,
     keys: HashSet<KeyId>,
 }
@@ -101,6 +103,21 @@ impl Writer {
         Some(Frozen { snapshot: self.snapshot.clone(), plans, variants, databases, meta })
     }
 
+    /// A full load of nothing yet. Until it is finished no changes may be applied.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            batch: Batch::default(),
+            routes: self.snapshot.ids.edits(),
+            plans: HashSet::new(),
+            cells: HashSet::new(),
+            databases: HashSet::new(),
+            documents: HashSet::new(),
+            tenants: self.snapshot.ids.marks(),
+            providers: HashSet::new(),
+            keys: HashSet::new(),
+        }
+    }
+
     /// Takes in one page of a full load.
     pub(crate) fn page(&mut self, load: &mut Load, page: Page) {
         match page {
@@ -134,8 +151,11 @@ impl Writer {
             }
             Page::Tenants(rows) => {
                 for row in rows {
-                    load.tenants.insert(row.id);
-                    self.tenant(row, &mut load.batch);
+                    let (id, hash) = (row.id, self.snapshot.hash_id(row.id));
+                    self.snapshot.ids.mark(&mut load.tenants, hash, |known| known.id == id);
+                    if let Some(route) = self.tenant(row, &mut load.batch) {
+                        load.routes.push(hash, Edit::Put(route));
+                    }
                 }
             }
         }
@@ -144,8 +164,7 @@ impl Writer {
     /// Shows a full load: what it did not hold is gone.
     pub(crate) fn finish(&mut self, mut load: Load) {
         let batch = &mut load.batch;
-        let tenants = self.snapshot.ids.iter().map(|route| route.id);
-        batch.routes_gone.extend(tenants.filter(|id| !load.tenants.contains(id)));
+        batch.routes_gone.extend(self.snapshot.ids.unmarked(&load.tenants).map(|route| route.id));
         let databases = self.snapshot.databases.iter().filter(|database| !load.databases.contains(&database.id));
         batch.databases_gone = databases.cloned().collect();
         batch.cells_gone = self.snapshot.cells.keys().filter(|name| !load.cells.contains(*name)).cloned().collect();
@@ -154,6 +173,8 @@ impl Writer {
         let keys = self.snapshot.key_ids.iter().map(|key| key.id);
         batch.keys_gone = keys.filter(|id| !load.keys.contains(id)).collect();
         batch.documents_gone = self.snapshot.documents.keys().filter(|name| !load.documents.contains(*name)).cloned().collect();
+        self.edit_plans(&std::mem::take(&mut batch.became));
+        self.edit_many_routes(load.routes, &batch.routes_gone);
         self.publish(load.batch);
         self.plans.retain(|name| load.plans.contains(name));
         self.missing.clear();
@@ -186,7 +207,10 @@ impl Writer {
         }
         for (id, row) in tenants {
             match row {
-                Some(row) => self.tenant(*row, &mut batch),
+                Some(row) => {
+                    let route = self.tenant(*row, &mut batch);
+                    batch.routes.extend(route);
+                }
                 None => batch.routes_gone.push(id),
             }
         }
@@ -210,20 +234,19 @@ impl Writer {
         new
     }
 
-    fn tenant(&mut self, row: TenantRow, batch: &mut Batch) {
+    /// Answers the tenant's route if it is another one than before; puts into the batch what else there is.
+    fn tenant(&mut self, row: TenantRow, batch: &mut Batch) -> Option<Arc<Route>> {
         let id = row.id;
         let hosts: Box<[_]> = row.domains.iter().filter_map(|text| Some(host::normalise(text)?.as_str().into())).collect();
         let Some(route) = self.route(row) else {
             batch.routes_gone.push(id);
-            return;
+            return None;
         };
         if !hosts.is_empty() || self.hosts_of.contains_key(&id) {
             batch.hosts.push((id, hosts));
         }
         let known = self.snapshot.by_id(id);
-        if known.is_none_or(|known| **known != route) {
-            batch.routes.push(Arc::new(route));
-        }
+        known.is_none_or(|known| **known != route).then(|| Arc::new(route))
     }
 
     /// A tenant whose plan is not there has no route: nothing says what it may do.
@@ -327,6 +350,26 @@ impl Writer {
         }
         snapshot.ids.edit(ids, |a, b| a.id == b.id);
         snapshot.slugs.edit(slugs, |a, b| a.slug == b.slug);
+    }
+
+    /// [`Writer::edit_routes`] for a full load.
+    fn edit_many_routes(&mut self, mut ids: Edits<Route>, gone: &[TenantId]) {
+        let snapshot = &mut self.snapshot;
+        let mut slugs = snapshot.slugs.edits();
+        for old in gone.iter().filter_map(|id| snapshot.by_id(*id)) {
+            ids.push(snapshot.hash_id(old.id), Edit::Remove(Arc::clone(old)));
+            slugs.push(snapshot.hash_text(old.slug.as_str()), Edit::Remove(Arc::clone(old)));
+        }
+        for route in ids.new_items() {
+            if let Some(old) = snapshot.by_id(route.id)
+                && old.slug != route.slug
+            {
+                slugs.push(snapshot.hash_text(old.slug.as_str()), Edit::Remove(Arc::clone(old)));
+            }
+            slugs.push(snapshot.hash_text(route.slug.as_str()), Edit::Put(Arc::clone(route)));
+        }
+        snapshot.ids.edit_many(ids, |a, b| a.id == b.id);
+        snapshot.slugs.edit_many(slugs, |a, b| a.slug == b.slug);
     }
 
     fn edit_hosts(&mut self, hosts: Vec<(TenantId, Box<[Box<str>]>)>, gone: &[TenantId]) {

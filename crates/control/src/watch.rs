@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use insula_catalog::row::Changes;
-use insula_catalog::wire::{self, Frame, Revision};
+use insula_catalog::wire::{self, Revision};
 use insula_catalog::{PgSource, Source as _};
 use tokio::sync::{Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -230,9 +230,7 @@ async fn read(hub: Weak<Inner>, closed: CancellationToken) {
 }
 
 fn frame(since: i64, changes: &Changes) -> Option<Sent> {
-    let frame = Frame { since, revision: changes.revision, changes: changes.changes.clone() };
-    let bytes = wire::event(wire::CHANGES, Some(frame.revision), &frame);
-    let bytes = bytes.map_err(|error| tracing::error!(%error, "changes cannot be written")).ok()?;
+    let bytes = wire::changes(since, changes).map_err(|error| tracing::error!(%error, "changes cannot be written")).ok()?;
     Some(Sent { since, revision: changes.revision, bytes: bytes.into() })
 }
 

@@ -7,6 +7,7 @@ mod concurrency;
 mod contract;
 mod disk;
 mod identity;
+mod memory;
 mod outage;
 mod random;
 mod reads;

@@ -234,7 +234,9 @@ impl House {
         let program = std::env::current_exe()
             .map_err(|e| Error::new(Kind::Internal, format!("cannot find the insula program: {e}"), ""))?;
         // The control plane is seldom busy, and then with much at once: what it needed for that goes back at once, not when it is busy again.
-        let env = if role == "control" { vec![("MIMALLOC_PURGE_DELAY".into(), "0".into())] } else { Vec::new() };
+        // Nor is it worth huge pages, of which a part that is in use keeps the rest.
+        let env = [("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ALLOW_THP", "0")].map(|(name, value)| (name.into(), value.into()));
+        let env = if role == "control" { env.into() } else { Vec::new() };
         let spec = ChildSpec {
             role: role.into(),
             program,
