@@ -4,7 +4,7 @@
 CARGO ?= cargo
 UP ?=
 
-.PHONY: up test bench lint fmt openapi
+.PHONY: up test bench dist lint fmt openapi
 
 ## Builds everything and runs it on this machine, with four demo tenants.
 up: setup-run
@@ -22,9 +22,14 @@ test: setup-test
 
 ## Prints ratios measured in one run and writes bench/RESULTS.md.
 bench: setup-test
-	$(CARGO) build --profile dist --locked -p insula-cli -p acmedocs -p insula-bench
+	scripts/dist
 	mkdir -p target/peers && cp bench/peers/* target/peers/ && cd target/peers && npm install --silent --no-fund --no-audit
-	INSULA_BENCH_QUEUE="$(CURDIR)/target/peers" $(CARGO) run --profile dist --locked -p insula-bench -- all
+	INSULA_BENCH_QUEUE="$(CURDIR)/target/peers" target/dist/insula-bench all
+
+## Builds what is shipped into target/dist, with the server module beside it.
+dist: setup-run
+	scripts/dist
+	scripts/server-module target/dist
 
 lint:
 	$(CARGO) fmt --all --check

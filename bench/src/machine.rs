@@ -17,12 +17,13 @@ pub fn describe() -> Vec<(&'static str, String)> {
         ("Rust", said("rustc", &["--version"])),
         (
             "build",
-            if cfg!(debug_assertions) {
-                "debug (figures mean nothing)"
-            } else {
-                "optimised (profile dist, when built by `make bench`)"
-            }
-            .to_owned(),
+            match (cfg!(debug_assertions), option_env!("INSULA_BUILD")) {
+                (true, _) => "debug (figures mean nothing)".to_owned(),
+                (false, None) => "optimised (profile dist, when built by `make bench`)".to_owned(),
+                (false, Some(how)) => {
+                    format!("optimised (profile dist), {how} (decision 0068; the peers are as their packages bring them)")
+                }
+            },
         ),
     ]
 }

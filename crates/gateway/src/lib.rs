@@ -10,6 +10,7 @@ pub mod config;
 mod connection;
 mod error;
 mod forward;
+mod gather;
 mod headers;
 mod keys;
 pub mod listener;

@@ -26,7 +26,8 @@ pub(crate) const ROW: Row =
 
 /// Tenants that the load is spread over.
 const TENANTS: usize = 100;
-const ROUNDS: usize = 5;
+/// Of what is in one round, the machine decides a tenth.
+const ROUNDS: usize = 11;
 const SLICE: Duration = Duration::from_secs(3);
 /// The open loop's.
 const RATE: u32 = 8_000;
@@ -56,6 +57,19 @@ fn run() -> Result<Vec<Outcome>> {
     drop(stand);
     outcomes.push(Stand::new(folder.path(), &TWO)?.closed(64, 0.85, &mut Pair::default())?);
     Ok(outcomes)
+}
+
+/// Loads our side alone, in each of the ways in which it is measured.
+///
+/// # Errors
+/// When a program that this takes is missing.
+pub fn train() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let stand = Stand::new(folder.path(), &ONE)?;
+    for connections in [1, 64, 256] {
+        Wrk { script: &stand.script, connections, cpus: ONE.load }.run(stand.ours.addr, SLICE)?;
+    }
+    open_loop::run(stand.ours.addr, RATE / 4, TENANTS, SLICE, ONE.load).map(drop)
 }
 
 /// Both proxies and what they forward to.

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::body::{BoxError, RequestBody};
+use crate::gather::Gathered;
 use crate::upstream::Endpoint;
 use crate::watch::{Phase, Watch};
 use insula_http::admit::Permit;
@@ -23,7 +24,7 @@ use insula_http::admit::Permit;
 /// A connection that serves one request at a time.
 pub(crate) struct Link {
     sender: SendRequest<RequestBody>,
-    conn: Connection<TokioIo<TcpStream>, RequestBody>,
+    conn: Connection<TokioIo<Gathered<TcpStream>>, RequestBody>,
     user: Arc<User>,
     /// `user`, as the connection knows it: always the same.
     waker: Waker,
@@ -74,7 +75,7 @@ impl std::fmt::Debug for RequestBody {
 impl Link {
     /// Speaks HTTP/1.1 on a new connection.
     pub(crate) async fn new(stream: TcpStream) -> Result<Box<Self>, hyper::Error> {
-        let (sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await?;
+        let (sender, conn) = Builder::new().handshake(TokioIo::new(Gathered(stream))).await?;
         let user = Arc::new(User::default());
         let waker = Waker::from(Arc::clone(&user));
         Ok(Box::new(Self { sender, conn, user, waker, is_over: false, is_used: false, idle_since: 0 }))
