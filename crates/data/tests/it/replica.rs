@@ -332,7 +332,9 @@ async fn a_replica_that_is_taken_away_or_is_none_is_not_read_from() {
     pair.house.catalog.refresh().await.expect("a refresh");
     assert!(!pair.begin(1).await.on_replica());
     // The server itself, and a port where nobody is: neither is ever a replica, and no read waits or fails for it.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let bound = tokio::net::TcpSocket::new_v4().expect("a socket");
+    bound.bind(([127, 0, 0, 1], 0).into()).expect("a port that is never listened on");
+    let nobody = bound.local_addr().expect("an address").port();
     for (host, port) in [(server.host(), server.port()), ("localhost", nobody)] {
         pair.house.source.change(|c| c.put_cell(cell(host, port)));
         pair.house.catalog.refresh().await.expect("a refresh");

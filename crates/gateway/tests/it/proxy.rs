@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use insula_core::TenantState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::stage::{LONG, Wire, app, config, echo, get, ok, start, status};
+use crate::stage::{LONG, Wire, app, config, echo, get, nobody, ok, start, status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_goes_to_its_tenants_cell_and_nowhere_else() {
@@ -25,8 +25,8 @@ async fn a_request_goes_to_its_tenants_cell_and_nowhere_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn suspended_tenants_and_cells_without_an_answer_are_told_apart() {
     let main = echo("main").await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let stage = start(config(), main.addr, gone).await;
+    let gone = nobody();
+    let stage = start(config(), main.addr, gone.addr).await;
     let mut client = Wire::connect(stage.addr).await;
     let answer = client.ask(&get("globex.localhost", "/")).await;
     assert_eq!(status(&answer), 503);

@@ -7,7 +7,7 @@ use insula_core::keys::Secret;
 use insula_core::placement::MoveState;
 use insula_core::token::{self, ContextKey, ContextKeys};
 
-use crate::stage::{LONG, Wire, app, config, echo, get, ok, start, status};
+use crate::stage::{LONG, Wire, app, config, echo, get, nobody, ok, start, status};
 
 fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -95,11 +95,11 @@ async fn a_tenant_above_its_rate_is_told_so_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_applications_the_one_that_is_away_is_left_out() {
     let (one, two) = (echo("one").await, echo("two").await);
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = nobody();
     let stage = start(config(), one.addr, one.addr).await;
     stage.source.change(|content| {
         let mut cell = fake::cell("wide", "127.0.0.1", 1).unwrap();
-        cell.app_url = Some(format!("http://{gone}, http://{} http://{}", one.addr, two.addr).into());
+        cell.app_url = Some(format!("http://{}, http://{} http://{}", gone.addr, one.addr, two.addr).into());
         content.put_cell(cell);
         content.put_database(fake::database("wide", "insula_pool", 1).unwrap());
         content.put_tenant(fake::tenant("wide", 7, "bronze", "wide").unwrap());
@@ -147,8 +147,8 @@ async fn what_may_have_been_done_is_not_done_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_that_is_gone_costs_its_tenants_no_time_and_others_nothing() {
     let main = app(|_| ok("fine")).await;
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let stage = start(config(), main.addr, gone).await;
+    let gone = nobody();
+    let stage = start(config(), main.addr, gone.addr).await;
     let mut client = Wire::connect(stage.addr).await;
     let began = std::time::Instant::now();
     for n in 0..100 {

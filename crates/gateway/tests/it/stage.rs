@@ -9,7 +9,7 @@ use insula_catalog::{Catalog, FakeSource, Options, Route, fake};
 use insula_gateway::{Config, Listeners};
 use insula_telemetry::{Readiness, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 /// Longer than anything here takes.
@@ -22,6 +22,19 @@ pub(crate) struct Stage {
     pub(crate) catalog: Catalog,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: JoinHandle<Result<(), insula_gateway::Error>>,
+}
+
+/// An address where nobody answers, and where nobody else can begin to while this is held.
+pub(crate) struct Nobody {
+    pub(crate) addr: SocketAddr,
+    _bound: TcpSocket,
+}
+
+pub(crate) fn nobody() -> Nobody {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // Never listened on.
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    Nobody { addr: socket.local_addr().expect("an address"), _bound: socket }
 }
 
 /// Settings of a test: one worker, so that what it keeps is seen.
