@@ -32,6 +32,14 @@ impl Authority {
         Self { issuer, file }
     }
 
+    /// A certificate for a host name, and its key, as PEM.
+    #[must_use]
+    pub fn vouch(&self, host: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
+        (params.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
+    }
+
     /// The PEM file with its certificate; it goes when this does.
     #[must_use]
     pub fn file(&self) -> &Path {
@@ -48,13 +56,11 @@ impl Default for Authority {
 impl TestServer {
     /// Turns TLS on, with a certificate for this host name.
     pub async fn turn_tls_on(&self, authority: &Authority, host: &str) {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &authority.issuer).expect("a certificate");
+        let (certificate, key) = authority.vouch(host);
         let mut admin = self.admin("postgres").await;
         let folder: String = sqlx::query_scalar("SHOW data_directory").fetch_one(&mut admin).await.expect("its folder");
         // Written by the server itself, so that the files are its account's.
-        for (name, pem) in [("server.crt", certificate.pem()), ("server.key", key.serialize_pem())] {
+        for (name, pem) in [("server.crt", certificate), ("server.key", key)] {
             let path = format!("{folder}/{name}");
             let lines = pem.trim().replace('\n', "','");
             run(&mut admin, format!("COPY (SELECT unnest(ARRAY['{lines}'])) TO '{path}'")).await;

@@ -8,5 +8,6 @@ mod consumer;
 mod house;
 mod publish;
 mod relay;
+mod secure;
 mod troubles;
 mod webhook;
