@@ -1,13 +1,13 @@
 //! `insula schedule`.
 
 use insula_api::page::PageQuery;
-use insula_api::schedule::Schedule;
+use insula_api::schedule::{HostSchedule, Schedule};
 
 use crate::error::Error;
 use crate::screen::{Screen, Tone, or_hyphen, time};
 use crate::target::Target;
 
-/// Look at tenants' schedules, pause and resume them
+/// Look at schedules of tenants and of the host, pause and resume them
 #[derive(clap::Args, Debug)]
 pub(crate) struct ScheduleArgs {
     #[command(flatten)]
@@ -43,6 +43,32 @@ enum ScheduleCommand {
         /// Its name
         schedule: String,
     },
+    /// The host's schedules, which come once wherever workers are
+    #[command(subcommand)]
+    Host(HostCommand),
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum HostCommand {
+    /// List the host's schedules
+    List {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Those after this name
+        #[arg(long, value_name = "NAME")]
+        after: Option<String>,
+    },
+    /// Let a schedule of the host not come until it is resumed; what has begun goes on
+    Pause {
+        /// Its name
+        schedule: String,
+    },
+    /// Let a schedule of the host come again, from now on
+    Resume {
+        /// Its name
+        schedule: String,
+    },
 }
 
 pub(crate) async fn run(args: ScheduleArgs) -> Result<(), Error> {
@@ -50,13 +76,7 @@ pub(crate) async fn run(args: ScheduleArgs) -> Result<(), Error> {
     match args.command {
         ScheduleCommand::List { tenant, limit, after } => {
             let found = client.schedules(&tenant, &PageQuery { limit: Some(limit), cursor: after }).await?;
-            screen.show(&found, |screen| {
-                let table = table(screen, &found.items);
-                match &found.next {
-                    Some(next) => format!("{table}\nThere are more: --after {next}"),
-                    None => table,
-                }
-            })
+            screen.show(&found, |screen| more(table(screen, &found.items), found.next.as_deref()))
         }
         ScheduleCommand::Pause { tenant, schedule } => {
             let now = client.pause_schedule(&tenant, &schedule).await?;
@@ -66,7 +86,46 @@ pub(crate) async fn run(args: ScheduleArgs) -> Result<(), Error> {
             let now = client.resume_schedule(&tenant, &schedule).await?;
             screen.show(&now, |_| format!("{} of {tenant} comes again", now.name))
         }
+        ScheduleCommand::Host(HostCommand::List { limit, after }) => {
+            let found = client.host_schedules(&PageQuery { limit: Some(limit), cursor: after }).await?;
+            screen.show(&found, |screen| more(host_table(screen, &found.items), found.next.as_deref()))
+        }
+        ScheduleCommand::Host(HostCommand::Pause { schedule }) => {
+            let now = client.pause_host_schedule(&schedule).await?;
+            screen.show(&now, |_| format!("{} does not come until it is resumed", now.name))
+        }
+        ScheduleCommand::Host(HostCommand::Resume { schedule }) => {
+            let now = client.resume_host_schedule(&schedule).await?;
+            screen.show(&now, |_| format!("{} comes again", now.name))
+        }
     }
+}
+
+fn more(table: String, next: Option<&str>) -> String {
+    match next {
+        Some(next) => format!("{table}\nThere are more: --after {next}"),
+        None => table,
+    }
+}
+
+fn host_table(screen: Screen, schedules: &[HostSchedule]) -> String {
+    let rows = schedules.iter().map(|schedule| {
+        let plain = |text: String| (text, Tone::Plain);
+        let next = match (schedule.paused, schedule.next_at) {
+            (true, _) => ("paused".to_owned(), Tone::Wait),
+            (_, Some(at)) => plain(time(at)),
+            // A worker computes it.
+            _ => ("not known yet".to_owned(), Tone::Wait),
+        };
+        let last = match (&schedule.firing, &schedule.error) {
+            (Some(firing), None) => (format!("{}, at work", time(*firing)), Tone::Plain),
+            (Some(firing), Some(error)) => (format!("{}, try {}: {error}", time(*firing), schedule.attempt), Tone::Bad),
+            (None, Some(error)) => (format!("{}: {error}", or_hyphen(schedule.last_at.map(time))), Tone::Bad),
+            (None, None) => plain(or_hyphen(schedule.last_at.map(time))),
+        };
+        vec![plain(schedule.name.clone()), plain(schedule.cron.clone()), plain(schedule.zone.clone()), next, last]
+    });
+    screen.table(&["SCHEDULE", "CRON", "ZONE", "NEXT", "LAST"], rows.collect(), "The host has no schedules.")
 }
 
 fn table(screen: Screen, schedules: &[Schedule]) -> String {
@@ -115,5 +174,28 @@ mod tests {
             schedule("new", serde_json::json!({"next_at": null, "last_at": null, "zone": null})),
         ];
         insta::assert_snapshot!("schedule_table", table(Screen::PIPE, &schedules));
+    }
+
+    #[test]
+    fn host_schedules_for_people() {
+        let schedule = |name: &str, more: serde_json::Value| -> HostSchedule {
+            let mut schedule = serde_json::json!({
+                "name": name, "cron": "0 6 1 * *", "zone": "UTC", "paused": false, "next_at": "2026-02-01T06:00:00Z", "firing": null, "attempt": 0,
+                "last_at": "2026-01-01T06:00:02Z", "error": null
+            });
+            for (field, value) in more.as_object().expect("an object") {
+                schedule[field] = value.clone();
+            }
+            serde_json::from_value(schedule).expect("a schedule")
+        };
+        let schedules = [
+            schedule("bills", serde_json::json!({})),
+            schedule("off", serde_json::json!({"paused": true, "next_at": null})),
+            schedule("new", serde_json::json!({"next_at": null, "last_at": null})),
+            schedule("busy", serde_json::json!({"firing": "2026-01-03T01:00:00Z", "attempt": 1})),
+            schedule("again", serde_json::json!({"firing": "2026-01-03T01:00:00Z", "attempt": 3, "error": "no paper"})),
+            schedule("failed", serde_json::json!({"error": "given up after ten attempts"})),
+        ];
+        insta::assert_snapshot!("host_schedule_table", host_table(Screen::PIPE, &schedules));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use insula_api::job::{Job, JobBody, JobState};
-use insula_api::schedule::{Schedule, ScheduleOrigin};
+use insula_api::schedule::{HostSchedule, Schedule, ScheduleOrigin};
 use insula_api::worker::Worker;
 use insula_core::TenantNo;
 use insula_core::placement::WORKER_ROLE;
@@ -121,6 +121,21 @@ impl Queue {
         self.scalar(sqlx::query_scalar(sql).bind(tenant.get()).bind(name.to_owned()).bind(paused)).await
     }
 
+    /// All schedules of the host that this database has, by name.
+    pub(crate) async fn host_schedules(&mut self) -> Result<Vec<HostSchedule>, Error> {
+        let sql = "SELECT name, cron, zone, paused, next_at, firing, attempt, last_at, error FROM insula.host_schedules()";
+        let query = sqlx::query(sql);
+        let Self { cell, conn } = self;
+        let rows = within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await?;
+        rows.iter().map(host_schedule).collect::<Result<_, _>>().map_err(in_cell(cell))
+    }
+
+    /// Pauses a schedule of the host, or lets it go on; false when there is none.
+    pub(crate) async fn pause_host(&mut self, name: &str, paused: bool) -> Result<bool, Error> {
+        let sql = "SELECT insula.host_pause($1, $2)";
+        self.scalar(sqlx::query_scalar(sql).bind(name.to_owned()).bind(paused)).await
+    }
+
     /// Everybody who works on this queue; whether they are alive is not known yet.
     pub(crate) async fn workers(&mut self, database: &str) -> Result<Vec<Worker>, Error> {
         let query = sqlx::query("SELECT no, name, lease_ms, beats, started_at, running, kinds FROM insula.worker_list()");
@@ -212,6 +227,20 @@ fn schedule(row: &PgRow) -> Result<Schedule, sqlx::Error> {
         zone: row.try_get("zone")?,
         paused: row.try_get("paused")?,
         next_at: row.try_get("next_at")?,
+        last_at: row.try_get("last_at")?,
+        error: row.try_get("error")?,
+    })
+}
+
+fn host_schedule(row: &PgRow) -> Result<HostSchedule, sqlx::Error> {
+    Ok(HostSchedule {
+        name: row.try_get("name")?,
+        cron: row.try_get("cron")?,
+        zone: row.try_get("zone")?,
+        paused: row.try_get("paused")?,
+        next_at: row.try_get("next_at")?,
+        firing: row.try_get("firing")?,
+        attempt: row.try_get("attempt")?,
         last_at: row.try_get("last_at")?,
         error: row.try_get("error")?,
     })

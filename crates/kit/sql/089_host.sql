@@ -189,8 +189,11 @@ CREATE TABLE IF NOT EXISTS insula.host_schedule (
     retry_at timestamptz,
     -- When one last ended, and how when not well.
     last_at  timestamptz,
-    error    text
+    error    text,
+    -- Nothing new begins; what has begun is brought to its end.
+    paused   boolean     NOT NULL DEFAULT false
 );
+ALTER TABLE insula.host_schedule ADD COLUMN IF NOT EXISTS paused boolean NOT NULL DEFAULT false;
 GRANT SELECT, INSERT, UPDATE, DELETE ON insula.host_schedule TO insula_queue;
 RESET ROLE;
 
@@ -214,7 +217,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
       FROM insula.host_schedule h
      WHERE h.name = ANY (names)
-       AND (h.next_at IS NULL OR (h.firing IS NULL AND h.next_at <= clock_timestamp())
+       AND ((NOT h.paused AND (h.next_at IS NULL OR (h.firing IS NULL AND h.next_at <= clock_timestamp())))
             OR (h.firing IS NOT NULL AND CASE WHEN h.worker IS NULL THEN h.retry_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + interval '1 hour'
                                               ELSE NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = h.worker) END))
      ORDER BY h.name
@@ -270,14 +273,34 @@ BEGIN
     INSERT INTO insula.declared AS d SELECT n, true, now FROM unnest(names) n ORDER BY n
         ON CONFLICT (name, host) DO UPDATE SET kept_at = now WHERE d.kept_at NOT BETWEEN now - interval '1 minute' AND now;
     WITH d AS (DELETE FROM insula.declared d WHERE d.host AND d.kept_at < now - interval '1 hour' RETURNING d.name)
-    DELETE FROM insula.host_schedule h USING d WHERE h.name = d.name AND h.firing IS NULL;
+    -- One that is paused stays, so that off is off when the name comes back.
+    DELETE FROM insula.host_schedule h USING d WHERE h.name = d.name AND h.firing IS NULL AND NOT h.paused;
 END $fn$;
 
 -- Host side, for the administrator: what there is.
-CREATE OR REPLACE FUNCTION insula.host_schedules()
-RETURNS TABLE (name text, cron text, zone text, next_at timestamptz, firing timestamptz, attempt integer, last_at timestamptz, error text)
+DROP FUNCTION IF EXISTS insula.host_schedules();
+CREATE FUNCTION insula.host_schedules()
+RETURNS TABLE (name text, cron text, zone text, paused boolean, next_at timestamptz, firing timestamptz, attempt integer, last_at timestamptz, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
-    SELECT h.name, h.cron, h.zone, nullif(h.next_at, 'infinity'), h.firing, h.attempt, h.last_at, h.error FROM insula.host_schedule h ORDER BY h.name
+    SELECT h.name, h.cron, h.zone, h.paused, CASE WHEN NOT h.paused THEN nullif(h.next_at, 'infinity') END, h.firing, h.attempt, h.last_at, h.error
+      FROM insula.host_schedule h ORDER BY h.name
 $fn$;
+
+-- Pauses a schedule, or lets it come again from now on; false when there is none. A firing that has begun goes on, and is tried again, either way.
+CREATE OR REPLACE FUNCTION insula.host_pause(name text, paused boolean) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    UPDATE insula.host_schedule h
+       SET paused = host_pause.paused, version = h.version + 1,
+           next_at = CASE WHEN h.paused AND NOT host_pause.paused THEN NULL ELSE h.next_at END,
+           since = CASE WHEN h.paused AND NOT host_pause.paused THEN clock_timestamp() ELSE h.since END
+     WHERE h.name = host_pause.name;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- So that one that no code declares any more goes after a while.
+    INSERT INTO insula.declared VALUES (host_pause.name, true, clock_timestamp()) ON CONFLICT DO NOTHING;
+    RETURN true;
+END $fn$;
 RESET ROLE;
 REVOKE CREATE ON SCHEMA insula FROM insula_queue;

@@ -7,7 +7,7 @@ use super::{Call, Client};
 use crate::error::Error;
 use crate::job::{Job, JobBody, JobCount, JobQuery, PurgeDead, ReplayDead};
 use crate::page::{Page, PageQuery};
-use crate::schedule::Schedule;
+use crate::schedule::{HostSchedule, Schedule};
 use crate::worker::{WorkerQuery, Workers};
 
 const NOTHING: [(); 0] = [];
@@ -64,6 +64,21 @@ impl Client {
     /// Lets a schedule come again, from now on.
     pub async fn resume_schedule(&self, tenant: &str, name: &str) -> Result<Schedule, Error> {
         self.post(&["v1", "tenants", tenant, "schedules", name, "resume"], &NOTHING, &serde_json::json!({})).await
+    }
+
+    /// A page of the host's schedules, by name.
+    pub async fn host_schedules(&self, page: &PageQuery) -> Result<Page<HostSchedule>, Error> {
+        self.get(&["v1", "host-schedules"], page).await
+    }
+
+    /// Stops a schedule of the host until it is resumed.
+    pub async fn pause_host_schedule(&self, name: &str) -> Result<HostSchedule, Error> {
+        self.post(&["v1", "host-schedules", name, "pause"], &NOTHING, &serde_json::json!({})).await
+    }
+
+    /// Lets a schedule of the host come again, from now on.
+    pub async fn resume_host_schedule(&self, name: &str) -> Result<HostSchedule, Error> {
+        self.post(&["v1", "host-schedules", name, "resume"], &NOTHING, &serde_json::json!({})).await
     }
 
     /// Those who run jobs.

@@ -8,6 +8,7 @@ mod certificates;
 mod documents;
 mod domains;
 mod edge;
+mod host_schedules;
 mod identity;
 mod jobs;
 mod records;

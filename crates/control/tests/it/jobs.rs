@@ -302,3 +302,33 @@ async fn a_database_of_an_older_kit_says_so_and_is_brought_up_to_date_by_the_nex
     next.stop().await;
     house.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedules_of_the_host_are_seen_paused_and_resumed() {
+    let house = House::start().await;
+    let control = &house.control;
+    house.tenant("acme", Isolation::Row).await;
+    assert!(control.host_schedules(&PageRequest::default()).await.unwrap().items.is_empty());
+    let mut pool = house.server.admin(insula_core::placement::POOL_DATABASE).await;
+    for name in ["bills", "reports"] {
+        let kept = json!([{"n": name, "c": "0 6 1 * *", "z": "UTC"}]);
+        sqlx::query("SELECT insula.host_keep($1)").bind(kept).execute(&mut pool).await.unwrap();
+        sqlx::query("UPDATE insula.host_schedule SET next_at = '2030-01-01'").execute(&mut pool).await.unwrap();
+    }
+    let found = control.host_schedules(&PageRequest { after: None, limit: 1 }).await.unwrap();
+    assert_eq!((found.items.len(), found.items[0].name.as_str()), (1, "bills"));
+    let found = control.host_schedules(&PageRequest { after: found.next, limit: 1 }).await.unwrap();
+    assert_eq!(found.items[0].name, "reports");
+    assert!(!found.items[0].paused && found.items[0].next_at.is_some());
+    let paused = control.pause_host_schedule("ops", "bills", true).await.unwrap();
+    assert!(paused.paused && paused.next_at.is_none());
+    let resumed = control.pause_host_schedule("ops", "bills", false).await.unwrap();
+    assert!(!resumed.paused && resumed.next_at.is_none(), "a worker computes it anew");
+    for missing in ["others", "a\0b"] {
+        assert_eq!(control.pause_host_schedule("ops", missing, true).await.unwrap_err().kind(), Kind::NotFound);
+    }
+    let lines = control.audit(&AuditFilter::default(), &PageRequest::default()).await.unwrap().items;
+    let ours: Vec<_> =
+        lines.iter().filter(|line| line.action.starts_with("host-schedule.")).map(|line| line.action.as_str()).collect();
+    assert!(ours.contains(&"host-schedule.pause") && ours.contains(&"host-schedule.resume") && ours.len() == 2, "{ours:?}");
+}

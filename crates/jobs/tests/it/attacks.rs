@@ -90,6 +90,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "host_end(1, 'x', 1, NULL, NULL)",
         "host_tidy('{}')",
         "host_schedules()",
+        "host_pause('x', true)",
     ]
     .iter()
     .chain(OPERATORS)

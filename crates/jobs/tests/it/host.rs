@@ -220,6 +220,39 @@ async fn a_firing_of_the_host_is_once_over_four_workers() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_paused_does_not_come_until_it_is_resumed() {
+    let house = House::new(1).await;
+    let seen = Seen::default();
+    let worker = house.host(counted(&seen, 0));
+    house.until("a time", "SELECT count(*) = 1 FROM insula.host_schedule WHERE next_at > now()").await;
+    let name: String =
+        sqlx::query_scalar("SELECT name FROM insula.host_schedule").fetch_one(&mut house.admin().await).await.expect("a name");
+    let pause = |paused: bool| format!("SELECT insula.host_pause('{name}', {paused})::int::bigint");
+    assert_eq!(house.count("SELECT insula.host_pause('another', true)::int::bigint").await, 0);
+    assert_eq!(house.count(&pause(true)).await, 1);
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_schedules() WHERE paused AND next_at IS NULL").await, 1);
+    house.fire().await;
+    let due = format!("SELECT count(*) FROM insula.host_due(ARRAY['{name}'])");
+    assert_eq!(house.count(&due).await, 0);
+    // A worker that knew of it before comes too late.
+    let late = format!("SELECT count(*) FROM insula.host_take((SELECT max(no) FROM insula.worker), '{name}', 1, NULL)");
+    assert_eq!(house.count(&late).await, 0);
+    // Nothing is made up for.
+    assert_eq!(house.count(&pause(false)).await, 1);
+    house
+        .until(
+            "a time again",
+            "SELECT count(*) = 1 FROM insula.host_schedule WHERE NOT paused AND next_at > now() + interval '1 second'",
+        )
+        .await;
+    assert!(seen.lock().expect("a lock").is_empty());
+    house.fire().await;
+    house.until("its end", "SELECT firing IS NULL AND next_at > now() FROM insula.host_schedule").await;
+    assert_eq!(seen.lock().expect("a lock").len(), 1);
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_one_is_run_again_and_a_stopped_one_is_waited_for() {
     let house = House::new(1).await;
