@@ -152,8 +152,10 @@ impl Kept {
         if !drop.is_empty() {
             link.schedules_drop(&Value::Array(drop)).await?;
         }
-        for rows in keep.chunks(BATCH) {
-            for (tenant, name) in link.schedules_keep(&Value::Array(rows.to_vec())).await? {
+        let mut keep = keep.into_iter().peekable();
+        while keep.peek().is_some() {
+            let rows = Value::Array(keep.by_ref().take(BATCH).collect());
+            for (tenant, name) in link.schedules_keep(&rows).await? {
                 tracing::warn!(tenant, schedule = name, database = %desk.name().database, "a tenant has a schedule of its own by the name of one that code declares");
             }
         }
