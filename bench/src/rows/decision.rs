@@ -49,7 +49,7 @@ fn run() -> Result<Vec<Outcome>> {
     *lock(&ids) = Vec::new();
     let class = ClassConfig { name: "export".parse()?, paths: vec!["/exports/**".into()], methods: vec![], max_in_flight: None };
     let admission = Admission::new(AdmissionConfig { classes: vec![class], ..AdmissionConfig::default() })?;
-    let resolver = Resolver::default();
+    let resolver = Resolver::default().ahead_of(&admission);
 
     let (mut medians, mut tails, mut resolved) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=ROUNDS {

@@ -94,6 +94,27 @@ impl std::fmt::Debug for Host<'_> {
 /// [`Fault`] for everything else, user information included.
 #[inline]
 pub fn parse(text: &str) -> Result<Host<'_>, Fault> {
+    if is_plain(text.as_bytes()) {
+        return Ok(Host { text: Text::Borrowed(text), address: false });
+    }
+    parse_odd(text)
+}
+
+/// Whether it is a name as nearly all come: in the one form already, without a port, ending in a letter.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    let mut label = 0usize;
+    for b in text {
+        label = match CLASSES[usize::from(*b)] {
+            Class::Plain => label + 1,
+            Class::Dot if label.wrapping_sub(1) < LABEL => 0,
+            _ => return false,
+        };
+    }
+    label.wrapping_sub(1) < LABEL && text.len() <= MAX && text.last().is_some_and(u8::is_ascii_lowercase)
+}
+
+fn parse_odd(text: &str) -> Result<Host<'_>, Fault> {
     if let Some(literal) = text.strip_prefix('[') {
         return address(literal);
     }

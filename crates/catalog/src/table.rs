@@ -3,9 +3,12 @@
 //! Two levels of arrays of pointers lead to shards, each an open-addressing table of pointers. A version never changes once it
 //! is shared: the writer edits a copy, which costs the shards that change (a few hundred slots of 16 bytes at a million
 //! entries) and the pointers above them. A look-up is two steps through small, hot arrays, one into the shard and one to the
-//! item; the item's own key is compared, as hashes may collide.
+//! item; the item's own key is compared, as hashes may collide. Beside the pointer lies a hint of the item's own choice, which is known a step
+//! earlier than the item.
 
 use std::sync::Arc;
+
+use prefetch_index::prefetch_index;
 
 /// A hash, of which the high half chooses the slot and the low bits the shard.
 pub(crate) type Hash = u64;
@@ -21,13 +24,16 @@ pub(crate) enum Edit<T> {
 pub(crate) struct Table<T> {
     groups: Box<[Arc<[Shard<T>]>]>,
     bits: u32,
+    hint: fn(&T) -> u32,
 }
 
 /// About two thirds full: two probes to a hit, mostly within a cache line.
 type Shard<T> = Arc<[Slot<T>]>;
 
 struct Slot<T> {
-    hash: Hash,
+    /// The high half of the hash.
+    tag: u32,
+    hint: u32,
     item: Option<Arc<T>>,
 }
 
@@ -65,16 +71,21 @@ pub(crate) struct Marks(Box<[Box<[bool]>]>);
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
-        Self { groups: self.groups.clone(), bits: self.bits }
+        Self { groups: self.groups.clone(), bits: self.bits, hint: self.hint }
     }
 }
 
 impl<T> Table<T> {
     /// An empty table of 2^`bits` groups of 2^`bits` shards.
     pub(crate) fn new(bits: u32) -> Self {
+        Self::hinting(bits, |_| 0)
+    }
+
+    /// As [`Table::new`]; `hint` is what [`Table::find_then`] tells of an item before it has read it.
+    pub(crate) fn hinting(bits: u32, hint: fn(&T) -> u32) -> Self {
         let empty: Shard<T> = Arc::new([]);
         let group: Arc<[Shard<T>]> = (0..1usize << bits).map(|_| Arc::clone(&empty)).collect();
-        Self { groups: (0..1usize << bits).map(|_| Arc::clone(&group)).collect(), bits }
+        Self { groups: (0..1usize << bits).map(|_| Arc::clone(&group)).collect(), bits, hint }
     }
 
     /// Group, and shard in it.
@@ -83,20 +94,38 @@ impl<T> Table<T> {
         place(hash, self.bits, self.groups.len())
     }
 
+    /// Has the place where a search for this hash begins fetched into the processor's cache, for a [`Table::find`] in a moment.
+    #[inline]
+    pub(crate) fn expect(&self, hash: Hash) {
+        let (group, shard) = self.place(hash);
+        let slots = &self.groups[group][shard];
+        prefetch_index(slots, start(tag(hash), slots.len()));
+    }
+
     /// The item of this hash for which `is_it` holds.
     #[inline]
     pub(crate) fn find(&self, hash: Hash, is_it: impl Fn(&T) -> bool) -> Option<&Arc<T>> {
+        self.find_then(hash, |_| (), is_it)
+    }
+
+    /// As [`Table::find`]; `soon` is told the hint of what it probably is, and so can have other memory fetched together with the item's.
+    #[inline]
+    pub(crate) fn find_then(&self, hash: Hash, soon: impl Fn(u32), is_it: impl Fn(&T) -> bool) -> Option<&Arc<T>> {
         let (group, shard) = self.place(hash);
         let slots = &self.groups[group][shard];
         let n = slots.len();
         if n == 0 {
             return None;
         }
-        let mut at = start(hash, n);
+        let tag = tag(hash);
+        let mut at = start(tag, n);
         // Ends at an empty slot, of which there is always one.
         while let Some(item) = &slots[at].item {
-            if slots[at].hash == hash && is_it(item) {
-                return Some(item);
+            if slots[at].tag == tag {
+                soon(slots[at].hint);
+                if is_it(item) {
+                    return Some(item);
+                }
             }
             at = if at + 1 == n { 0 } else { at + 1 };
         }
@@ -111,11 +140,11 @@ impl<T> Table<T> {
         while let Some((hash, first)) = edits.next() {
             let (group, shard) = self.place(hash);
             let mut items = items(&self.groups[group][shard]);
-            edit_items(&mut items, hash, first, &same);
+            edit_items(&mut items, tag(hash), first, &same);
             while let Some((hash, edit)) = edits.next_if(|(hash, _)| self.place(*hash) == (group, shard)) {
-                edit_items(&mut items, hash, edit, &same);
+                edit_items(&mut items, tag(hash), edit, &same);
             }
-            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items);
+            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items, self.hint);
         }
     }
 
@@ -131,8 +160,8 @@ impl<T> Table<T> {
             let (group, shard) = (number / in_group, number % in_group);
             let mut items = items(&self.groups[group][shard]);
             items.reserve_exact(edits.len());
-            edits.into_iter().for_each(|(hash, edit)| edit_items(&mut items, hash, edit, &same));
-            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items);
+            edits.into_iter().for_each(|(hash, edit)| edit_items(&mut items, tag(hash), edit, &same));
+            Arc::make_mut(&mut self.groups[group])[shard] = shard_of(items, self.hint);
         }
     }
 
@@ -145,7 +174,7 @@ impl<T> Table<T> {
     pub(crate) fn mark(&self, marks: &mut Marks, hash: Hash, is_it: impl Fn(&T) -> bool) {
         let (group, shard) = self.place(hash);
         let slots = &self.groups[group][shard];
-        let found = slots.iter().position(|slot| slot.hash == hash && slot.item.as_deref().is_some_and(&is_it));
+        let found = slots.iter().position(|slot| slot.tag == tag(hash) && slot.item.as_deref().is_some_and(&is_it));
         let mark = found.and_then(|at| marks.0.get_mut(group * self.groups.len() + shard)?.get_mut(at));
         mark.into_iter().for_each(|mark| *mark = true);
     }
@@ -174,37 +203,42 @@ fn place(hash: Hash, bits: u32, groups: usize) -> (usize, usize) {
     ((hash >> bits) as usize & mask, hash as usize & mask)
 }
 
-fn edit_items<T>(items: &mut Vec<(Hash, Arc<T>)>, hash: Hash, edit: Edit<T>, same: &impl Fn(&T, &T) -> bool) {
+fn edit_items<T>(items: &mut Vec<(u32, Arc<T>)>, tag: u32, edit: Edit<T>, same: &impl Fn(&T, &T) -> bool) {
     match edit {
-        Edit::Put(new) => match items.iter_mut().find(|(h, item)| *h == hash && same(item, &new)) {
+        Edit::Put(new) => match items.iter_mut().find(|(t, item)| *t == tag && same(item, &new)) {
             Some((_, item)) => *item = new,
-            None => items.push((hash, new)),
+            None => items.push((tag, new)),
         },
         Edit::Remove(old) => items.retain(|(_, item)| !Arc::ptr_eq(item, &old)),
     }
 }
 
-fn items<T>(shard: &[Slot<T>]) -> Vec<(Hash, Arc<T>)> {
-    shard.iter().filter_map(|slot| Some((slot.hash, Arc::clone(slot.item.as_ref()?)))).collect()
+fn items<T>(shard: &[Slot<T>]) -> Vec<(u32, Arc<T>)> {
+    shard.iter().filter_map(|slot| Some((slot.tag, Arc::clone(slot.item.as_ref()?)))).collect()
 }
 
-fn shard_of<T>(items: Vec<(Hash, Arc<T>)>) -> Shard<T> {
+fn shard_of<T>(items: Vec<(u32, Arc<T>)>, hint: fn(&T) -> u32) -> Shard<T> {
     let n = items.len() + items.len() / 2 + usize::from(!items.is_empty());
-    let mut slots: Vec<Slot<T>> = (0..n).map(|_| Slot { hash: 0, item: None }).collect();
-    for (hash, item) in items {
-        let mut at = start(hash, n);
+    let mut slots: Vec<Slot<T>> = (0..n).map(|_| Slot { tag: 0, hint: 0, item: None }).collect();
+    for (tag, item) in items {
+        let mut at = start(tag, n);
         while slots[at].item.is_some() {
             at = if at + 1 == n { 0 } else { at + 1 };
         }
-        slots[at] = Slot { hash, item: Some(item) };
+        slots[at] = Slot { tag, hint: hint(&item), item: Some(item) };
     }
     slots.into()
 }
 
+#[inline]
+const fn tag(hash: Hash) -> u32 {
+    (hash >> 32) as u32
+}
+
 /// Where the search for a hash begins: its high half scaled to `n` (Lemire, "Fast random integer generation in an interval", 2019).
 #[inline]
-fn start(hash: Hash, n: usize) -> usize {
-    (((hash >> 32) * n as u64) >> 32) as usize
+fn start(tag: u32, n: usize) -> usize {
+    ((u64::from(tag) * n as u64) >> 32) as usize
 }
 
 #[cfg(test)]

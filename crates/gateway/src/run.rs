@@ -198,6 +198,7 @@ fn share(
     let authenticator = Authenticator::new(catalog.clone(), fetcher, &AuthOptions::default());
     let resolver = Resolver::new(config.resolve.clone()).map_err(|e| wrong("resolve", &e))?;
     let admission = Admission::new(config.admission.clone()).map_err(|e| wrong("admission", &e))?;
+    let resolver = resolver.ahead_of(&admission);
     let keys = config.identity.signing_keys.as_deref().map(keys::read).transpose()?;
     let signer = keys.map(|keys| Arc::new(ContextSigner::gateway(keys)));
     let tls = certificates.map(tls::acceptor).transpose()?;

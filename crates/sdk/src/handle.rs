@@ -151,13 +151,14 @@ impl Insula {
             Tenancy::On(many) => {
                 let catalog = follow(many).await?;
                 let contexts = contexts(many).await?;
+                let admission = AdmissionConfig { rates: contexts.verifier().is_none(), ..config.admission.clone() };
+                let admission = Admission::new(admission)?;
                 let layer = match contexts.verifier() {
                     Some(verifier) => ResolveLayer::verified(Arc::clone(verifier), catalog.clone()),
-                    None => ResolveLayer::by(Resolver::new(many.resolve.clone())?, catalog.clone()),
+                    None => ResolveLayer::by(Resolver::new(many.resolve.clone())?.ahead_of(&admission), catalog.clone()),
                 };
                 let keys = Keys { ring: many.keyring.clone(), file: many.keyring_path.clone() };
-                let admission = AdmissionConfig { rates: contexts.verifier().is_none(), ..config.admission.clone() };
-                Ok(Self::new(catalog, layer, Admission::new(admission)?, contexts, keys, Some(config), senses))
+                Ok(Self::new(catalog, layer, admission, contexts, keys, Some(config), senses))
             }
             Tenancy::Off(alone) => {
                 let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;

@@ -50,7 +50,7 @@ impl std::ops::Deref for Desk {
 }
 
 /// A gate's desks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Desks([Arc<Desk>; DESKS]);
 
 impl Desks {

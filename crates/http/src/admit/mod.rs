@@ -11,6 +11,7 @@
 mod cell;
 mod class;
 mod config;
+mod gates;
 mod layer;
 pub mod lease;
 mod permit;
@@ -20,11 +21,9 @@ mod refused;
 mod tenant;
 mod ticks;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use insula_catalog::Route;
 use insula_core::{CellName, ClassLimits};
 use insula_planner::breaker::Verdict;
@@ -39,7 +38,8 @@ pub use permit::Permit;
 pub use refused::{LIMIT, POLICY, Refused, Why};
 pub use ticks::Ticks;
 
-use cell::{Desk, Desks, Gate};
+use cell::{Desk, Gate};
+use gates::Gates;
 use permit::held;
 use tenant::{Meter, Tenants, enter};
 
@@ -55,11 +55,8 @@ struct House {
     classes: Classes,
     tenants: Arc<Tenants>,
     ticks: Ticks,
-    gates: ArcSwap<Gates>,
-    new_gate: Mutex<()>,
+    gates: Gates,
 }
-
-type Gates = HashMap<CellName, Desks, foldhash::fast::RandomState>;
 
 /// How things stand in one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,8 +93,7 @@ impl Admission {
 
     fn by(config: AdmissionConfig, classes: Classes, ticks: Ticks) -> Self {
         let tenants = Arc::new(Tenants::new());
-        let gates = ArcSwap::from_pointee(Gates::default());
-        Self { house: Arc::new(House { config, classes, tenants, ticks, gates, new_gate: Mutex::new(()) }) }
+        Self { house: Arc::new(House { config, classes, tenants, ticks, gates: Gates::default() }) }
     }
 
     /// The classes of this process.
@@ -140,6 +136,12 @@ impl Admission {
         Ok(permit)
     }
 
+    /// The tenant of that number is probably the next to ask: what is known of it is fetched into the processor's cache.
+    #[inline]
+    pub(crate) fn expect(&self, tenant: u32) {
+        self.house.tenants.expect(tenant.into());
+    }
+
     /// How things stand, cell by cell.
     #[must_use]
     pub fn cells(&self) -> Vec<CellLoad> {
@@ -150,7 +152,7 @@ impl Admission {
             waiting: gate.waiting(),
             closed: gate.circuit.is_closed(),
         };
-        self.house.gates.load().values().map(|desks| load(desks.gate())).collect()
+        self.house.gates.iter().map(|desks| load(desks.gate())).collect()
     }
 
     /// Bytes that tenants' states take.
@@ -163,6 +165,8 @@ impl Admission {
     #[inline]
     fn enter(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
         let house = &*self.house;
+        // Fetched while clock, cell and circuit are looked at.
+        house.tenants.expect(route.no.get().cast_unsigned());
         let now = house.ticks.now();
         let gate = self.gate(&route.placement.cell);
         let mut permit = Permit { gate, tenant: route.no, class, held: 0, started: now, told: false };
@@ -225,21 +229,9 @@ impl Admission {
 
     #[inline]
     fn gate(&self, cell: &CellName) -> Arc<Desk> {
-        match self.house.gates.load().get(cell) {
-            Some(desks) => desks.mine(),
-            None => self.make_gate(cell),
-        }
-    }
-
-    #[cold]
-    fn make_gate(&self, cell: &CellName) -> Arc<Desk> {
         let house = &self.house;
-        let _one_at_a_time = house.new_gate.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut gates = Gates::clone(&house.gates.load());
         let make = || Gate::new(cell.clone(), &house.config, Arc::clone(&house.tenants), house.ticks.clone());
-        let desk = gates.entry(cell.clone()).or_insert_with(|| Desks::new(make())).mine();
-        house.gates.store(Arc::new(gates));
-        desk
+        house.gates.of(cell, make).mine()
     }
 
     #[cold]

@@ -33,6 +33,7 @@ pub(crate) struct Bucket {
 
 /// One tenant, or one of its classes.
 #[derive(Debug, Default)]
+#[repr(align(32))]
 pub(crate) struct Slot {
     pub(crate) bucket: Bucket,
     pub(crate) in_flight: AtomicU32,
@@ -56,6 +57,12 @@ impl Tenants {
     #[inline]
     pub(crate) fn slot(&self, tenant: TenantNo) -> &Slot {
         self.slots.at(tenant.get().cast_unsigned())
+    }
+
+    /// As [`Slab::expect`].
+    #[inline]
+    pub(crate) fn expect(&self, tenant: u64) {
+        self.slots.expect(tenant);
     }
 
     /// The state of one class of a tenant; not for the default class.
