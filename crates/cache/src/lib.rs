@@ -29,6 +29,7 @@ mod error;
 mod flight;
 pub mod key;
 mod lane;
+mod near;
 mod resource;
 mod second;
 mod shard;

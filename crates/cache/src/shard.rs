@@ -1,7 +1,8 @@
 //! A part of the first level: the entries of some tenants, and each one's queues.
 //!
 //! Always: all entries of a tenant are in one shard; an entry is found only by its whole key (tenant, resource, bytes), compared and not only
-//! hashed. What a hit reads of an entry is one line of memory ([`Line`]), which is what a hit costs; the rest lies elsewhere.
+//! hashed. What a hit reads of an entry is one line of memory ([`Line`]), which is what a hit costs; the rest lies elsewhere. The table that leads
+//! there is small, and knows where the value is ([`Near`]): line and value are fetched together.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use insula_core::TenantNo;
 
 use crate::key::{KeyBytes, Short};
 use crate::lane::{Lane, MOST_USES, Ticket};
+use crate::near::Near;
 use crate::ticks::Moment;
 use crate::tiers;
 
@@ -78,8 +80,6 @@ pub(crate) struct Line {
     /// As [`Seen`]: while the count stands still, nothing of it was forgotten.
     stirred: AtomicU32,
     placement: u32,
-    /// Where the rest is.
-    rest: u32,
     key: Short,
     /// Uses since it was last looked at, in two bits, and the tenant's tier.
     marks: AtomicU8,
@@ -104,9 +104,18 @@ pub(crate) struct Rest {
     main: bool,
 }
 
-/// The rests of a shard's entries, by place. Places of those that are gone are given again.
+/// Where an entry is.
+#[derive(Clone, Copy, Debug)]
+struct Spot {
+    place: u32,
+    value: Near,
+}
+
+/// A shard's entries, by place. Places of those that are gone are given again.
 #[derive(Debug, Default)]
-struct Rests {
+struct Entries {
+    lines: Vec<Line>,
+    /// `None` where nothing is.
     rests: Vec<Option<Rest>>,
     free: Vec<u32>,
 }
@@ -143,30 +152,39 @@ impl Line {
     }
 }
 
-impl Rests {
-    fn put(&mut self, rest: Rest) -> u32 {
-        match self.free.pop() {
+impl Entries {
+    fn put(&mut self, line: Line, rest: Rest) -> Spot {
+        let value = Near::of(&line.value);
+        let place = match self.free.pop() {
             Some(place) => {
+                self.lines[place as usize] = line;
                 self.rests[place as usize] = Some(rest);
                 place
             }
             None => {
+                self.lines.push(line);
                 self.rests.push(Some(rest));
-                // As many as there are lines, which fit in memory: not four thousand million.
-                (self.rests.len() - 1) as u32
+                // They fit in memory: not four thousand million.
+                (self.lines.len() - 1) as u32
             }
-        }
+        };
+        Spot { place, value }
     }
 
     #[inline]
-    fn of(&self, line: &Line) -> Option<&Rest> {
-        self.rests.get(line.rest as usize)?.as_ref()
+    fn rest(&self, place: u32) -> Option<&Rest> {
+        self.rests.get(place as usize)?.as_ref()
     }
 
-    fn take(&mut self, line: &Line) -> Option<Rest> {
-        let rest = self.rests.get_mut(line.rest as usize)?.take();
-        self.free.push(line.rest);
-        rest
+    fn parts(&mut self, place: u32) -> Option<(&mut Line, &mut Rest)> {
+        Some((self.lines.get_mut(place as usize)?, self.rests.get_mut(place as usize)?.as_mut()?))
+    }
+
+    fn take(&mut self, place: u32) -> Option<(Held, Rest)> {
+        let rest = self.rests.get_mut(place as usize)?.take()?;
+        self.free.push(place);
+        let value = self.lines.get_mut(place as usize)?.value.take();
+        Some((value, rest))
     }
 }
 
@@ -174,22 +192,27 @@ impl Rests {
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Shard {
-    table: HashTable<Line>,
-    rests: Rests,
+    table: HashTable<Spot>,
+    entries: Entries,
     lanes: HashMap<TenantNo, Lane, foldhash::fast::RandomState>,
     stamp: u32,
 }
 
 impl Shard {
-    /// The line of that name.
+    /// The line of that name, and its place.
     #[inline]
-    pub(crate) fn find(&self, name: &Name<'_>) -> Option<&Line> {
-        self.table.find(name.hash, is(name, &self.rests))
+    pub(crate) fn find(&self, name: &Name<'_>) -> Option<(&Line, u32)> {
+        let is_it = is(name, &self.entries);
+        let spot = self.table.find(name.hash, |spot| {
+            spot.value.fetch(&self.entries.lines);
+            is_it(spot)
+        })?;
+        Some((self.entries.lines.get(spot.place as usize)?, spot.place))
     }
 
     /// What a hit does not read.
-    pub(crate) fn rest(&self, line: &Line) -> Option<&Rest> {
-        self.rests.of(line)
+    pub(crate) fn rest(&self, place: u32) -> Option<&Rest> {
+        self.entries.rest(place)
     }
 
     /// Puts an entry in; answers the one that had its name.
@@ -199,27 +222,28 @@ impl Shard {
         // Repeats after four thousand million insertions: by then no ticket is left of the first.
         self.stamp = self.stamp.wrapping_add(1);
         let (stamp, hash) = (self.stamp, name.hash);
-        let Self { table, rests, lanes, .. } = self;
+        let Self { table, entries, lanes, .. } = self;
         let lane = lanes.entry(name.tenant).or_default();
         let main = lane.join(hash, stamp, weight);
-        lane.tidy(|hash, known| known == stamp || table.find(hash, has(known, rests)).is_some());
+        lane.tidy(|hash, known| known == stamp || table.find(hash, has(known, entries)).is_some());
         let (key, long) = match name.key.split() {
             Ok(short) => (*short, None),
             Err(long) => (Short::NONE, Some(long.into())),
         };
         let (tenant, resource) = (name.tenant, name.resource);
-        let rest = rests.put(Rest { hash, tenant, resource, long, generation, weight, stamp, main });
+        let rest = Rest { hash, tenant, resource, long, generation, weight, stamp, main };
         // Below 64.
         let (stirred, marks) = (AtomicU32::new(seen.stirred), AtomicU8::new((tier as u8) * (USES + 1)));
-        let line = Line { value, resource, tenant: name.no(), expires, stirred, placement: seen.placement, rest, key, marks };
-        table.insert_unique(hash, line, |line| rests.of(line).map_or(0, |rest| rest.hash));
+        let line = Line { value, resource, tenant: name.no(), expires, stirred, placement: seen.placement, key, marks };
+        let spot = entries.put(line, rest);
+        table.insert_unique(hash, spot, |spot| entries.rest(spot.place).map_or(0, |rest| rest.hash));
         old
     }
 
     /// Takes out the entry of that name.
     pub(crate) fn take(&mut self, name: &Name<'_>) -> Option<Gone> {
-        let line = self.table.find_entry(name.hash, is(name, &self.rests)).ok()?.remove().0;
-        self.left(line)
+        let spot = self.table.find_entry(name.hash, is(name, &self.entries)).ok()?.remove().0;
+        self.left(spot)
     }
 
     /// Takes out the tenant's entry that has to give way, first of all one that is `dead`.
@@ -227,9 +251,8 @@ impl Shard {
         let lane = self.lanes.get_mut(&tenant)?;
         let mut rounds = 0;
         while let Some(ticket) = lane.next() {
-            let Ok(mut found) = self.table.find_entry(ticket.hash, has(ticket.stamp, &self.rests)) else { continue };
-            let line = found.get_mut();
-            let Some(rest) = self.rests.rests.get_mut(line.rest as usize).and_then(Option::as_mut) else { continue };
+            let Ok(found) = self.table.find_entry(ticket.hash, has(ticket.stamp, &self.entries)) else { continue };
+            let Some((line, rest)) = self.entries.parts(found.get().place) else { continue };
             let uses = line.uses();
             rounds += 1;
             if uses > 0 && rounds <= ROUNDS && !dead(line, rest) {
@@ -239,58 +262,62 @@ impl Shard {
                 lane.put_back(ticket, rest.weight);
                 continue;
             }
-            let line = found.remove().0;
+            let spot = found.remove().0;
             if let Ticket { main: false, hash, .. } = ticket {
                 lane.remember(hash);
             }
-            return self.left(line);
+            return self.left(spot);
         }
         None
     }
 
     /// Takes out all that are `dead`.
     pub(crate) fn sweep(&mut self, dead: impl Fn(&Line, &Rest) -> bool) -> Vec<Gone> {
-        let rests = &self.rests;
-        let gone: Vec<Line> = self.table.extract_if(|line| rests.of(line).is_none_or(|rest| dead(line, rest))).collect();
-        gone.into_iter().filter_map(|line| self.left(line)).collect()
+        let entries = &mut self.entries;
+        let gone = |spot: &mut Spot| entries.parts(spot.place).is_none_or(|(line, rest)| dead(line, rest));
+        let gone: Vec<Spot> = self.table.extract_if(gone).collect();
+        gone.into_iter().filter_map(|spot| self.left(spot)).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    fn left(&mut self, line: Line) -> Option<Gone> {
-        let Rest { tenant, weight, main, .. } = self.rests.take(&line)?;
+    fn left(&mut self, spot: Spot) -> Option<Gone> {
+        let (value, Rest { tenant, weight, main, .. }) = self.entries.take(spot.place)?;
         if let Some(lane) = self.lanes.get_mut(&tenant) {
             lane.gone(main, weight);
             if lane.is_empty() {
                 self.lanes.remove(&tenant);
             }
         }
-        Some(Gone { tenant, weight, _value: line.value })
+        Some(Gone { tenant, weight, _value: value })
     }
 
     #[cfg(test)]
     pub(crate) fn weights(&self) -> impl Iterator<Item = u32> {
-        self.table.iter().filter_map(|line| self.rests.of(line)).map(|rest| rest.weight)
+        self.table.iter().filter_map(|spot| self.entries.rest(spot.place)).map(|rest| rest.weight)
     }
 }
 
 /// Finds the line of a name.
 #[inline]
-fn is(name: &Name<'_>, rests: &Rests) -> impl Fn(&Line) -> bool {
+fn is(name: &Name<'_>, entries: &Entries) -> impl Fn(&Spot) -> bool {
     let no = name.no();
-    move |line| {
+    move |spot| {
+        let Some(line) = entries.lines.get(spot.place as usize) else { return false };
         line.tenant == no
             && line.resource == name.resource
             && match name.key.split() {
                 Ok(short) => line.key == *short,
-                Err(long) => line.key == Short::NONE && rests.of(line).is_some_and(|rest| rest.long.as_deref() == Some(long)),
+                Err(long) => {
+                    line.key == Short::NONE && entries.rest(spot.place).is_some_and(|rest| rest.long.as_deref() == Some(long))
+                }
             }
     }
 }
 
 /// Finds the line of a stamp.
-fn has(stamp: u32, rests: &Rests) -> impl Fn(&Line) -> bool {
-    move |line| rests.of(line).is_some_and(|rest| rest.stamp == stamp)
+fn has(stamp: u32, entries: &Entries) -> impl Fn(&Spot) -> bool {
+    move |spot| entries.rest(spot.place).is_some_and(|rest| rest.stamp == stamp)
 }

@@ -153,9 +153,10 @@ impl Store {
         let seen = self.seen(name.tenant, epoch);
         let place = self.place(name.tenant);
         let shard = read(&place.shard);
-        let good =
-            |line: &&Line| !line.expires.is_over(now) && (line.is_as_seen(seen) || self.is_still_good(&shard, line, name, seen));
-        let shown = shard.find(name).filter(good).and_then(|line| {
+        let good = |(line, place): &(&Line, u32)| {
+            !line.expires.is_over(now) && (line.is_as_seen(seen) || self.is_still_good(line, shard.rest(*place), name, seen))
+        };
+        let shown = shard.find(name).filter(good).and_then(|(line, _)| {
             let shown = show(&line.value)?;
             place.hits.count(line.used());
             Some(shown)
@@ -169,10 +170,10 @@ impl Store {
 
     /// Something was forgotten, perhaps of another: looks at the tenant's own counts.
     #[cold]
-    fn is_still_good(&self, shard: &Shard, line: &Line, name: &Name<'_>, seen: Seen) -> bool {
+    fn is_still_good(&self, line: &Line, rest: Option<&Rest>, name: &Name<'_>, seen: Seen) -> bool {
         let known = self.tenancy(name.tenant).placement.load(Ordering::Acquire);
         let generation = self.generation(name.tenant, name.resource);
-        let good = known >= seen.placement && shard.rest(line).is_some_and(|rest| rest.generation == generation);
+        let good = known >= seen.placement && rest.is_some_and(|rest| rest.generation == generation);
         if good {
             line.see(seen);
         }
