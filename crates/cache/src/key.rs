@@ -8,7 +8,7 @@ use std::fmt;
 use uuid::Uuid;
 
 /// Bytes that a key may have without an allocation.
-pub const INLINE: usize = 18;
+pub const INLINE: usize = 16;
 
 /// A name within a resource. Implement it for a type of your own by writing its parts one after the other.
 pub trait Key {
@@ -29,21 +29,21 @@ enum Repr {
 /// A key that needs no allocation. What is behind its end is zero, so that two are compared whole.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Short {
-    len: u8,
-    bytes: [u8; INLINE],
+    pub(crate) len: u8,
+    pub(crate) bytes: [u8; INLINE],
 }
 
 impl Short {
     const EMPTY: Self = Self { len: 0, bytes: [0; INLINE] };
-    /// Stands for one that is not short; equal to none that is.
-    pub(crate) const NONE: Self = Self { len: u8::MAX, bytes: [0; INLINE] };
+    /// Stands for one that is not short; equal to none that is. Its length fits in six bits, as all do.
+    pub(crate) const NONE: Self = Self { len: 63, bytes: [0; INLINE] };
 
     /// All of it, as numbers.
     #[inline]
     pub(crate) const fn words(&self) -> [u64; 3] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r] = self.bytes;
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.bytes;
         let (first, second) = (u64::from_le_bytes([a, b, c, d, e, f, g, h]), u64::from_le_bytes([i, j, k, l, m, n, o, p]));
-        [first, second, u64::from_le_bytes([q, r, self.len, 0, 0, 0, 0, 0])]
+        [first, second, self.len as u64]
     }
 }
 

@@ -30,6 +30,7 @@ mod flight;
 pub mod key;
 mod lane;
 mod near;
+mod numbers;
 mod resource;
 mod second;
 mod shard;

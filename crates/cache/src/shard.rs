@@ -1,7 +1,7 @@
 //! A part of the first level: the entries of some tenants, and each one's queues.
 //!
 //! Always: all entries of a tenant are in one shard; an entry is found only by its whole key (tenant, resource, bytes), compared and not only
-//! hashed. What a hit reads of an entry is one line of memory ([`Line`]), which is what a hit costs; the rest lies elsewhere. The table that leads
+//! hashed. What a hit reads of an entry is 48 bytes ([`Line`]), which is what a hit costs; the rest lies elsewhere. The table that leads
 //! there is small, and knows where the value is ([`Near`]): line and value are fetched together.
 
 use std::any::Any;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use hashbrown::HashTable;
 use insula_core::TenantNo;
 
-use crate::key::{KeyBytes, Short};
+use crate::key::{INLINE, KeyBytes, Short};
 use crate::lane::{Lane, MOST_USES, Ticket};
 use crate::near::Near;
 use crate::ticks::Moment;
@@ -30,6 +30,8 @@ pub(crate) struct Name<'a> {
     pub(crate) hash: u64,
     pub(crate) tenant: TenantNo,
     pub(crate) resource: u64,
+    /// The resource's small number ([`crate::numbers`]); what belongs to `NONE` is not remembered.
+    pub(crate) number: u8,
     pub(crate) key: &'a KeyBytes,
 }
 
@@ -68,27 +70,38 @@ pub(crate) struct Gone {
     _value: Held,
 }
 
-/// What a hit reads of an entry.
+/// What a hit reads of an entry. Every byte of it costs time: what all of them take together has to stay in the processor's cache.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Line {
     pub(crate) value: Held,
-    resource: u64,
-    tenant: u32,
-    /// Not from then on.
-    pub(crate) expires: Moment,
+    key: [u8; INLINE],
     /// As [`Seen`]: while the count stands still, nothing of it was forgotten.
     stirred: AtomicU32,
-    placement: u32,
-    key: Short,
-    /// Uses since it was last looked at, in two bits, and the tenant's tier.
+    /// Not from then on.
+    pub(crate) expires: Moment,
+    tenant: u32,
+    /// The low part of [`Seen`]'s placement, and the tenant's tier above it.
+    standing: u16,
+    /// Of the resource.
+    number: u8,
+    /// Uses since it was last looked at, in two bits, and the key's length.
     marks: AtomicU8,
 }
 
-const _: () = assert!(size_of::<Line>() == 64);
+const _: () = assert!(size_of::<Line>() == 48);
 /// The part of the marks that counts uses.
 const USES: u8 = 3;
-const _: () = assert!(MOST_USES <= USES && tiers::MOST <= 64);
+/// Bits of the standing that tell one placement of a tenant from another. A placement of so many changes later would be taken for the same, if this
+/// process had noticed none of those between while the entry lived.
+const PLACEMENT: u32 = 13;
+const _: () = assert!(MOST_USES <= USES && tiers::MOST <= 1 << (u16::BITS - PLACEMENT) && INLINE < 63);
+
+/// Placement and tier in 16 bits.
+#[inline]
+const fn standing(placement: u32, tier: usize) -> u16 {
+    (placement & ((1 << PLACEMENT) - 1)) as u16 | (tier as u16) << PLACEMENT
+}
 
 /// The rest of an entry.
 #[derive(Debug)]
@@ -124,12 +137,17 @@ impl Line {
     /// Whether nothing of what it belongs to was forgotten since it was last found good.
     #[inline]
     pub(crate) fn is_as_seen(&self, seen: Seen) -> bool {
-        self.stirred.load(Ordering::Relaxed) == seen.stirred && self.placement >= seen.placement
+        self.stirred.load(Ordering::Relaxed) == seen.stirred && standing(self.standing.into(), 0) == standing(seen.placement, 0)
     }
 
     /// It was found good by what was seen.
     pub(crate) fn see(&self, seen: Seen) {
         self.stirred.store(seen.stirred, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn has_key(&self, key: &Short) -> bool {
+        self.key == key.bytes && self.marks.load(Ordering::Relaxed) / (USES + 1) == key.len
     }
 
     /// Counts a use, and answers the tenant's tier as it was when this was kept. Two at once may count as one; whoever has enough is not written to.
@@ -139,7 +157,7 @@ impl Line {
         if marks & USES < MOST_USES {
             self.marks.store(marks + 1, Ordering::Relaxed);
         }
-        usize::from(marks / (USES + 1))
+        usize::from(self.standing >> PLACEMENT)
     }
 
     fn uses(&mut self) -> u8 {
@@ -232,9 +250,9 @@ impl Shard {
         };
         let (tenant, resource) = (name.tenant, name.resource);
         let rest = Rest { hash, tenant, resource, long, generation, weight, stamp, main };
-        // Below 64.
-        let (stirred, marks) = (AtomicU32::new(seen.stirred), AtomicU8::new((tier as u8) * (USES + 1)));
-        let line = Line { value, resource, tenant: name.no(), expires, stirred, placement: seen.placement, key, marks };
+        let (stirred, marks) = (AtomicU32::new(seen.stirred), AtomicU8::new(key.len * (USES + 1)));
+        let (key, standing, number) = (key.bytes, standing(seen.placement, tier), name.number);
+        let line = Line { value, key, stirred, expires, tenant: name.no(), standing, number, marks };
         let spot = entries.put(line, rest);
         table.insert_unique(hash, spot, |spot| entries.rest(spot.place).map_or(0, |rest| rest.hash));
         old
@@ -307,11 +325,11 @@ fn is(name: &Name<'_>, entries: &Entries) -> impl Fn(&Spot) -> bool {
     move |spot| {
         let Some(line) = entries.lines.get(spot.place as usize) else { return false };
         line.tenant == no
-            && line.resource == name.resource
+            && line.number == name.number
             && match name.key.split() {
-                Ok(short) => line.key == *short,
+                Ok(short) => line.has_key(short),
                 Err(long) => {
-                    line.key == Short::NONE && entries.rest(spot.place).is_some_and(|rest| rest.long.as_deref() == Some(long))
+                    line.has_key(&Short::NONE) && entries.rest(spot.place).is_some_and(|rest| rest.long.as_deref() == Some(long))
                 }
             }
     }

@@ -12,6 +12,7 @@ use insula_planner::memory::{Answer, Memory};
 use insula_planner::slab::Slab;
 
 use crate::key::KeyBytes;
+use crate::numbers::{NONE, Numbers};
 use crate::shard::{Entry, Gone, Held, Line, Name, Rest, Seen, Shard};
 use crate::ticks::{Moment, Ticks};
 use crate::tiers::{Reads, Tiers};
@@ -74,6 +75,7 @@ pub(crate) struct Store {
     /// Part of every generation: raised to forget everything.
     epoch: AtomicU32,
     hasher: foldhash::fast::RandomState,
+    numbers: Numbers,
     pub(crate) ticks: Ticks,
     pub(crate) tiers: Tiers,
 }
@@ -87,6 +89,7 @@ impl Store {
             stirs: (0..STIRS).map(|_| AtomicU32::new(0)).collect(),
             epoch: AtomicU32::new(0),
             hasher: foldhash::fast::RandomState::default(),
+            numbers: Numbers::default(),
             ticks,
             tiers: Tiers::default(),
         }
@@ -94,7 +97,7 @@ impl Store {
 
     #[inline]
     pub(crate) fn name<'a>(&self, tenant: TenantNo, resource: u64, key: &'a KeyBytes) -> Name<'a> {
-        Name { hash: self.hash(tenant, resource, key), tenant, resource, key }
+        Name { hash: self.hash(tenant, resource, key), tenant, resource, number: self.numbers.of(resource), key }
     }
 
     #[inline]
@@ -183,7 +186,7 @@ impl Store {
     /// Keeps an entry, and takes from others what they have to give for it.
     pub(crate) fn keep(&self, entry: Entry<'_>, standing: Standing) -> Kept {
         let (tenant, weight) = (entry.name.tenant, u64::from(entry.weight));
-        if entry.name.no() == 0 {
+        if entry.name.no() == 0 || entry.name.number == NONE {
             return Kept::NoRoom;
         }
         // In this order: what is forgotten from here on stirs after it was seen, so that the entry is looked at again.
