@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use insula_catalog::Route;
 use insula_core::TenantNo;
 use metrics::{counter, gauge, histogram};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, SemaphorePermit, watch};
 use uuid::Uuid;
 
 use super::bench::Task;
@@ -37,19 +37,22 @@ pub(crate) struct Desk {
 
 /// How a visit begins.
 struct Visit<'a> {
-    first: First,
+    first: First<'a>,
     watch: &'a mut Watch,
     room: Room<'a>,
 }
 
 /// What the connection that is opened first is for.
-enum First {
+enum First<'a> {
     /// Beating.
     Control(Link),
     /// The bell has rung, and so there is work: the scout's. Others are opened once it has looked, because a log-in keeps this thread
     /// and the server busy for some milliseconds.
-    Scout(Link),
+    Scout(Link, Option<SemaphorePermit<'a>>),
 }
+
+/// Until a second connection that was refused is asked for again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// How long other connections wait for the scout's first look.
 const LOOK: Duration = Duration::from_millis(100);
@@ -127,8 +130,7 @@ impl Desk {
         if rung {
             let room = visits.room().await;
             let door = visits.door().await;
-            let first = First::Scout(Link::open(&self.shared, &self.name).await?);
-            drop(door);
+            let first = First::Scout(Link::open(&self.shared, &self.name).await?, door);
             let left = self.session(Some(Visit { first, watch, room }), stopping).await?;
             return Ok((true, left));
         }
@@ -169,7 +171,7 @@ impl Desk {
             None => (First::Control(Link::open(&self.shared, &self.name).await?), &mut own, None),
         };
         let lease_ms = i32::try_from(config.lease.as_millis()).unwrap_or(i32::MAX);
-        let (First::Control(link) | First::Scout(link)) = &mut first;
+        let (First::Control(link) | First::Scout(link, _)) = &mut first;
         let me = link.begin(&config.name, lease_ms).await?;
         {
             let mut state = self.state();
@@ -183,7 +185,8 @@ impl Desk {
                 hands.spawn(scout(None));
                 control
             }
-            First::Scout(link) => {
+            // The door stays open: to wait for one while the lease runs would be to lose it to those who stand in the doors.
+            First::Scout(link, _door) => {
                 hands.spawn(scout(Some(link)));
                 let _ = tokio::time::timeout(LOOK.min(config.lease / 4), looked).await;
                 match self.open_control().await {
@@ -215,11 +218,20 @@ impl Desk {
         Ok(left)
     }
 
-    /// While a lease is running already.
+    /// While a lease is running already, and work: a server that has no place just now is asked again, for a quarter of the lease.
     async fn open_control(&self) -> Result<Link, Error> {
-        let _door = self.shared.visits.door().await;
-        let opened = tokio::time::timeout(self.shared.config.lease / 4, Link::open(&self.shared, &self.name)).await;
-        opened.unwrap_or_else(|_| Err(self.gone("it did not let a second connection in")))
+        let mut refused = None;
+        let opening = async {
+            loop {
+                match Link::open(&self.shared, &self.name).await {
+                    Ok(link) => return link,
+                    Err(error) => refused = Some(error),
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        let opened = tokio::time::timeout(self.shared.config.lease / 4, opening).await;
+        opened.map_err(|_| refused.unwrap_or_else(|| self.gone("it did not let a second connection in")))
     }
 
     /// Proves again and again that this worker lives. Ends well when it is to stop, or a visit is over.
@@ -235,7 +247,9 @@ impl Desk {
         let between = (lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
         let (mut idle_since, mut takes) = (None, 0);
         loop {
-            if tokio::time::timeout(between, stopping.wait_for(|stop| *stop)).await.is_ok() {
+            // Since the last one, however much of the lease has gone by meanwhile.
+            let rest = between.saturating_sub(self.state().beaten.map_or(between, |beaten| beaten.elapsed()));
+            if tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await.is_ok() {
                 return Ok(());
             }
             let (progress, corrections) = self.reports();
