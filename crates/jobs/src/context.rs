@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::given::Given;
+use crate::said;
 use crate::worker::{Reports, Stop};
 
 /// A job's surroundings: whose it is, its identity and attempt, its tenant's transactions, progress, cancellation.
@@ -67,9 +68,14 @@ impl JobContext {
         self.given.get()
     }
 
-    /// Says how far it is: shown within a beat, the last word alone.
+    /// Says how far it is: shown within a beat, the last word alone. One of more than [`PROGRESS_BYTES`](crate::PROGRESS_BYTES) is not shown, and what
+    /// was said before stays; a NUL in it is shown as U+FFFD.
     pub fn progress(&self, progress: impl Into<serde_json::Value>) {
-        self.reports.progress(self.tenant.no, self.id, self.attempt, progress.into());
+        let Some(progress) = said::progress(progress.into()) else {
+            tracing::debug!(job = %self.id, "a job's progress is too large to be shown");
+            return;
+        };
+        self.reports.progress(self.tenant.no, self.id, self.attempt, progress);
     }
 
     /// Whether it was cancelled, or its worker stops or has lost its lease. Work that never waits looks here now and then; work that waits is

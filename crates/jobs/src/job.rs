@@ -16,7 +16,8 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// Its name in the queue: 1 to 100 bytes, never reused for something else.
     const KIND: &'static str;
 
-    /// What is kept of a job that went well, when it asks for retention; `()` when nothing.
+    /// What is kept of a job that went well, when it asks for retention; `()` when nothing. With more than [`OUTPUT_BYTES`](crate::OUTPUT_BYTES) of JSON
+    /// the job is a dead letter; a NUL in it is kept as U+FFFD.
     type Output: Serialize + Send;
 
     /// How jobs of this kind run.

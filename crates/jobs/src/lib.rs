@@ -17,6 +17,7 @@ mod given;
 mod host;
 mod job;
 mod registry;
+mod said;
 pub mod schedules;
 mod worker;
 
@@ -28,5 +29,6 @@ pub use error::{Error, JobError};
 pub use host::{HostContext, HostSide, SweepOptions, SweepState, for_each_tenant};
 pub use job::{Job, KindRules};
 pub use registry::Jobs;
+pub use said::{OUTPUT_BYTES, PROGRESS_BYTES};
 pub use schedules::{Cron, CronError, OffPeak, Zone};
 pub use worker::{DatabaseName, Keys, Worker, WorkerConfig};

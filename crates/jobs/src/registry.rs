@@ -17,6 +17,7 @@ use crate::error::{Error, JobError};
 use crate::given::Given;
 use crate::host::{HostContext, HostSchedule, SweepOptions, sweep_row};
 use crate::job::{Job, KindRules};
+use crate::said;
 use crate::schedules::{Cron, Zone};
 
 /// How one attempt ended.
@@ -194,7 +195,10 @@ impl Jobs {
 async fn ended<O: Serialize>(work: impl Future<Output = Result<O, JobError>>, keep: bool) -> Ran {
     match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(output)) if keep => match serde_json::to_value(output) {
-            Ok(value) => Ran::Done(Some(value)),
+            Ok(value) => match said::output(value) {
+                Ok(value) => Ran::Done(Some(value)),
+                Err(fault) => Ran::Failed(JobError::Dead(fault)),
+            },
             Err(error) => Ran::Failed(JobError::Dead(format!("its output cannot be written as JSON: {error}"))),
         },
         Ok(Ok(_)) => Ran::Done(None),

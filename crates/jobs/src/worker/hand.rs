@@ -14,6 +14,7 @@ use super::desk::Desk;
 use super::link::{Done, Link, Taken, options};
 use super::state::State;
 use crate::error::Error;
+use crate::said;
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -208,11 +209,12 @@ async fn say(desk: &Arc<Desk>, me: i64, link: &mut Option<Link>, errand: Errand)
         // Lost, it is told again with the next job of the lane.
         open.tell_lanes(&Value::Array(tell)).await?;
     }
-    if !ends.is_empty() {
+    let mut parcels = said::parcels(ends).into_iter();
+    while let Some(ends) = parcels.next() {
         let ends = Value::Array(ends);
         if let Err(error) = open.settle(me, &ends).await {
             let ends = if let Value::Array(ends) = ends { ends } else { Vec::new() };
-            again(desk, ends, done);
+            again(desk, ends.into_iter().chain(parcels.flatten()).collect(), done);
             return Err(error.into());
         }
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::lanes::Settings;
 use super::link::{Done, Taken};
+use crate::said;
 
 /// Why a job is to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +72,7 @@ impl State {
             End::Back { delay } => ("back", Some(*delay), None, None),
         };
         let delay = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
-        // NUL is no JSON of Postgres's.
-        let error = error.map(|error| error.replace('\0', " "));
+        let error = error.map(said::error);
         self.ends.push(json!({
             "t": job.tenant, "i": job.id, "a": job.attempt, "l": job.lane, "o": outcome, "d": delay, "e": error, "r": result,
         }));

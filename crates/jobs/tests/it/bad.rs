@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use insula_jobs::{Enqueue, Error, Job, JobContext, JobError, Jobs, KindRules, enqueue_all, send, send_all};
+use insula_jobs::{Enqueue, Error, Job, JobContext, JobError, Jobs, KindRules, OUTPUT_BYTES, enqueue_all, send, send_all};
 use serde::{Deserialize, Serialize};
 
 use crate::house::{House, Note, QUICK};
@@ -71,6 +71,53 @@ impl Job for Panics {
         }
         std::panic::panic_any(7_u8)
     }
+}
+
+/// Says something, and then answers the same.
+#[derive(Serialize, Deserialize)]
+struct Says(serde_json::Value);
+
+impl Job for Says {
+    const KIND: &'static str = "says";
+    type Output = serde_json::Value;
+    fn rules() -> KindRules {
+        KindRules { retention: Duration::from_secs(600), ..KindRules::default() }
+    }
+    async fn run(self, context: JobContext) -> Result<Self::Output, JobError> {
+        let said = if self.0 == "large" { "x".repeat(OUTPUT_BYTES).into() } else { self.0 };
+        context.progress(said.clone());
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        Ok(said)
+    }
+}
+
+/// Said in one statement with what others' jobs say, so it must be nothing that the database refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_says_that_the_database_would_refuse_harms_nobody() {
+    let house = House::new(2).await;
+    let said = serde_json::json!({ "a\0": ["a\0b"] });
+    for body in [said, "large".into()] {
+        send(&house.data, &house.tenant(1), &Says(body), &Enqueue::default()).await.expect("sent");
+    }
+    let notes: Vec<Note> = (0..100).map(|n| Note::new(&n.to_string(), 20)).collect();
+    send_all(&house.data, &house.tenant(2), &notes, &Enqueue::default()).await.expect("sent");
+    let worker = house.worker(Jobs::new().with::<Says>().with::<Note>());
+    let kept = r#"'{"a\uFFFD": ["a\uFFFDb"]}'"#;
+    house.until("progress", &format!("SELECT count(*) = 1 FROM insula.job WHERE progress::jsonb = {kept}")).await;
+    house.empty().await;
+    assert_eq!(
+        house.count(&format!("SELECT count(*) FROM insula.job_end WHERE result::jsonb = {kept} AND outcome = 'done'")).await,
+        1
+    );
+    let large =
+        "SELECT count(*) FROM insula.job_end WHERE outcome = 'dead' AND attempt = 1 AND error LIKE 'its output is larger than%'";
+    assert_eq!(house.count(large).await, 1);
+    assert_eq!(
+        house.count("SELECT count(*) FROM app.done WHERE tenant_id = 2 AND attempt = 1").await,
+        100,
+        "each at its first attempt"
+    );
+    worker.stop().await;
 }
 
 /// Waits for ever.
