@@ -15,6 +15,9 @@ pub const BODY_BYTES: usize = 262_144;
 /// Jobs in one statement.
 const BATCH: usize = 1_000;
 
+/// What keys of schedules' and sweeps' jobs begin with. `insula.enqueue()` refuses them too.
+const OWN_KEYS: [&str; 2] = ["schedule:", "sweep:"];
+
 const ENQUEUE: &str = "SELECT false, insula.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
 /// In a database of one tenant: whether workers are to be told, asked first.
 const ASK_AND_ENQUEUE: &str = "SELECT insula.must_ring(), insula.enqueue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
@@ -31,7 +34,8 @@ pub struct Enqueue {
     pub delay: Duration,
     /// Not started after this has passed: then it is a dead letter.
     pub deadline: Option<Duration>,
-    /// While a job of the kind with this key waits or runs, another is not enqueued.
+    /// While a job of the kind with this key waits or runs, another is not enqueued. Does not begin with `schedule:` or `sweep:`, which are the
+    /// queue's own.
     pub key: Option<String>,
     /// Other than the kind's.
     pub attempts: Option<u32>,
@@ -44,7 +48,7 @@ pub struct Enqueue {
 /// Enqueues a job in the tenant's transaction. `None` when its key is taken.
 ///
 /// # Errors
-/// [`Error::TooLarge`], [`Error::Body`] before anything is sent; else as the transaction.
+/// [`Error::TooLarge`], [`Error::Body`], [`Error::Options`] for a key that is the queue's own, before anything is sent; else as the transaction.
 pub async fn enqueue<J: Job>(tx: &mut TenantTx, job: &J, options: &Enqueue) -> Result<Option<JobId>, Error> {
     let batch = Batch::of(std::slice::from_ref(job), options, tx.context())?;
     let given = batch.insert(tx).await?;
@@ -155,6 +159,11 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn of<J: Job>(jobs: &[J], options: &'a Enqueue, context: &TenantContext) -> Result<Self, Error> {
+        if options.key.as_deref().is_some_and(|key| OWN_KEYS.iter().any(|own| key.starts_with(own))) {
+            return Err(Error::Options(
+                "keys that begin with \"schedule:\" or \"sweep:\" are the queue's own: begin this one with another word",
+            ));
+        }
         let rules = J::rules();
         let bodies = jobs.iter().map(body).collect::<Result<_, _>>()?;
         Ok(Self {

@@ -34,6 +34,11 @@ BEGIN
                 octet_length(body) USING ERRCODE = '54000';
         END IF;
     END LOOP;
+    -- Workers insert theirs for many tenants in one statement (085, 089), which would wait for the end of a transaction that has taken the same key.
+    IF keys IS NOT NULL AND EXISTS (SELECT FROM unnest(keys) k WHERE starts_with(k, 'schedule:') OR starts_with(k, 'sweep:')) THEN
+        RAISE EXCEPTION 'insula: keys that begin with "schedule:" or "sweep:" are the queue''s own: begin this one with another word'
+            USING ERRCODE = '22023';
+    END IF;
     IF delay_ms > 0 THEN
         due := now + delay_ms * interval '1 millisecond';
     END IF;

@@ -120,6 +120,20 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     let taken = "SELECT insula.enqueue('note', ARRAY[$1::uuid], ARRAY['{\"what\":\"mine\",\"millis\":0}'])";
     let given: i64 = sqlx::query_scalar(taken).bind(theirs).fetch_one(&mut app).await.expect("its id is free for another tenant");
     assert_eq!(given, 1);
+    // Nor the keys of schedules and sweeps: workers insert those for all tenants, and would wait for this transaction's end.
+    let own = |key: &str| {
+        format!("SAVEPOINT s; SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{{}}'], ARRAY['{key}'])")
+    };
+    for key in ["schedule:theirs:2030-01-01T00:00:00.000000Z", "sweep:all", "schedule:"] {
+        assert_eq!(refused(&mut app, &own(key)).await, "22023", "{key}");
+        sqlx::raw_sql("ROLLBACK TO s").execute(&mut app).await.expect("rolled back");
+        let keyed = Enqueue { key: Some(key.to_owned()), ..Enqueue::default() };
+        let fault = send(&house.data, &house.tenant(1), &Note::new("x", 0), &keyed).await.expect_err("the queue's own");
+        assert!(matches!(fault, insula_jobs::Error::Options(_)), "{fault}");
+    }
+    for key in ["schedules", "sweeper:1", "my schedule:"] {
+        sqlx::raw_sql(AssertSqlSafe(own(key))).execute(&mut app).await.expect(key);
+    }
     // Nor its schedule, by name.
     let seen = sqlx::query("SELECT * FROM insula.schedule_list()").fetch_all(&mut app).await.expect("an answer");
     assert!(seen.is_empty());
