@@ -18,7 +18,7 @@ use crate::cache::Inner;
 use crate::flight::{Landed, Lead, Part, landed};
 use crate::key::{Key, KeyBytes};
 use crate::resource::Resource;
-use crate::second::{BLIND, Fetched, Notice, Place, Second};
+use crate::second::{BLIND, Fetched, Notice, Place, Second, Whose};
 use crate::shard::{Entry, Held, Name};
 use crate::store::{Kept, Standing};
 use crate::weight;
@@ -150,7 +150,7 @@ impl<'a> TenantCache<'a> {
         let key = KeyBytes::of(key);
         let name = self.inner.store.name(self.tenant, resource.id(), &key);
         let notice = || {
-            let place = Place { tenant: self.tenant, epoch: self.epoch, resource: resource.name(), key: key.clone() };
+            let place = Place { tenant: self.whose(), epoch: self.epoch, resource: resource.name(), key: key.clone() };
             Notice::Key(place, resource.id())
         };
         self.tell(notice, || {
@@ -162,13 +162,13 @@ impl<'a> TenantCache<'a> {
 
     /// As [`TenantCache::forget`], for all keys of a resource, however many. Costs one addition.
     pub fn forget_all<K: Key + ?Sized, V>(self, resource: &Resource<K, V>) {
-        let notice = || Notice::Resource(self.tenant, resource.id(), resource.name());
+        let notice = || Notice::Resource(self.whose(), resource.id(), resource.name());
         self.tell(notice, || self.inner.store.forget_resource(self.tenant, resource.id()));
     }
 
     /// As [`TenantCache::forget`], for everything of the tenant. Costs a few additions.
     pub fn forget_everything(self) {
-        self.tell(|| Notice::Tenant(self.tenant), || self.inner.store.forget_tenant(self.tenant));
+        self.tell(|| Notice::Tenant(self.whose()), || self.inner.store.forget_tenant(self.tenant));
     }
 
     /// Bytes that the tenant's entries weigh in this process.
@@ -245,7 +245,7 @@ impl<'a> TenantCache<'a> {
             lead.land(Landed::Value(held(&found)));
             return Ok(found);
         }
-        let place = Place { tenant: self.tenant, epoch: self.epoch, resource: resource.name(), key: name.key.clone() };
+        let place = Place { tenant: self.whose(), epoch: self.epoch, resource: resource.name(), key: name.key.clone() };
         let mut seen = None;
         let second = self.second(resource);
         if let Some(second) = second {
@@ -330,6 +330,10 @@ impl<'a> TenantCache<'a> {
         self.inner.store.tenancy(self.tenant).untold.fetch_add(1, Ordering::SeqCst);
         forget();
         second.outbox.put(notice());
+    }
+
+    const fn whose(&self) -> Whose {
+        Whose { no: self.tenant, id: self.id }
     }
 
     fn standing(&self) -> Standing {

@@ -104,12 +104,12 @@ async fn hear(inner: &Weak<Inner>, second: &Second) -> Result<(), RedisError> {
 fn apply(inner: &Inner, notice: &Notice) {
     match notice {
         Notice::Key(place, resource) => {
-            let name = inner.store.name(place.tenant, *resource, &place.key);
+            let name = inner.store.name(place.tenant.no, *resource, &place.key);
             inner.flights.forget(&name);
             inner.store.forget(&name);
         }
-        Notice::Resource(tenant, resource, _) => inner.store.forget_resource(*tenant, *resource),
-        Notice::Tenant(tenant) => inner.store.forget_tenant(*tenant),
+        Notice::Resource(tenant, resource, _) => inner.store.forget_resource(tenant.no, *resource),
+        Notice::Tenant(tenant) => inner.store.forget_tenant(tenant.no),
     }
 }
 
@@ -126,7 +126,7 @@ async fn tell(inner: Weak<Inner>, second: Arc<Second>) {
         let Some(inner) = inner.upgrade() else { return };
         if matches!(told, Ok(Ok(()))) {
             for (notice, count) in &notices {
-                inner.store.tenancy(notice.tenant()).untold.fetch_sub(*count, Ordering::SeqCst);
+                inner.store.tenancy(notice.tenant().no).untold.fetch_sub(*count, Ordering::SeqCst);
             }
         } else {
             second.outbox.put_back(notices);

@@ -17,7 +17,7 @@ mod outbox;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use insula_core::TenantNo;
+use insula_core::{TenantId, TenantNo};
 use insula_planner::breaker::{Policy, Probed, Verdict};
 use insula_planner::circuit::Circuit;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -50,10 +50,19 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 const AT_ONCE: usize = 64;
 const MARK_BYTES: usize = 16;
 
+/// A tenant, as both levels know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Whose {
+    /// In this process, and on the bus.
+    pub(crate) no: TenantNo,
+    /// On the server: another installation, or a catalog that was restored, gives a number to somebody else, and an id to nobody.
+    pub(crate) id: TenantId,
+}
+
 /// A name in the second level.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) tenant: TenantNo,
+    pub(crate) tenant: Whose,
     /// Of the tenant's placement: what was kept under an earlier one is out of reach.
     pub(crate) epoch: i64,
     pub(crate) resource: &'static str,
@@ -231,15 +240,15 @@ impl Second {
     }
 
     /// One hash tag for a tenant: a cluster keeps its keys together.
-    fn key(&self, tenant: TenantNo, part: &str) -> Vec<u8> {
-        format!("insula:{{{}:{tenant}}}:{part}", self.namespace).into_bytes()
+    fn key(&self, tenant: Whose, part: &str) -> Vec<u8> {
+        format!("insula:{{{}:{}}}:{part}", self.namespace, tenant.id).into_bytes()
     }
 
-    fn mark_of(&self, tenant: TenantNo) -> Vec<u8> {
+    fn mark_of(&self, tenant: Whose) -> Vec<u8> {
         self.key(tenant, "t")
     }
 
-    fn mark_of_resource(&self, tenant: TenantNo, resource: &str) -> Vec<u8> {
+    fn mark_of_resource(&self, tenant: Whose, resource: &str) -> Vec<u8> {
         self.key(tenant, &format!("r:{resource}"))
     }
 
@@ -255,7 +264,7 @@ impl Second {
         [self.mark_of(place.tenant), self.mark_of_resource(place.tenant, place.resource), self.value_of(place)]
     }
 
-    fn ledger(&self, tenant: TenantNo) -> [Vec<u8>; 2] {
+    fn ledger(&self, tenant: Whose) -> [Vec<u8>; 2] {
         [self.key(tenant, "e"), self.key(tenant, "s")]
     }
 

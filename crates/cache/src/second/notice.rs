@@ -1,8 +1,9 @@
 //! What was forgotten, as processes tell each other.
 
-use insula_core::TenantNo;
+use insula_core::{TenantId, TenantNo};
+use uuid::Uuid;
 
-use super::Place;
+use super::{Place, Whose};
 use crate::key::KeyBytes;
 
 /// Something is forgotten.
@@ -11,16 +12,16 @@ pub(crate) enum Notice {
     /// One thing, and its resource's id.
     Key(Place, u64),
     /// All of a resource: its id and name.
-    Resource(TenantNo, u64, &'static str),
+    Resource(Whose, u64, &'static str),
     /// All of a tenant.
-    Tenant(TenantNo),
+    Tenant(Whose),
 }
 
 /// Bytes of a process's id.
 pub(crate) const ID: usize = 16;
 
 impl Notice {
-    pub(crate) const fn tenant(&self) -> TenantNo {
+    pub(crate) const fn tenant(&self) -> Whose {
         match self {
             Self::Key(place, _) => place.tenant,
             Self::Resource(tenant, ..) | Self::Tenant(tenant) => *tenant,
@@ -37,20 +38,21 @@ impl Notice {
         let mut bytes = Vec::with_capacity(ID + 17 + key.len());
         bytes.extend_from_slice(from);
         bytes.push(kind);
-        bytes.extend_from_slice(&self.tenant().get().to_be_bytes());
+        bytes.extend_from_slice(&self.tenant().no.get().to_be_bytes());
         bytes.extend_from_slice(&resource.to_be_bytes());
         bytes.extend_from_slice(key);
         bytes
     }
 
-    /// Who says so, and what; `None` when this is no notice. Names and epochs do not travel: the
-    /// first level knows resources by their ids.
+    /// Who says so, and what; `None` when this is no notice. Names, epochs and tenants' ids do not travel: the
+    /// first level knows resources by their ids, and tenants by their numbers.
     pub(crate) fn decode(bytes: &[u8]) -> Option<([u8; ID], Self)> {
         let (from, rest) = bytes.split_first_chunk::<ID>()?;
         let (kind, rest) = rest.split_first()?;
         let (tenant, rest) = rest.split_first_chunk::<8>()?;
         let (resource, key) = rest.split_first_chunk::<8>()?;
-        let (tenant, resource) = (TenantNo::new(i64::from_be_bytes(*tenant))?, u64::from_be_bytes(*resource));
+        let (no, resource) = (TenantNo::new(i64::from_be_bytes(*tenant))?, u64::from_be_bytes(*resource));
+        let tenant = Whose { no, id: TenantId::from(Uuid::nil()) };
         let notice = match kind {
             b'k' => Self::Key(Place { tenant, epoch: 0, resource: "", key: KeyBytes::from_slice(key) }, resource),
             b'r' if key.is_empty() => Self::Resource(tenant, resource, ""),
@@ -70,7 +72,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_told_is_what_is_heard(no in 1i64.., id in any::<u64>(), key in proptest::collection::vec(any::<u8>(), 0..80), junk in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let tenant = TenantNo::new(no).unwrap();
+            let tenant = Whose { no: TenantNo::new(no).unwrap(), id: TenantId::from(Uuid::nil()) };
             for notice in [
                 Notice::Key(Place { tenant, epoch: 0, resource: "", key: KeyBytes::from_slice(&key) }, id),
                 Notice::Resource(tenant, id, ""),

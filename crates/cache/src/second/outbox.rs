@@ -5,9 +5,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use insula_core::TenantNo;
 use tokio::sync::Notify;
 
+use super::Whose;
 use super::notice::Notice;
 
 /// Single notices that wait; beyond, one for each tenant.
@@ -22,9 +22,9 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Waiting {
     single: VecDeque<(Notice, u32)>,
-    whole: BTreeSet<TenantNo>,
+    whole: BTreeSet<Whose>,
     /// How many single notices a tenant's whole one stands for.
-    stands_for: std::collections::HashMap<TenantNo, u32>,
+    stands_for: std::collections::HashMap<Whose, u32>,
 }
 
 impl Outbox {
@@ -80,14 +80,16 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use insula_core::{TenantId, TenantNo};
+
     use super::*;
 
     #[test]
     fn nothing_is_lost_when_too_much_waits() {
         let outbox = Outbox::default();
-        let tenant = |n: usize| TenantNo::new(i64::try_from(n % 10 + 1).unwrap()).unwrap();
+        let tenants: Vec<Whose> = (1..=10).map(|no| Whose { no: TenantNo::new(no).unwrap(), id: TenantId::new() }).collect();
         for n in 0..10_000 {
-            outbox.put(Notice::Resource(tenant(n), 1, "r"));
+            outbox.put(Notice::Resource(tenants[n % 10], 1, "r"));
         }
         assert!(outbox.len() <= MOST + 10);
         let (mut told, mut rounds) = (0, 0);

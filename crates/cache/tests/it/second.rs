@@ -98,18 +98,18 @@ async fn a_tenants_part_of_the_server_is_its_quota() {
     for key in 0..200u64 {
         one.of(&acme).get_or_load(&PAGES, &key, async || Ok::<_, Infallible>("x".repeat(500))).await.unwrap();
     }
+    let own = format!("insula:{{test:{}}}", acme.id);
     let mut connection = server.connection().await;
     let mut sizes: Vec<u64> = Vec::new();
     until("the quota is used", async || {
-        sizes = redis::cmd("HVALS").arg("insula:{test:1}:s").query_async(&mut connection).await.unwrap();
+        sizes = redis::cmd("HVALS").arg(format!("{own}:s")).query_async(&mut connection).await.unwrap();
         sizes.iter().max().is_some_and(|most| *most > 15_000)
     })
     .await;
     let (sum, largest) = (sizes.iter().sum::<u64>(), sizes.iter().max().copied().unwrap());
     assert_eq!(sum, 2 * largest, "the sum stands beside the sizes");
     assert!(largest <= 20_000, "{sizes:?}");
-    let values: Vec<Vec<u8>> =
-        redis::cmd("KEYS").arg("insula:{test:1}:v:*:5:pages:*").query_async(&mut connection).await.unwrap();
+    let values: Vec<Vec<u8>> = redis::cmd("KEYS").arg(format!("{own}:v:*:5:pages:*")).query_async(&mut connection).await.unwrap();
     assert!(values.len() < 30 && values.len() > 10, "{}", values.len());
     // Without an end there is nothing.
     let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
@@ -117,6 +117,27 @@ async fn a_tenants_part_of_the_server_is_its_quota() {
         let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
         assert!(ttl > 0, "{} has no end", String::from_utf8_lossy(&key));
     }
+}
+
+/// Numbers are an installation's, and a catalog that was restored gives them again.
+#[tokio::test]
+async fn another_tenant_of_the_same_number_is_shown_nothing() {
+    let server = Server::fresh();
+    let (here, there) = (Town::new(1 << 20).await, Town::new(1 << 20).await);
+    let (one, two) = (process(&server.url()), process(&server.url()));
+    together(&here, &one, &two).await;
+    let (ours, theirs) = (here.route("acme"), there.route("acme"));
+    assert!(ours.no == theirs.no && ours.placement.epoch == theirs.placement.epoch && ours.id != theirs.id);
+    let mut key = 0;
+    until("ours is on the server", async || {
+        key += 1;
+        ask(one.of(&ours), key, "ours").await;
+        until_kept().await;
+        one.forget_everything();
+        ask(one.of(&ours), key, "loaded anew").await == "ours"
+    })
+    .await;
+    assert_eq!(ask(two.of(&theirs), key, "theirs").await, "theirs");
 }
 
 #[tokio::test]
