@@ -4,9 +4,14 @@
 //! *connected to* is judged, not the name: a name can lead elsewhere a moment later.
 //!
 //! Always refused, whatever the settings: what is no single host's (unspecified, multicast, broadcast, reserved), and the link's
-//! own (169.254.0.0/16, fe80::/10), where clouds keep the credentials of the machine.
+//! own (169.254.0.0/16, fe80::/10), where clouds keep the credentials of the machine; and where they keep them elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where clouds answer a machine about itself, outside the link's own addresses: Azure (168.63.129.16), Alibaba Cloud (100.100.100.200).
+const CLOUDS_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200)];
+/// The same, as the first 32 bits: AWS (fd00:ec2::254 and others), Oracle Cloud (fd00:c1::a9fe:a9fe), Google Cloud (fd20:ce::254).
+const CLOUDS_V6: [(u16, u16); 3] = [(0xfd00, 0x0ec2), (0xfd00, 0x00c1), (0xfd20, 0x00ce)];
 
 /// How far webhooks may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +50,7 @@ fn kind(address: IpAddr) -> Kind {
 fn kind_v4(v4: Ipv4Addr) -> Kind {
     let [a, b, c, _] = v4.octets();
     match (a, b, c) {
+        _ if CLOUDS_V4.contains(&v4) => Kind::Nobodys,
         (0 | 224..=255, ..) | (169, 254, _) => Kind::Nobodys,
         // Of protocols, of documents, of 6to4 relays, of benchmarks.
         (192, 0, 0 | 2) | (198, 51, 100) | (203, 0, 113) | (192, 88, 99) | (198, 18 | 19, _) => Kind::Nobodys,
@@ -56,6 +62,7 @@ fn kind_v4(v4: Ipv4Addr) -> Kind {
 fn kind_v6(v6: Ipv6Addr) -> Kind {
     let [a, b, ..] = v6.segments();
     match a {
+        _ if CLOUDS_V6.contains(&(a, b)) => Kind::Nobodys,
         _ if v6.is_loopback() => Kind::Private,
         0xfc00..=0xfdff => Kind::Private,
         0x2001 if b == 0xdb8 => Kind::Nobodys,
@@ -104,7 +111,16 @@ mod tests {
             "2001:db8::1",
             "2002:a9fe:a9fe::",
         ];
-        for text in nobodys.into_iter().chain(six) {
+        let clouds = [
+            "168.63.129.16",
+            "100.100.100.200",
+            "::ffff:168.63.129.16",
+            "64:ff9b::100.100.100.200",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+        ];
+        for text in nobodys.into_iter().chain(six).chain(clouds) {
             assert!(!Reach::Private.allows(text.parse().expect(text)), "{text}");
         }
     }
