@@ -100,11 +100,15 @@ impl Cron {
         let pattern = parser.parse(text).map_err(|error| fault(error.to_string()))?;
         let every_hour = fields.get(1).is_some_and(|hours| *hours == "*") || text.trim().eq_ignore_ascii_case("@hourly");
         let cron = Self { text: fields.join(" ").into(), pattern: Arc::new(pattern), every_hour };
-        // Whatever there is comes within a few leap years.
-        if cron.next(&Zone::utc(), 0).is_none() {
-            return Err(CronError::Never(text.to_owned()));
-        }
-        Ok(cron)
+        if cron.comes() { Ok(cron) } else { Err(CronError::Never(text.to_owned())) }
+    }
+
+    /// Whether there is a day that it names. The search goes on to the end of croner's calendar, so it begins near that: in the last forty years,
+    /// of which ten are leap years, each day of the year falls on each day of the week.
+    fn comes(&self) -> bool {
+        let years = i16::try_from(croner::YEAR_UPPER_LIMIT - 40);
+        let from = years.ok().and_then(|year| DateTime::new(year, 1, 1, 0, 0, 0, 0).ok());
+        from.is_some_and(|from| self.pattern.find_next_occurrence(&from, true).is_ok())
     }
 
     /// The pattern as it was written.
