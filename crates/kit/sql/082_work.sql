@@ -10,6 +10,8 @@ SET LOCAL ROLE insula_queue;
 CREATE OR REPLACE FUNCTION insula.welcome(q insula.queue, now timestamptz) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+DECLARE
+    more bigint[];
 BEGIN
     IF EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now) THEN
         WITH p AS (SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now ORDER BY j.due LIMIT 2000 FOR UPDATE SKIP LOCKED),
@@ -42,7 +44,11 @@ BEGIN
                      CROSS JOIN LATERAL (SELECT max(x.start) AS start FROM insula.lane x WHERE x.tenant_id = m.tenant_id) s
                     WHERE NOT EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = m.tenant_id AND x.lane = m.lane)
                    RETURNING tenant_id, siblings)
-    UPDATE insula.lane l SET siblings = true FROM i WHERE i.siblings AND l.tenant_id = i.tenant_id AND NOT l.siblings;
+    SELECT array_agg(i.tenant_id) FILTER (WHERE i.siblings) INTO more FROM i;
+    -- By itself: of two changes of one row in one statement Postgres leaves one out without a word, and the other lane may be one of `u`.
+    IF more IS NOT NULL THEN
+        UPDATE insula.lane l SET siblings = true WHERE l.tenant_id = ANY (more) AND NOT l.siblings;
+    END IF;
 END $fn$;
 
 -- How many jobs a lane may start now by its caps and its breaker, at most `want`; -1 when it is the turn of another lane of its tenant.
@@ -164,8 +170,9 @@ BEGIN
                since = CASE WHEN t.taken > 0 THEN now ELSE l.since END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + t.taken * l.pace * interval '1 microsecond' END,
                blocked = t.taken >= t.room,
-               wake_at = CASE WHEN t.taken >= t.paced THEN greatest(l.paid_until, now) + (t.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END,
-               ready = t.taken < t.room AND t.taken < t.paced AND t.next IS NOT NULL
+               -- What `l` is by now: who suspends a tenant or opens a breaker does not wait for the queue's lock.
+               wake_at = greatest(l.wake_at, CASE WHEN t.taken >= t.paced THEN greatest(l.paid_until, now) + (t.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END),
+               ready = l.ready AND t.taken < t.room AND t.taken < t.paced AND t.next IS NOT NULL
           FROM t
          WHERE l.tenant_id = t.tenant_id AND l.lane = t.lane
         RETURNING l.start, l.ready
@@ -225,9 +232,9 @@ BEGIN
                since = CASE WHEN m.taken > 0 THEN now ELSE l.since END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + m.taken * l.pace * interval '1 microsecond' END,
                blocked = m.taken >= m.room,
-               wake_at = CASE WHEN m.taken >= m.paced THEN greatest(l.paid_until, now) + (m.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END,
-               -- Nothing is left: it is idle until something arrives.
-               ready = m.taken < m.room AND m.taken < m.paced AND m.taken < m.found
+               wake_at = greatest(l.wake_at, CASE WHEN m.taken >= m.paced THEN greatest(l.paid_until, now) + (m.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END),
+               -- As above; and when nothing is left it is idle until something arrives.
+               ready = l.ready AND m.taken < m.room AND m.taken < m.paced AND m.taken < m.found
           FROM m
          WHERE l.tenant_id = m.tenant_id AND l.lane = m.lane
            AND (m.charges > 0 OR m.found = 0)

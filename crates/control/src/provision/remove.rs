@@ -74,7 +74,11 @@ async fn delete_rows(conn: &mut PgConnection, cell: &Cell) -> Result<(), Error> 
         for table in &tables {
             sqlx::raw_sql("SAVEPOINT one_table").execute(&mut *conn).await.map_err(in_cell(cell))?;
             // Names come from Postgres, quoted by regclass.
-            let delete = format!("DELETE FROM {table} WHERE tenant_id = insula.current_tenant()");
+            let mut delete = format!("DELETE FROM {table} WHERE tenant_id = insula.current_tenant()");
+            if table == "insula.job" {
+                // All there are, but said so that an index serves: each state has one that begins with the tenant, and all together have none.
+                delete += " AND (state = 'w' OR state = 'l' OR state = 'r')";
+            }
             match sqlx::raw_sql(AssertSqlSafe(delete)).execute(&mut *conn).await {
                 Ok(_) => {}
                 Err(error) if error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("23503")) => {

@@ -231,3 +231,34 @@ async fn a_cell_tenant_takes_a_registered_server_of_its_own() {
     assert!(operation.expect("events").iter().any(|e| e.step == "register" && e.what == "done"));
     house.stop().await;
 }
+
+/// What is left of a tenant in a queue of 100,000 jobs of others goes, and others' are not even read.
+#[tokio::test]
+async fn a_tenant_s_jobs_are_removed_without_reading_everybody_s() {
+    let mut house = House::start().await;
+    house.tenant("acme", Isolation::Row).await;
+    let mut pool = house.server.admin("insula_pool").await;
+    let fill = "INSERT INTO insula.tenant (no, epoch) VALUES (987654, 1);
+        INSERT INTO insula.job (tenant_id, id, state, due, created_at, kind, body)
+            SELECT CASE WHEN n % 1000 < 3 THEN 987654 ELSE 1000000 + n % 100 END, gen_random_uuid(),
+                   (ARRAY['w', 'l', 'r'])[1 + n % 3]::\"char\", now() + interval '1 hour', now(), 'nothing', 'null'
+              FROM generate_series(0, 99999) n";
+    sqlx::raw_sql(fill).execute(&mut pool).await.unwrap();
+    sqlx::raw_sql("VACUUM ANALYZE insula.job").execute(&mut pool).await.unwrap();
+    assert_eq!(insula_control::reconcile::clean(&house.control).await.unwrap(), vec![]);
+    let left = "SELECT count(*) FILTER (WHERE tenant_id = 987654), count(*) FROM insula.job";
+    let sums = "SELECT n_tup_del, seq_tup_read FROM pg_stat_user_tables WHERE relid = 'insula.job'::regclass";
+    // A server's sums come when the session that did it has nothing to do for a while. Asked before we count by ourselves.
+    let mut read = None;
+    for _ in 0..600 {
+        let (deleted, sum): (i64, i64) = sqlx::query_as(sums).fetch_one(&mut pool).await.unwrap();
+        if deleted > 0 {
+            read = Some(sum);
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(sqlx::query_as::<_, (i64, i64)>(left).fetch_one(&mut pool).await.unwrap(), (0, 99_700));
+    assert_eq!(read, Some(0), "jobs were read one after the other");
+    house.stop().await;
+}

@@ -7,6 +7,7 @@ mod install;
 mod lint;
 mod login;
 mod pool;
+mod queue;
 mod search;
 mod table;
 
