@@ -153,13 +153,19 @@ CREATE TABLE IF NOT EXISTS insula.worker (
     started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 50);
 
--- Running jobs that are to be cancelled; their worker learns of it with its next beat.
+-- Jobs that are cancelled, and not over yet: one that waits is ended by whoever chooses next (insula.end_cancelled()), one that runs when its worker
+-- has learned of it with its next beat. Whoever cancels writes here alone, and locks no row of insula.job: his transaction may stay open for as
+-- long as he likes, and the queue waits for nobody's.
 CREATE TABLE IF NOT EXISTS insula.cancellation (
-    tenant_id bigint NOT NULL,
-    id        uuid   NOT NULL,
-    worker    bigint NOT NULL,
+    tenant_id bigint      NOT NULL,
+    id        uuid        NOT NULL,
+    at        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- The job that was enqueued since with the key of this one, and has none before this one is ended.
+    heir      uuid,
     PRIMARY KEY (tenant_id, id)
 );
+ALTER TABLE insula.cancellation DROP COLUMN IF EXISTS worker, ADD COLUMN IF NOT EXISTS at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    ADD COLUMN IF NOT EXISTS heir uuid;
 
 -- 2 while a worker that could do more sleeps: then, and only then, enqueueing notifies (a NOTIFY in every commit makes commits wait for
 -- each other). 3 while none stays here, in a database of one tenant: then whoever enqueues rings elsewhere (insula.must_ring()). Read and written

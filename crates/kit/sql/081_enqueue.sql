@@ -14,6 +14,7 @@ DECLARE
     now   timestamptz := clock_timestamp();
     due   timestamptz := now;
     given bigint;
+    heirs bigint;
     body  text;
 BEGIN
     IF me IS NULL THEN
@@ -50,6 +51,29 @@ BEGIN
           FROM unnest(enqueue.ids, enqueue.bodies, enqueue.keys) WITH ORDINALITY j (id, body, key, n)
         ON CONFLICT (tenant_id, kind, key) WHERE key IS NOT NULL DO NOTHING;
     GET DIAGNOSTICS given = ROW_COUNT;
+    -- The key of a waiting job that was cancelled is free, though the row has it until it is ended: who comes first is its heir, and has the key then.
+    IF keys IS NOT NULL AND given < cardinality(ids) AND EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = me) THEN
+        WITH k AS MATERIALIZED (
+            SELECT DISTINCT ON (o.id) o.id AS old, c.heir, n.id, n.body, n.n
+              FROM unnest(enqueue.ids, enqueue.bodies, enqueue.keys) WITH ORDINALITY n (id, body, key, n)
+              JOIN insula.job o ON o.tenant_id = me AND o.kind = enqueue.kind AND o.key = n.key AND o.state <> 'r'
+              JOIN insula.cancellation c ON c.tenant_id = me AND c.id = o.id
+             WHERE NOT EXISTS (SELECT FROM insula.job h WHERE h.tenant_id = me AND h.id = c.heir
+                                  AND NOT EXISTS (SELECT FROM insula.cancellation x WHERE x.tenant_id = me AND x.id = h.id))
+             ORDER BY o.id, n.n
+        ), c AS (
+            UPDATE insula.cancellation c SET heir = k.id FROM k
+             WHERE c.tenant_id = me AND c.id = k.old AND c.heir IS NOT DISTINCT FROM k.heir
+            RETURNING k.id, k.body, k.n
+        )
+        INSERT INTO insula.job (tenant_id, id, state, rank, due, attempts, cost, keep, created_at, deadline, lane, kind, principal, trace, body)
+            SELECT me, c.id, CASE WHEN enqueue.delay_ms > 0 THEN 'l'::"char" ELSE 'w'::"char" END, -enqueue.priority,
+                   due + c.n * interval '1 microsecond', enqueue.attempts, enqueue.cost, enqueue.retention_s, now,
+                   now + enqueue.deadline_ms * interval '1 millisecond', enqueue.lane, enqueue.kind, enqueue.principal, enqueue.trace, c.body::json
+              FROM c;
+        GET DIAGNOSTICS heirs = ROW_COUNT;
+        given := given + heirs;
+    END IF;
     IF given > 0 AND delay_ms = 0 THEN
         INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES (me, enqueue.lane, -enqueue.priority, now);
         IF pg_sequence_last_value('insula.asleep') = 2 THEN
@@ -78,36 +102,31 @@ BEGIN
     PERFORM pg_notify('insula_bell', database);
 END $fn$;
 
--- Cancels a job: one that waits is over at once; one that runs is told, and is over when it stops. False when there is none.
+-- Cancels a job, once this transaction has committed: one that waits is over, one that runs is told, and is over when it stops. False when there is
+-- none that is not over. It locks nothing that the queue needs.
 CREATE OR REPLACE FUNCTION insula.cancel_job(job uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
-    me bigint := insula.current_tenant();
-    j  insula.job;
+    me    bigint := insula.current_tenant();
+    state "char";
 BEGIN
-    SELECT * INTO j FROM insula.job x WHERE x.tenant_id = me AND x.id = job FOR UPDATE;
-    IF j.id IS NULL THEN
+    SELECT x.state INTO state FROM insula.job x WHERE x.tenant_id = me AND x.id = job;
+    IF state IS NULL THEN
         RETURN false;
-    ELSIF j.state = 'r' THEN
-        INSERT INTO insula.cancellation VALUES (me, job, j.worker) ON CONFLICT DO NOTHING;
-    ELSE
-        DELETE FROM insula.job x WHERE x.tenant_id = me AND x.id = job;
-        INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at,
-                                    key, principal, trace, error, body)
-            VALUES (me, job, 'cancelled', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, clock_timestamp(),
-                    clock_timestamp() + greatest(j.keep, 86400) * interval '1 second', j.key, j.principal, j.trace, j.error, j.body)
-            ON CONFLICT DO NOTHING;
     END IF;
-    RETURN true;
+    INSERT INTO insula.cancellation (tenant_id, id) VALUES (me, job) ON CONFLICT DO NOTHING;
+    RETURN FOUND OR state = 'r';
 END $fn$;
 
 -- One job of this tenant, as it is now or as it ended. No row when there is none, or its end is not kept.
 CREATE OR REPLACE FUNCTION insula.job_state(job uuid)
 RETURNS TABLE (state text, kind text, attempt integer, created_at timestamptz, due timestamptz, ended_at timestamptz, progress json, result json, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
-    SELECT CASE j.state WHEN 'r' THEN 'running' WHEN 'l' THEN 'later' ELSE 'waiting' END, j.kind, j.attempt, j.created_at, j.due, NULL::timestamptz,
+    SELECT CASE WHEN j.state = 'r' THEN 'running' WHEN c.id IS NOT NULL THEN 'cancelled' WHEN j.state = 'l' THEN 'later' ELSE 'waiting' END,
+           j.kind, j.attempt, j.created_at, CASE WHEN j.state = 'r' OR c.id IS NULL THEN j.due END, CASE WHEN j.state <> 'r' THEN c.at END,
            j.progress, NULL::json, j.error
-      FROM insula.job j WHERE j.tenant_id = {{tenant}} AND j.id = job
+      FROM insula.job j LEFT JOIN insula.cancellation c ON c.tenant_id = j.tenant_id AND c.id = j.id
+     WHERE j.tenant_id = {{tenant}} AND j.id = job
     UNION ALL
     SELECT e.outcome, e.kind, e.attempt, e.created_at, NULL, e.ended_at, NULL, e.result, e.error
       FROM insula.job_end e WHERE e.tenant_id = {{tenant}} AND e.id = job

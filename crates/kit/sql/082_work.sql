@@ -97,6 +97,7 @@ DECLARE
     failing boolean;
     came    boolean;
     crowd   boolean;
+    cancels boolean;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
         -- Who has a worker runs. Not `state = 'r'` as well: the index of what runs would be taken for this, and it has no ids.
@@ -112,8 +113,13 @@ BEGIN
     -- What is seldom, asked for at once.
     SELECT EXISTS (SELECT FROM insula.lane l WHERE l.blocked), EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0),
            EXISTS (SELECT FROM insula.arrival a WHERE a.xid >= q.arrivals) OR EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= now)
-           OR EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= now)
-      INTO stopped, failing, came;
+           OR EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= now),
+           EXISTS (SELECT FROM insula.cancellation)
+      INTO stopped, failing, came, cancels;
+    IF cancels THEN
+        -- Those that are more than it ends at once are passed when they are chosen, and what they blocked goes on when they are ended.
+        came := insula.end_cancelled(500) > 0 OR came;
+    END IF;
     IF cardinality(done_ids) > 0 THEN
         IF stopped THEN
             UPDATE insula.lane l SET blocked = false, ready = NOT (l.held OR l.wake_at IS NOT NULL), start = greatest(l.start, q.present), since = now
@@ -185,6 +191,7 @@ BEGIN
     UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
       FROM t
      WHERE j.ctid = t.place AND j.state = 'w'
+       AND (NOT cancels OR (SELECT c.id FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) IS NULL)
     RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
         (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
     ELSE
@@ -252,6 +259,7 @@ BEGIN
     UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
       FROM t
      WHERE t.picked AND j.ctid = t.place AND j.state = 'w'
+       AND (NOT cancels OR (SELECT c.id FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) IS NULL)
     RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
         (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
     END IF;

@@ -28,14 +28,58 @@ BEGIN
         UPDATE insula.job j SET state = 'w', worker = NULL, error = 'its worker was lost'
          WHERE j.state = 'r' AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker)
         RETURNING j.tenant_id, j.lane, j.rank, j.due, j.id
-    ), c AS (
-        DELETE FROM insula.cancellation c USING j WHERE c.tenant_id = j.tenant_id AND c.id = j.id
     ), l AS (
         UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id IN (SELECT j.tenant_id FROM j)
     )
     INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT j.tenant_id, j.lane, j.rank, j.due FROM j;
     GET DIAGNOSTICS freed = ROW_COUNT;
     RETURN freed;
+END $fn$;
+
+-- Ends waiting jobs that are cancelled, at most so many, and forgets cancellations of jobs that are over. Answers how many it ended. Under the lock
+-- on insula.queue, so that none of them is chosen meanwhile; and whatever somebody else has locked is left to the next time.
+CREATE OR REPLACE FUNCTION insula.end_cancelled(most integer) RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+DECLARE
+    now     timestamptz := clock_timestamp();
+    tenants bigint[];
+    ended   bigint;
+BEGIN
+    WITH x AS MATERIALIZED (
+        SELECT c.tenant_id, c.id, c.at, c.heir
+          FROM insula.cancellation c JOIN insula.job j ON j.tenant_id = c.tenant_id AND j.id = c.id AND j.state <> 'r'
+         LIMIT most FOR UPDATE OF c, j SKIP LOCKED
+    ), c AS (
+        DELETE FROM insula.cancellation c USING x WHERE c.tenant_id = x.tenant_id AND c.id = x.id
+    ), j AS (
+        DELETE FROM insula.job j USING x WHERE j.tenant_id = x.tenant_id AND j.id = x.id RETURNING j.*, x.at, x.heir
+    ), e AS (
+        INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
+                                    principal, trace, error, body)
+            SELECT j.tenant_id, j.id, 'cancelled', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, j.at,
+                   now + greatest(j.keep, 86400) * interval '1 second', j.key, j.principal, j.trace, j.error, j.body
+              FROM j ON CONFLICT DO NOTHING
+    ), h AS (
+        -- Nobody else can have come to the key, which the row before had until now. An heir that is cancelled itself needs none.
+        UPDATE insula.job h SET key = k.key
+          FROM (SELECT h.tenant_id, h.id, j.key FROM j CROSS JOIN LATERAL (
+                    SELECT h.tenant_id, h.id FROM insula.job h WHERE h.tenant_id = j.tenant_id AND h.id = j.heir AND h.kind = j.kind AND h.key IS NULL
+                       AND NOT EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = h.tenant_id AND c.id = h.id)
+                       FOR UPDATE SKIP LOCKED) h WHERE j.heir IS NOT NULL) k
+         WHERE h.tenant_id = k.tenant_id AND h.id = k.id
+    )
+    SELECT array_agg(DISTINCT j.tenant_id), count(*) INTO tenants, ended FROM j;
+    IF ended > 0 THEN
+        -- One that was chosen and then passed counted against its lane.
+        UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id = ANY (tenants);
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+            SELECT l.tenant_id, l.lane, l.head_rank, l.head_due FROM insula.lane l WHERE l.tenant_id = ANY (tenants) AND NOT l.ready;
+    END IF;
+    DELETE FROM insula.cancellation c WHERE c.ctid = ANY (ARRAY(
+        SELECT c.ctid FROM insula.cancellation c WHERE NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = c.tenant_id AND j.id = c.id)
+         LIMIT most FOR UPDATE SKIP LOCKED));
+    RETURN ended;
 END $fn$;
 
 -- A sign of life, at least three in a lease. Brings progress (`{"t": tenant, "i": id, "a": attempt, "p": anything}`) and how far measured costs
@@ -62,7 +106,13 @@ BEGIN
         UPDATE insula.lane l SET start = greatest(l.start + x.u * 80640 / l.weight, least(l.start, q.present))
           FROM (SELECT x.t, sum(x.u) AS u FROM jsonb_to_recordset(corrections) x (t bigint, u bigint) GROUP BY 1) x WHERE l.tenant_id = x.t;
     END IF;
-    RETURN QUERY SELECT true, NULL::bigint, NULL::uuid UNION ALL SELECT true, c.tenant_id, c.id FROM insula.cancellation c WHERE c.worker = me;
+    RETURN QUERY SELECT true, NULL::bigint, NULL::uuid;
+    IF EXISTS (SELECT FROM insula.cancellation) THEN
+        -- From what runs, of which there is less than may be cancelled.
+        RETURN QUERY WITH j AS MATERIALIZED (SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'r' AND j.worker = me)
+            SELECT true, j.tenant_id, j.id FROM j
+             WHERE (SELECT c.id FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) IS NOT NULL;
+    END IF;
 END $fn$;
 
 -- What a worker has, as the queue sees it: for one that lost an answer, and does not know what it was given.
@@ -106,7 +156,9 @@ BEGIN
          j AS (DELETE FROM insula.job j USING x
                 WHERE j.tenant_id = x.t AND j.id = x.i AND j.attempt = x.a AND j.worker = me AND x.o IN ('done', 'dead', 'cancelled')
                RETURNING j.*, x.o, x.e, x.r),
-         c AS (DELETE FROM insula.cancellation c USING j WHERE c.tenant_id = j.tenant_id AND c.id = j.id),
+         -- One that its tenant has locked is forgotten later, by insula.end_cancelled().
+         c AS (DELETE FROM insula.cancellation c WHERE c.ctid = ANY (ARRAY(
+                   SELECT c.ctid FROM j JOIN insula.cancellation c ON c.tenant_id = j.tenant_id AND c.id = j.id FOR UPDATE OF c SKIP LOCKED))),
          l AS (UPDATE insula.lane l SET failures = 0 FROM (SELECT DISTINCT j.tenant_id, j.lane FROM j WHERE j.o = 'done') d
                 WHERE l.tenant_id = d.tenant_id AND l.lane = d.lane AND l.failures > 0)
     INSERT INTO insula.job_end AS e (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
@@ -197,7 +249,7 @@ BEGIN
     UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
     DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (
         SELECT x.tenant_id, x.id FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000);
-    PERFORM insula.release_orphans(), insula.sweep_events(60000);
+    PERFORM insula.release_orphans(), insula.end_cancelled(2000), insula.sweep_events(60000);
     RETURN true;
 END $fn$;
 

@@ -22,6 +22,9 @@ BEGIN
          WHERE e.tenant_id = tenant AND e.outcome = 'dead' AND (ids IS NULL OR e.id = ANY (ids))
            AND NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = e.tenant_id AND (j.id = e.id OR (j.kind = e.kind AND j.key = e.key)))
         RETURNING e.*
+    ), c AS (
+        -- One that came too late.
+        DELETE FROM insula.cancellation c USING e WHERE c.tenant_id = e.tenant_id AND c.id = e.id
     ), j AS (
         INSERT INTO insula.job (tenant_id, id, rank, due, attempt, attempts, cost, keep, created_at, lane, kind, key, principal, trace, error, body)
             SELECT e.tenant_id, e.id, e.rank, clock_timestamp(), e.attempt, e.attempt + greatest(e.attempts - e.attempt, 1) + 9, e.cost, e.keep,

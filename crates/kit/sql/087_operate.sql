@@ -20,13 +20,22 @@ BEGIN
         CONTINUE WHEN of_state <> living;
         parts := array_append(parts, format($q$(SELECT j.id, %L, j.kind, j.lane, (-j.rank)::smallint,
             j.attempt, j.attempts, j.created_at, j.due, j.started_at, j.deadline, NULL::timestamptz, NULL::timestamptz, j.worker, j.error, j.progress
-            FROM insula.job j WHERE j.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) AND j.state = %L ORDER BY j.id DESC LIMIT $4)$q$,
-            living, CASE living WHEN 'waiting' THEN 'w' WHEN 'later' THEN 'l' ELSE 'r' END));
+            FROM insula.job j WHERE j.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) AND j.state = %L %s ORDER BY j.id DESC LIMIT $4)$q$,
+            living, CASE living WHEN 'waiting' THEN 'w' WHEN 'later' THEN 'l' ELSE 'r' END,
+            CASE WHEN living <> 'running' THEN 'AND NOT EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id)' ELSE '' END));
     END LOOP;
     IF of_state IS NULL OR of_state IN ('done', 'dead', 'cancelled') THEN
         parts := array_append(parts, format($q$(SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint,
             e.attempt, e.attempts, e.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, e.ended_at, e.expires_at, NULL::bigint, e.error, NULL::json
             FROM insula.job_end e WHERE e.tenant_id = $1 AND e.expires_at > clock_timestamp() AND ($2 IS NULL OR e.kind = $2) AND ($3 IS NULL OR e.id < $3) %s ORDER BY e.id DESC LIMIT $4)$q$, ended));
+    END IF;
+    -- Those that are cancelled, and are ended when somebody chooses next.
+    IF of_state IS NULL OR of_state = 'cancelled' THEN
+        parts := array_append(parts, $q$(SELECT j.id, 'cancelled', j.kind, j.lane, (-j.rank)::smallint,
+            j.attempt, j.attempts, j.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, c.at, c.at + greatest(j.keep, 86400) * interval '1 second',
+            NULL::bigint, j.error, NULL::json
+            FROM insula.cancellation c JOIN insula.job j ON j.tenant_id = c.tenant_id AND j.id = c.id AND j.state <> 'r'
+            WHERE c.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) ORDER BY j.id DESC LIMIT $4)$q$);
     END IF;
     IF parts IS NULL THEN
         RAISE EXCEPTION 'insula: % is no state of a job', of_state USING ERRCODE = '22023';
@@ -41,10 +50,13 @@ RETURNS TABLE (id uuid, state text, kind text, lane text, priority smallint, att
                started_at timestamptz, deadline timestamptz, ended_at timestamptz, expires_at timestamptz, worker bigint, error text, progress json,
                cancelling boolean, key text, principal text, trace text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
-    SELECT j.id, CASE j.state WHEN 'r' THEN 'running' WHEN 'l' THEN 'later' ELSE 'waiting' END, j.kind, j.lane, (-j.rank)::smallint, j.attempt, j.attempts,
-           j.created_at, j.due, j.started_at, j.deadline, NULL::timestamptz, NULL::timestamptz, j.worker, j.error, j.progress,
-           EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id), j.key, j.principal, j.trace
-      FROM insula.job j WHERE j.tenant_id = job_show.tenant AND j.id = job_show.job
+    SELECT j.id, CASE WHEN j.state = 'r' THEN 'running' WHEN c.id IS NOT NULL THEN 'cancelled' WHEN j.state = 'l' THEN 'later' ELSE 'waiting' END,
+           j.kind, j.lane, (-j.rank)::smallint, j.attempt, j.attempts, j.created_at, CASE WHEN j.state = 'r' OR c.id IS NULL THEN j.due END,
+           j.started_at, j.deadline, CASE WHEN j.state <> 'r' THEN c.at END,
+           CASE WHEN j.state <> 'r' THEN c.at + greatest(j.keep, 86400) * interval '1 second' END, j.worker, j.error, j.progress,
+           j.state = 'r' AND c.id IS NOT NULL, j.key, j.principal, j.trace
+      FROM insula.job j LEFT JOIN insula.cancellation c ON c.tenant_id = j.tenant_id AND c.id = j.id
+     WHERE j.tenant_id = job_show.tenant AND j.id = job_show.job
     UNION ALL
     SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint, e.attempt, e.attempts, e.created_at, NULL, NULL, NULL, e.ended_at, e.expires_at, NULL,
            e.error, NULL, false, e.key, e.principal, e.trace
@@ -64,22 +76,14 @@ $fn$;
 CREATE OR REPLACE FUNCTION insula.job_cancel(tenant bigint, job uuid) RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
-    j insula.job;
+    state "char";
 BEGIN
-    SELECT * INTO j FROM insula.job x WHERE x.tenant_id = job_cancel.tenant AND x.id = job_cancel.job FOR UPDATE;
-    IF j.id IS NULL THEN
+    SELECT x.state INTO state FROM insula.job x WHERE x.tenant_id = job_cancel.tenant AND x.id = job_cancel.job;
+    IF state IS NULL THEN
         RETURN (SELECT e.outcome FROM insula.job_end e WHERE e.tenant_id = job_cancel.tenant AND e.id = job_cancel.job);
-    ELSIF j.state = 'r' THEN
-        INSERT INTO insula.cancellation VALUES (j.tenant_id, j.id, j.worker) ON CONFLICT DO NOTHING;
-        RETURN 'running';
     END IF;
-    DELETE FROM insula.job x WHERE x.tenant_id = j.tenant_id AND x.id = j.id;
-    INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at,
-                                key, principal, trace, error, body)
-        VALUES (j.tenant_id, j.id, 'cancelled', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, clock_timestamp(),
-                clock_timestamp() + greatest(j.keep, 86400) * interval '1 second', j.key, j.principal, j.trace, j.error, j.body)
-        ON CONFLICT DO NOTHING;
-    RETURN CASE j.state WHEN 'l' THEN 'later' ELSE 'waiting' END;
+    INSERT INTO insula.cancellation (tenant_id, id) VALUES (job_cancel.tenant, job_cancel.job) ON CONFLICT DO NOTHING;
+    RETURN CASE WHEN state = 'r' THEN 'running' WHEN NOT FOUND THEN 'cancelled' WHEN state = 'l' THEN 'later' ELSE 'waiting' END;
 END $fn$;
 
 -- Has a job tried again now: a dead letter waits again, with as many attempts as it had; one that waits for its time goes at once. Answers the state
@@ -90,9 +94,11 @@ DECLARE
     j insula.job;
     o text;
 BEGIN
-    SELECT * INTO j FROM insula.job x WHERE x.tenant_id = job_retry.tenant AND x.id = job_retry.job FOR UPDATE;
-    IF j.state = 'l' THEN
-        UPDATE insula.job x SET state = 'w', due = clock_timestamp() WHERE x.tenant_id = j.tenant_id AND x.id = j.id;
+    SELECT * INTO j FROM insula.job x WHERE x.tenant_id = job_retry.tenant AND x.id = job_retry.job;
+    IF j.state <> 'r' AND EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) THEN
+        RETURN 'cancelled';
+    ELSIF j.state = 'l' THEN
+        UPDATE insula.job x SET state = 'w', due = clock_timestamp() WHERE x.tenant_id = j.tenant_id AND x.id = j.id AND x.state = 'l';
         INSERT INTO insula.arrival (tenant_id, lane, rank, due) VALUES (j.tenant_id, j.lane, j.rank, clock_timestamp() - interval '1 second');
         RETURN 'later';
     ELSIF j.id IS NOT NULL THEN

@@ -11,4 +11,5 @@ mod host;
 mod house;
 mod kills;
 mod life;
+mod open;
 mod schedules;
