@@ -1,4 +1,4 @@
-//! `insula-bench all | record NAME… | list | train | NAME…`: each row in a process of its own, so that no row warms or burdens the next.
+//! `insula-bench all | record NAME… | list | NAME…`: each row in a process of its own, so that no row warms or burdens the next.
 #![allow(clippy::print_stdout, reason = "a command that prints a table")]
 
 use std::io::Write as _;
@@ -27,12 +27,14 @@ fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [] | ["help" | "--help" | "-h"] => println!("insula-bench all | record NAME… | list | train | NAME…\n\n{}", listing()),
+        [] | ["help" | "--help" | "-h"] => println!("insula-bench all | record NAME… | list | NAME…\n\n{}", listing()),
         ["list"] => println!("{}", listing()),
         // Runs in this process and answers as JSON: what `measure` starts.
         ["--row", name] => println!("{}", serde_json::to_string(&run(find(name)?))?),
         [gateway::CHILD, words @ ..] => gateway::serve(words)?,
-        ["train"] => train()?,
+        // For a build that counts what is hot (`scripts/dist`): what comes out is no figure.
+        ["train", "gateway"] => gateway::train()?,
+        ["train", "rows"] => drop(measure(&rows(&["decision", "cache", "route-lookup", "tx", "lane"])?)?),
         ["all"] => return record(measure(ROWS)?),
         ["record", names @ ..] => return record(measure(&rows(names)?)?),
         names => {
@@ -49,12 +51,6 @@ fn main() -> Result<ExitCode> {
 
 fn rows(names: &[&str]) -> Result<Vec<Row>> {
     names.iter().map(|name| find(name).copied()).collect()
-}
-
-/// Works as what is shipped works, for a build that counts what is hot (`scripts/dist`). What comes out is no figure.
-fn train() -> Result<()> {
-    gateway::train()?;
-    measure(&rows(&["decision", "cache", "tx", "lane"])?).map(drop)
 }
 
 /// Writes them down, in the place of the former figures of these rows.
