@@ -100,7 +100,7 @@ async fn keys_are_unique_while_their_job_lives_delays_and_priorities_hold_and_de
 
 /// Says how far it is, then waits to be cancelled.
 #[derive(Serialize, Deserialize)]
-struct Endless;
+pub(crate) struct Endless;
 
 impl Job for Endless {
     const KIND: &'static str = "endless";

@@ -2,30 +2,16 @@
 
 use std::time::Duration;
 
-use insula_jobs::{Enqueue, Job, JobContext, JobError, JobId, Jobs, cancel, enqueue, send, send_all, state};
-use serde::{Deserialize, Serialize};
+use insula_jobs::{Enqueue, JobId, Jobs, cancel, enqueue, send, send_all, state};
 use sqlx::PgConnection;
 
 use crate::house::{House, Note};
+use crate::life::Endless;
 
 const CANCEL: &str = "SELECT count(*) FILTER (WHERE insula.cancel_job(x)) FROM unnest($1::uuid[]) x";
 
 fn notes(count: usize) -> Vec<Note> {
     (0..count).map(|n| Note::new(&n.to_string(), 0)).collect()
-}
-
-/// Runs until it is told to stop.
-#[derive(Serialize, Deserialize)]
-struct Lasting;
-
-impl Job for Lasting {
-    const KIND: &'static str = "lasting";
-    type Output = ();
-    async fn run(self, context: JobContext) -> Result<(), JobError> {
-        context.progress(serde_json::json!({ "percent": 7 }));
-        std::future::pending::<()>().await;
-        Ok(())
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,10 +37,10 @@ async fn nobody_waits_for_a_transaction_that_has_cancelled_waiting_jobs() {
 async fn nobody_waits_for_a_transaction_that_has_cancelled_a_running_job() {
     let house = House::new(2).await;
     let (one, two) = (house.tenant(1), house.tenant(2));
-    let lasting = send(&house.data, &one, &Lasting, &Enqueue::default()).await.expect("sent").expect("new");
+    let lasting = send(&house.data, &one, &Endless, &Enqueue::default()).await.expect("sent").expect("new");
     let slow: Vec<Note> = (0..3).map(|n| Note::new(&format!("slow {n}"), 3_000)).collect();
     let slow = send_all(&house.data, &one, &slow, &Enqueue::default()).await.expect("sent");
-    let worker = house.worker(Jobs::new().with::<Note>().with::<Lasting>());
+    let worker = house.worker(Jobs::new().with::<Note>().with::<Endless>());
     house.until("all to run", "SELECT count(*) = 4 FROM insula.job WHERE state = 'r'").await;
     let mut open = house.data.begin(&one).await.expect("a transaction");
     let told: i64 =
