@@ -121,6 +121,23 @@ CREATE INDEX IF NOT EXISTS lane_wake ON insula.lane (wake_at) WHERE wake_at IS N
 CREATE INDEX IF NOT EXISTS lane_blocked ON insula.lane (tenant_id) WHERE blocked;
 CREATE INDEX IF NOT EXISTS lane_failing ON insula.lane (tenant_id) WHERE failures > 0;
 
+-- The lanes but '' that a tenant has enqueued to, by which they are counted and, when they are idle, forgotten. No key: one that is new to two
+-- transactions is here twice, and neither waits for the other.
+CREATE TABLE IF NOT EXISTS insula.lane_name (
+    tenant_id bigint      NOT NULL,
+    lane      text        NOT NULL,
+    -- When it was last found in use.
+    seen_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS lane_name_lane ON insula.lane_name (tenant_id, lane);
+CREATE INDEX IF NOT EXISTS lane_name_seen ON insula.lane_name (seen_at);
+-- What else may be in a lane with a name is in job_waiting and job_running.
+CREATE INDEX IF NOT EXISTS job_later_lane ON insula.job (tenant_id, lane) WHERE state = 'l' AND lane <> '';
+-- Lanes from before names were written down.
+INSERT INTO insula.lane_name (tenant_id, lane)
+    SELECT l.tenant_id, l.lane FROM insula.lane l
+     WHERE l.lane <> '' AND NOT EXISTS (SELECT FROM insula.lane_name n WHERE n.tenant_id = l.tenant_id AND n.lane = l.lane);
+
 -- Says that something came to a lane. Appended by whoever enqueues, in his own transaction, so that nobody waits for a lane's row
 -- and no worker can overlook what is committed later than it looked. Consumed by insula.work().
 CREATE TABLE IF NOT EXISTS insula.arrival (
@@ -188,15 +205,20 @@ BEGIN
     END LOOP;
 END $do$;
 GRANT SELECT, INSERT, UPDATE, DELETE ON insula.job, insula.job_end, insula.lane, insula.arrival, insula.queue, insula.worker,
-    insula.cancellation TO insula_queue;
+    insula.cancellation, insula.lane_name TO insula_queue;
 GRANT SELECT, UPDATE ON SEQUENCE insula.asleep, insula.worker_no TO insula_queue;
 GRANT SELECT ON insula.tenant TO insula_queue;
 
--- A tenant that is not active has its lanes held: nothing of it starts, nothing of it is lost. Active again, it goes on.
+-- A tenant that is not active has its lanes held: nothing of it starts, nothing of it is lost. Active again, it goes on. One that is removed leaves none.
 CREATE OR REPLACE FUNCTION insula.hold_lanes() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $fn$
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        UPDATE insula.lane l SET held = true, ready = false WHERE l.tenant_id = OLD.no;
+        -- Whoever chooses at this moment may be making one of its lanes.
+        PERFORM FROM insula.queue FOR UPDATE;
+        DELETE FROM insula.arrival a WHERE a.tenant_id = OLD.no;
+        DELETE FROM insula.cancellation c WHERE c.tenant_id = OLD.no;
+        DELETE FROM insula.lane l WHERE l.tenant_id = OLD.no;
+        DELETE FROM insula.lane_name n WHERE n.tenant_id = OLD.no;
     ELSIF NEW.state <> 'active' THEN
         UPDATE insula.lane l SET held = true, ready = false WHERE l.tenant_id = NEW.no;
     ELSE

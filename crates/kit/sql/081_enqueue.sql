@@ -40,6 +40,14 @@ BEGIN
         RAISE EXCEPTION 'insula: keys that begin with "schedule:" or "sweep:" are the queue''s own: begin this one with another word'
             USING ERRCODE = '22023';
     END IF;
+    IF enqueue.lane <> '' AND NOT EXISTS (SELECT FROM insula.lane_name n WHERE n.tenant_id = me AND n.lane = enqueue.lane) THEN
+        IF (SELECT count(DISTINCT n.lane) FROM insula.lane_name n WHERE n.tenant_id = me) >= 128 THEN
+            -- All of it in the message: drivers and logs leave hints out.
+            RAISE EXCEPTION 'insula: a tenant has jobs in at most 128 lanes, and "%" would be one more: use one that it has, or the common one (''''). '
+                    'A lane''s place is free again an hour after its last job', enqueue.lane USING ERRCODE = '54000';
+        END IF;
+        INSERT INTO insula.lane_name (tenant_id, lane) VALUES (me, enqueue.lane);
+    END IF;
     IF delay_ms > 0 THEN
         due := now + delay_ms * interval '1 millisecond';
     END IF;

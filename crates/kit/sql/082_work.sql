@@ -36,14 +36,23 @@ BEGIN
                  FROM m
                 WHERE l.tenant_id = m.tenant_id AND l.lane = m.lane
                   AND (NOT l.ready OR (m.rank, m.due) < (l.head_rank, l.head_due))),
+         c AS MATERIALIZED (SELECT m.tenant_id, m.lane, count(*) OVER (PARTITION BY m.tenant_id) AS together,
+                                   row_number() OVER (PARTITION BY m.tenant_id, m.lane = '' ORDER BY m.lane) AS nth
+                              FROM m WHERE NOT EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = m.tenant_id AND x.lane = m.lane)),
          i AS (INSERT INTO insula.lane (tenant_id, lane, start, ready, held, siblings, since)
-                   SELECT m.tenant_id, m.lane, greatest(q.present, s.start), t.no IS NOT NULL, t.no IS NULL,
-                          s.start IS NOT NULL OR count(*) OVER (PARTITION BY m.tenant_id) > 1, welcome.now
-                     FROM m
-                     LEFT JOIN insula.tenant t ON t.no = m.tenant_id AND t.state = 'active'
-                     CROSS JOIN LATERAL (SELECT max(x.start) AS start FROM insula.lane x WHERE x.tenant_id = m.tenant_id) s
-                    WHERE NOT EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = m.tenant_id AND x.lane = m.lane)
-                   RETURNING tenant_id, siblings)
+                   SELECT c.tenant_id, c.lane, greatest(q.present, s.start), t.no IS NOT NULL, t.no IS NULL,
+                          s.start IS NOT NULL OR c.together > 1, welcome.now
+                     FROM c
+                     LEFT JOIN insula.tenant t ON t.no = c.tenant_id AND t.state = 'active'
+                     CROSS JOIN LATERAL (SELECT max(x.start) AS start, count(*) FILTER (WHERE x.lane <> '') AS named
+                                           FROM insula.lane x WHERE x.tenant_id = c.tenant_id) s
+                    -- More than a tenant may have, by transactions that did not see each other's: those wait for insula.forget_lanes().
+                    WHERE c.lane = '' OR s.named + c.nth <= 128
+                   RETURNING tenant_id, siblings),
+         -- Also those of schedules, sweeps and dead letters, and one that was forgotten while a transaction was enqueueing to it.
+         n AS (INSERT INTO insula.lane_name (tenant_id, lane)
+                   SELECT c.tenant_id, c.lane FROM c
+                    WHERE c.lane <> '' AND NOT EXISTS (SELECT FROM insula.lane_name n WHERE n.tenant_id = c.tenant_id AND n.lane = c.lane))
     SELECT array_agg(i.tenant_id) FILTER (WHERE i.siblings) INTO more FROM i;
     -- By itself: of two changes of one row in one statement Postgres leaves one out without a word, and the other lane may be one of `u`.
     IF more IS NOT NULL THEN

@@ -237,8 +237,50 @@ BEGIN
         (SELECT count(*) FROM insula.worker), (extract(epoch FROM next - now) * 1000)::bigint;
 END $fn$;
 
--- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over and events that are, frees jobs
--- without a worker, and sets the floor right.
+-- Forgets lanes with a name that are idle: nothing is in them, and nothing was for `idle`. Looks at so many at most. Under the lock on insula.queue.
+-- What comes later makes its lane anew.
+CREATE OR REPLACE FUNCTION insula.forget_lanes(idle interval, most integer) RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+DECLARE
+    now  timestamptz := clock_timestamp();
+    gone bigint;
+BEGIN
+    WITH n AS MATERIALIZED (
+        SELECT n.ctid AS place, n.tenant_id, n.lane FROM insula.lane_name n WHERE n.seen_at < now - idle ORDER BY n.seen_at LIMIT most
+    ), f AS MATERIALIZED (
+        SELECT DISTINCT n.tenant_id, n.lane FROM n
+         WHERE NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = n.tenant_id AND j.lane = n.lane AND j.state = 'w')
+           AND NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = n.tenant_id AND j.lane = n.lane AND j.state = 'r')
+           AND NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = n.tenant_id AND j.lane = n.lane AND j.state = 'l' AND j.lane <> '')
+           AND NOT EXISTS (SELECT FROM insula.lane l WHERE l.tenant_id = n.tenant_id AND l.lane = n.lane
+                              AND (l.ready OR l.since > now - idle OR l.paid_until > now OR l.wake_at > now))
+    ), l AS (
+        DELETE FROM insula.lane l USING f WHERE l.tenant_id = f.tenant_id AND l.lane = f.lane RETURNING l.tenant_id, l.start, l.held
+    ), o AS (
+        -- What the tenant owes for them it goes on owing, in its common lane.
+        INSERT INTO insula.lane AS x (tenant_id, start, siblings, held)
+            SELECT l.tenant_id, max(l.start), true, bool_or(l.held) FROM l CROSS JOIN insula.queue q WHERE l.start > q.present GROUP BY 1
+            ON CONFLICT (tenant_id, lane) DO UPDATE SET start = greatest(x.start, excluded.start)
+    ), d AS (
+        DELETE FROM insula.lane_name n USING f WHERE n.tenant_id = f.tenant_id AND n.lane = f.lane
+    ), a AS (
+        -- There is a place now for those that did not find one.
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+            SELECT DISTINCT w.tenant_id, w.lane, -32768, '-infinity'::timestamptz
+              FROM (SELECT DISTINCT l.tenant_id FROM l) t JOIN insula.lane_name w ON w.tenant_id = t.tenant_id
+             WHERE NOT EXISTS (SELECT FROM insula.lane l WHERE l.tenant_id = w.tenant_id AND l.lane = w.lane)
+               AND EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = w.tenant_id AND j.lane = w.lane AND j.state = 'w')
+    ), u AS (
+        UPDATE insula.lane_name x SET seen_at = now FROM n
+         WHERE x.ctid = n.place AND NOT EXISTS (SELECT FROM f WHERE f.tenant_id = n.tenant_id AND f.lane = n.lane)
+    )
+    SELECT count(*) INTO gone FROM f;
+    RETURN gone;
+END $fn$;
+
+-- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over, events that are, and idle lanes,
+-- frees jobs without a worker, and sets the floor right.
 CREATE OR REPLACE FUNCTION insula.sweep_queue(every_ms integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 BEGIN
@@ -249,7 +291,7 @@ BEGIN
     UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
     DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (
         SELECT x.tenant_id, x.id FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000);
-    PERFORM insula.release_orphans(), insula.end_cancelled(2000), insula.sweep_events(60000);
+    PERFORM insula.release_orphans(), insula.end_cancelled(2000), insula.forget_lanes('1 hour', 1000), insula.sweep_events(60000);
     RETURN true;
 END $fn$;
 

@@ -234,7 +234,7 @@ fn words(error: &sqlx::Error) -> Option<&'static str> {
         "23505" | "23P01" => "There is one already.",
         "23503" => "Something else still refers to it, or what it refers to is gone.",
         "22021" | "22P05" => "The text holds a character that cannot be stored (NUL).",
-        "54000" => "The text is too long.",
+        "54000" => "The text is too long, or there are too many already.",
         "23514" | "23502" | "22001" | "22003" | "22007" | "22008" | "22023" | "22P02" => "A value is out of its range.",
         _ => return None,
     })

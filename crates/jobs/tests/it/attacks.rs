@@ -66,6 +66,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "queue_state()",
         "release_orphans()",
         "end_cancelled(1)",
+        "forget_lanes('1 minute', 1)",
         "schedules_due('{}', 10)",
         "schedule_fire('[]')",
         "schedules_next()",

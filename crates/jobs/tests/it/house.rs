@@ -122,6 +122,12 @@ impl House {
         self.until("the queue to be empty", "SELECT count(*) = 0 FROM insula.job").await;
     }
 
+    /// Waits until a session waits for another's lock.
+    pub(crate) async fn until_one_waits(&self) {
+        let sql = "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        self.until("somebody to wait", sql).await;
+    }
+
     /// Waits for a condition in SQL.
     pub(crate) async fn until(&self, what: &str, sql: &str) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);

@@ -10,6 +10,7 @@ mod fair;
 mod host;
 mod house;
 mod kills;
+mod lanes;
 mod life;
 mod open;
 mod schedules;

@@ -60,12 +60,12 @@ async fn nobody_waits_for_a_transaction_that_has_cancelled_a_running_job() {
     worker.stop().await;
 }
 
-async fn begin(admin: &mut PgConnection) -> i64 {
+pub(crate) async fn begin(admin: &mut PgConnection) -> i64 {
     sqlx::query_scalar("SELECT insula.worker_begin('test', 3600000)").fetch_one(admin).await.expect("a worker")
 }
 
 /// Ends what it was given before, and takes.
-async fn work(admin: &mut PgConnection, me: i64, done: &[JobId], want: i64) -> Vec<JobId> {
+pub(crate) async fn work(admin: &mut PgConnection, me: i64, done: &[JobId], want: i64) -> Vec<JobId> {
     let sql = "SELECT id FROM insula.work($1, array_fill(1::bigint, ARRAY[cardinality($2::uuid[])]), $2, array_fill(1, ARRAY[cardinality($2)]), $3)";
     sqlx::query_scalar(sql).bind(me).bind(done).bind(want).fetch_all(admin).await.expect("jobs")
 }
