@@ -144,7 +144,8 @@ BEGIN
 END $fn$;
 
 -- Ends that are more than "done": `{"t": tenant, "i": id, "a": attempt, "o": outcome, "d": delay in ms, "e": error, "r": result}`.
--- Outcomes: done (with a result, or kept), retry, dead, cancelled, back (not started: tried again, and not counted). Answers how many were believed.
+-- Outcomes: done (with a result, or kept), retry, dead, cancelled, back (not started: tried again, and not counted; in the lane "n" where that is given,
+-- at once). Answers how many were believed.
 CREATE OR REPLACE FUNCTION insula.settle(me bigint, ends jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
 DECLARE
@@ -170,10 +171,12 @@ BEGIN
         ON CONFLICT (tenant_id, id) DO UPDATE SET outcome = excluded.outcome, ended_at = excluded.ended_at, expires_at = excluded.expires_at,
             error = excluded.error, result = excluded.result, attempt = excluded.attempt;
     GET DIAGNOSTICS gone = ROW_COUNT;
-    WITH x AS MATERIALIZED (SELECT * FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text)),
+    WITH x AS MATERIALIZED (SELECT x.t, x.i, x.a, x.o, x.e, x.n, CASE WHEN x.n IS NULL THEN coalesce(x.d, 0) ELSE 0 END AS d
+                              FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text, n text)),
          j AS (UPDATE insula.job j
-                  SET state = CASE WHEN coalesce(x.d, 0) > 0 THEN 'l'::"char" ELSE 'w'::"char" END, worker = NULL, progress = NULL,
-                      due = CASE WHEN coalesce(x.d, 0) > 0 THEN now + x.d * interval '1 millisecond' ELSE j.due END,
+                  SET state = CASE WHEN x.d > 0 THEN 'l'::"char" ELSE 'w'::"char" END, worker = NULL, progress = NULL,
+                      due = CASE WHEN x.d > 0 THEN now + x.d * interval '1 millisecond' ELSE j.due END,
+                      lane = coalesce(x.n, j.lane),
                       -- The attempt only ever grows, because it is the fence; so what was not tried may be tried once more.
                       attempts = CASE x.o WHEN 'back' THEN j.attempts + 1 ELSE j.attempts END,
                       error = CASE x.o WHEN 'back' THEN j.error ELSE left(x.e, 4000) END

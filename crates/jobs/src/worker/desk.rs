@@ -376,8 +376,9 @@ impl Desk {
     }
 
     /// Whether a job's lane does not know its bounds yet, so that more may have been taken than may run. It is told either way.
-    pub(crate) fn hold_back(&self, job: &Taken, route: &Route, entry: Option<&Entry>) -> bool {
-        let settings = Settings::of(route, &job.lane, entry);
+    /// `of_lane` is the kind that the lane is named after.
+    pub(crate) fn hold_back(&self, job: &Taken, route: &Route, of_lane: Option<&Entry>) -> bool {
+        let settings = Settings::of(route, of_lane);
         if settings.mark() == job.told {
             return false;
         }
@@ -401,9 +402,10 @@ impl Desk {
             End::Dead(_) => "dead",
             End::Cancelled => "cancelled",
             End::Back { .. } => "back",
+            End::Moved { .. } => "moved",
         };
         counter!("insula_jobs_total", "outcome" => outcome).increment(1);
-        if !matches!(end, End::Back { .. }) {
+        if end.was_tried() {
             let units = i64::try_from(took.as_millis() / 10).unwrap_or(i64::MAX).max(1);
             if units != i64::from(job.cost) {
                 *state.corrections.entry(job.tenant).or_default() += units - i64::from(job.cost);

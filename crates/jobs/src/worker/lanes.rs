@@ -21,12 +21,13 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn of(route: &Route, lane: &str, entry: Option<&Entry>) -> Self {
+    /// Of a lane that is named after a kind, or after none. Not after the kind of the job that was found in it: a job may lie anywhere.
+    pub(crate) fn of(route: &Route, kind: Option<&Entry>) -> Self {
         let number = |name: &str| match route.plan.feature(name, &SystemClock) {
             Some(FeatureValue::Number(n)) => u32::try_from(*n).ok(),
             _ => None,
         };
-        let rules = entry.filter(|entry| !lane.is_empty() && entry.kind == lane).map(|entry| entry.rules);
+        let rules = kind.map(|entry| entry.rules);
         let rate = rules.and_then(|rules| rules.rate).filter(|rate| *rate > 0.0);
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
         let pace = rate.map(|rate| (1_000_000.0 / rate).clamp(1.0, 1e12) as u64);

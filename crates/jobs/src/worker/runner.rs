@@ -45,14 +45,18 @@ async fn one(shared: &Shared, task: Task) -> bool {
         }
         (Some(_), Ok(_)) if job.overdue => End::Dead("its deadline had passed before it could start".to_owned()),
         (Some(entry), Ok(route)) => {
-            if desk.hold_back(&job, &route, Some(entry)) {
+            let lane = entry.rules.lane(entry.kind);
+            // A worker that knows of no lane of the kind's own leaves it where it lies: beside one of another version, they would move it to and fro.
+            if !lane.is_empty() && job.lane != lane {
+                End::Moved { lane }
+            } else if desk.hold_back(&job, &route, shared.jobs.get(&job.lane)) {
                 End::Back { delay: Duration::ZERO }
             } else {
                 attempt(shared, &desk, &job, &route, entry, stop).await
             }
         }
     };
-    let ran = !matches!(end, End::Back { .. });
+    let ran = end.was_tried();
     desk.ended(me, job, end, started.elapsed());
     ran
 }
@@ -127,6 +131,7 @@ const fn word(end: &End) -> &'static str {
         End::Dead(_) => "dead",
         End::Cancelled => "cancelled",
         End::Back { .. } => "back",
+        End::Moved { .. } => "moved",
     }
 }
 

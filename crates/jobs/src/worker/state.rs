@@ -26,11 +26,30 @@ pub(crate) enum Stop {
 /// How a job ended, where that is more than "done".
 pub(crate) enum End {
     Done(Option<Value>),
-    Retry { delay: Duration, error: String },
+    Retry {
+        delay: Duration,
+        error: String,
+    },
     Dead(String),
     Cancelled,
-    Back { delay: Duration },
+    Back {
+        delay: Duration,
+    },
+    /// Not started: it lay in another lane than its kind's, where the kind's cap and rate do not hold, and is put there.
+    Moved {
+        lane: &'static str,
+    },
 }
+
+impl End {
+    /// Whether an attempt was made.
+    pub(crate) const fn was_tried(&self) -> bool {
+        !matches!(self, Self::Back { .. } | Self::Moved { .. })
+    }
+}
+
+/// How long a moved job would wait in the lane that it was in, where the kit is older and leaves it there: else it came again at once, for ever.
+const NOT_MOVED: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub(crate) struct State {
@@ -70,11 +89,13 @@ impl State {
             End::Dead(error) => ("dead", None, Some(error.as_str()), None),
             End::Cancelled => ("cancelled", None, None, None),
             End::Back { delay } => ("back", Some(*delay), None, None),
+            End::Moved { .. } => ("back", Some(NOT_MOVED), None, None),
         };
+        let lane = if let End::Moved { lane } = end { Some(*lane) } else { None };
         let delay = delay.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
         let error = error.map(said::error);
         self.ends.push(json!({
-            "t": job.tenant, "i": job.id, "a": job.attempt, "l": job.lane, "o": outcome, "d": delay, "e": error, "r": result,
+            "t": job.tenant, "i": job.id, "a": job.attempt, "l": job.lane, "o": outcome, "d": delay, "e": error, "r": result, "n": lane,
         }));
     }
 

@@ -33,6 +33,7 @@ impl Gauge {
 
 static EXPORTS: Gauge = Gauge::new();
 static SCANS: Gauge = Gauge::new();
+static PRINTS: Gauge = Gauge::new();
 
 #[derive(Serialize, Deserialize)]
 struct Export;
@@ -45,6 +46,21 @@ impl Job for Export {
     }
     async fn run(self, _: JobContext) -> Result<(), JobError> {
         EXPORTS.work().await;
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Print;
+
+impl Job for Print {
+    const KIND: &'static str = "print";
+    type Output = ();
+    fn rules() -> KindRules {
+        KindRules { cap: Some(2), ..KindRules::default() }
+    }
+    async fn run(self, _: JobContext) -> Result<(), JobError> {
+        PRINTS.work().await;
         Ok(())
     }
 }
@@ -87,6 +103,34 @@ async fn a_kind_s_cap_by_plan_holds_over_workers_and_holds_up_no_other_kind() {
     assert!(house.count("SELECT count(*) FROM insula.job WHERE kind = 'export'").await > 0, "it did not wait for the exports");
     house.empty().await;
     assert_eq!(EXPORTS.most(), 2, "never more than the plan's, and not fewer");
+    for worker in workers {
+        worker.stop().await;
+    }
+}
+
+/// By SQL of the tenant's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_s_cap_holds_in_whatever_lane_its_jobs_lie() {
+    let house = House::new(1).await;
+    let mut tx = house.data.begin(&house.tenant(1)).await.expect("a transaction");
+    for lane in ["", "note", "mine", "print"] {
+        // With one attempt each: those that are moved are not counted.
+        let sql = "SELECT insula.enqueue('print', array_agg(gen_random_uuid()), array_agg('null'::text), lane => $1, attempts => 1, retention_s => 600)
+                     FROM generate_series(1, 10)";
+        let given: i64 = sqlx::query_scalar(sql).bind(lane).fetch_one(&mut tx).await.expect("enqueued");
+        assert_eq!(given, 10);
+    }
+    // Another kind's in its lane do not change what holds there.
+    let sql = "SELECT insula.enqueue('note', array_agg(gen_random_uuid()), array_agg('{\"what\":\"x\",\"millis\":0}'::text), lane => 'print', priority => 1::smallint)
+                 FROM generate_series(1, 10)";
+    sqlx::query(sql).execute(&mut tx).await.expect("enqueued");
+    tx.commit().await.expect("committed");
+    let kinds = Jobs::new().with::<Print>().with::<Note>();
+    let workers = [house.worker(kinds.clone()), house.worker(kinds)];
+    house.empty().await;
+    assert_eq!(PRINTS.most(), 2, "never more than the kind's, and not fewer");
+    assert_eq!(house.count("SELECT count(*) FROM insula.job_end WHERE outcome = 'done' AND lane = 'print'").await, 40);
+    assert_eq!(house.count("SELECT count(*) FROM app.done").await, 10);
     for worker in workers {
         worker.stop().await;
     }
