@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use insula_bench::load::Usage;
 use insula_bench::report::{self, Measured, Record};
-use insula_bench::rows::{ROWS, gateway};
+use insula_bench::rows::{ROWS, door, gateway, house};
 use insula_bench::{Outcome, Row, machine};
 
 /// That of the program `insula`, whose gateway is measured here.
@@ -32,6 +32,8 @@ fn main() -> Result<ExitCode> {
         // Runs in this process and answers as JSON: what `measure` starts.
         ["--row", name] => println!("{}", serde_json::to_string(&run(find(name)?))?),
         [gateway::CHILD, words @ ..] => gateway::serve(words)?,
+        [door::CHILD] => door::serve()?,
+        [house::CHILD] => house::serve()?,
         // For a build that counts what is hot (`scripts/dist`): what comes out is no figure.
         ["train", "gateway"] => gateway::train()?,
         ["train", "rows"] => drop(measure(&rows(&["decision", "cache", "route-lookup", "tx", "lane"])?)?),

@@ -48,33 +48,38 @@ impl Edge {
         Ok(Self { control, catalog, url: format!("http://{address}"), key, serving })
     }
 
-    /// Tenants `t-1` to `t-COUNT` as a followers loads them, without a line in the feed for each: a fifth with settings of their own, 5%
-    /// with a custom domain, one in a hundred with limits of its own.
+    /// See [`tenants`].
     pub(super) async fn tenants(&self, count: i64) -> Result<()> {
-        let mut tx = self.catalog.begin().await?;
-        sqlx::raw_sql("SET LOCAL session_replication_role = replica").execute(&mut *tx).await?;
-        for sql in [
-            "INSERT INTO catalog.tenant (id, slug, name, plan, state, settings, limits)
-             SELECT gen_random_uuid(), 't-' || n, 'Tenant number ' || n, 'bronze', 'active',
-                 CASE WHEN n % 5 = 0 THEN jsonb_build_object('locale', 'en', 'time_zone', 'UTC', 'brand_name', 'Brand ' || n) ELSE '{}' END,
-                 CASE WHEN n % 100 = 0 THEN jsonb_build_object('max_users', n % 1000) ELSE '{}' END
-             FROM generate_series(1, $1::bigint) n",
-            "INSERT INTO catalog.placement (tenant, cell, database, schema, isolation, epoch)
-             SELECT id, 'main', 'insula_pool', 'app', 'row', 1 FROM catalog.tenant WHERE no <= $1",
-            "INSERT INTO catalog.domain (host, tenant, verified_at)
-             SELECT 'www.' || slug || '.example', id, now() FROM catalog.tenant WHERE no % 20 = 0 AND no <= $1",
-        ] {
-            sqlx::query(sql).bind(count).execute(&mut *tx).await?;
-        }
-        tx.commit().await?;
-        sqlx::raw_sql("ANALYZE catalog.tenant; ANALYZE catalog.placement; ANALYZE catalog.domain").execute(&self.catalog).await?;
-        Ok(())
+        tenants(&self.catalog, count).await
     }
 
     /// Nobody answers from now on.
     pub(super) fn stop(&self) {
         self.serving.abort();
     }
+}
+
+/// Tenants `t-1` to `t-COUNT` as a follower loads them, without a line in the feed for each: a fifth with settings of their own, 5%
+/// with a custom domain, one in a hundred with limits of its own.
+pub(super) async fn tenants(catalog: &PgPool, count: i64) -> Result<()> {
+    let mut tx = catalog.begin().await?;
+    sqlx::raw_sql("SET LOCAL session_replication_role = replica").execute(&mut *tx).await?;
+    for sql in [
+        "INSERT INTO catalog.tenant (id, slug, name, plan, state, settings, limits)
+         SELECT gen_random_uuid(), 't-' || n, 'Tenant number ' || n, 'bronze', 'active',
+             CASE WHEN n % 5 = 0 THEN jsonb_build_object('locale', 'en', 'time_zone', 'UTC', 'brand_name', 'Brand ' || n) ELSE '{}' END,
+             CASE WHEN n % 100 = 0 THEN jsonb_build_object('max_users', n % 1000) ELSE '{}' END
+         FROM generate_series(1, $1::bigint) n",
+        "INSERT INTO catalog.placement (tenant, cell, database, schema, isolation, epoch)
+         SELECT id, 'main', 'insula_pool', 'app', 'row', 1 FROM catalog.tenant WHERE no <= $1",
+        "INSERT INTO catalog.domain (host, tenant, verified_at)
+         SELECT 'www.' || slug || '.example', id, now() FROM catalog.tenant WHERE no % 20 = 0 AND no <= $1",
+    ] {
+        sqlx::query(sql).bind(count).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    sqlx::raw_sql("ANALYZE catalog.tenant; ANALYZE catalog.placement; ANALYZE catalog.domain").execute(catalog).await?;
+    Ok(())
 }
 
 /// What a follower is told.

@@ -5,15 +5,18 @@ use crate::row::Row;
 mod cache;
 mod crowd;
 mod decision;
+pub mod door;
 pub mod edge;
 mod edge_memory;
 mod fairness;
 pub mod gateway;
 mod ground;
+pub mod house;
 mod idle_memory;
 mod lane;
 mod lane_module;
 mod noisy;
+mod outage;
 mod provision;
 mod queue;
 mod revocation;
@@ -33,6 +36,7 @@ pub const ROWS: &[Row] = &[
     cache::ROW,
     edge_memory::ROW,
     revocation::ROW,
+    outage::ROW,
     gateway::ROW,
     noisy::ROW,
     fairness::ROW,
