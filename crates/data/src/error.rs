@@ -41,15 +41,15 @@ pub enum Error {
     /// The statement may not run in a tenant's transaction.
     #[error(transparent)]
     Statement(#[from] Refusal),
-    /// The tenant holds as many connections as its plan allows, and waited as long as it allows.
-    #[error("the tenant has {max} connections in use, its plan's most")]
+    /// The tenant holds as many connections as it may, and waited as long as its plan allows.
+    #[error("the tenant has {max} connections in use, the most that it may have")]
     TenantBusy {
-        /// Connections of the plan.
+        /// Connections of the plan, or of the pool that is the tenant's own.
         max: u32,
         /// When to come back.
         retry_after: Duration,
     },
-    /// No connection became free in time, or too many wait already.
+    /// No connection became free in time: others hold them. Said of no pool that is a tenant's own.
     #[error("no database connection became free in time")]
     Busy {
         /// When to come back.

@@ -98,17 +98,19 @@ impl Pools {
     pub(crate) async fn pass(&self, pool: &Pool, route: &Route, deadline: Instant) -> Result<Passes, Error> {
         let max = route.plan.limits.max_connections.max(1);
         let tier = if pool.shared { &route.plan.tier } else { &pool.alone };
-        let refused = |why: Refused, max: u32| {
-            let retry_after = Duration::from_secs(1);
-            match why {
-                Refused::OwnLimit => Error::TenantBusy { max, retry_after },
-                Refused::Busy => Error::Busy { retry_after },
-            }
+        let retry_after = Duration::from_secs(1);
+        let refused = |why: Refused| match why {
+            Refused::OwnLimit => Error::TenantBusy { max, retry_after },
+            Refused::Busy => Error::Busy { retry_after },
         };
+        // In a pool of its own nobody but itself holds the places.
+        let refused_alone =
+            |_: Refused| Error::TenantBusy { max: max.min(self.config.dedicated_connections.max(1)), retry_after };
         let own = Rider { tenant: route.no, tier, max };
-        let in_pool = pool.turnstile.enter(own, deadline).await.map_err(|why| refused(why, max))?;
+        let in_pool = pool.turnstile.enter(own, deadline).await;
+        let in_pool = if pool.shared { in_pool.map_err(refused) } else { in_pool.map_err(refused_alone) }?;
         let all = Rider { tenant: route.no, tier: &route.plan.tier, max };
-        let in_process = self.process.enter(all, deadline).await.map_err(|why| refused(why, max))?;
+        let in_process = self.process.enter(all, deadline).await.map_err(refused)?;
         Ok(Passes { _process: in_process, _pool: in_pool })
     }
 

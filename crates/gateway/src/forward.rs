@@ -105,17 +105,15 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
 }
 
 /// Whose fault it is that there is no answer.
-fn blame(failure: Failure, progress: &Progress, turn: Turn) -> Failed {
+pub(crate) fn blame(failure: Failure, progress: &Progress, turn: Turn) -> Failed {
     let (refusal, outcome) = match (progress.fault.get(), failure) {
         (Some(Fault::TooLarge { most }), _) => (Refusal::too_large(most), Outcome::Unknown),
         (Some(Fault::Broken), _) => (Refusal::malformed(StatusCode::BAD_REQUEST, "The body broke off."), Outcome::Unknown),
         (None, Failure::Timeout) if progress.is_coming.get() => {
             (Refusal::malformed(StatusCode::REQUEST_TIMEOUT, "The body did not come in time."), Outcome::Unknown)
         }
-        (None, Failure::Timeout) => {
-            turn.failed();
-            (Refusal::of(Kind::Timeout, "The application did not answer in time."), Outcome::Overloaded)
-        }
+        // What this one tenant needs may hang: whether the application does, the checks of its health find out.
+        (None, Failure::Timeout) => (Refusal::of(Kind::Timeout, "The application did not answer in time."), Outcome::Late),
         (None, Failure::Unsent(_)) => {
             turn.failed();
             (Refusal::away(), Outcome::Failed)

@@ -8,6 +8,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
+use insula_http::admit::OVERLOADED;
+
 use crate::connection::Peer;
 
 /// Follows a request through every log line and answer.
@@ -78,6 +80,7 @@ pub(crate) fn of_response<B>(response: &mut Response<B>) {
 /// What of upstream's fields is meant for us.
 fn is_for_one_hop(name: &HeaderName) -> bool {
     match name.as_str().as_bytes()[0] {
+        b'i' => *name == OVERLOADED,
         b'k' => *name == KEEP_ALIVE,
         b'p' => *name == PROXY_CONNECTION || *name == PROXY_AUTHENTICATE,
         b't' => *name == TRANSFER_ENCODING,
@@ -238,8 +241,13 @@ mod tests {
         );
         assert!(headers.contains_key("host"));
         let mut answer = Response::new(());
-        *answer.headers_mut() =
-            map(&[("connection", "close, x-hop"), ("x-hop", "1"), ("transfer-encoding", "chunked"), ("etag", "1")]);
+        *answer.headers_mut() = map(&[
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("transfer-encoding", "chunked"),
+            ("insula-overloaded", "1"),
+            ("etag", "1"),
+        ]);
         of_response(&mut answer);
         assert_eq!(answer.headers().len(), 1);
     }

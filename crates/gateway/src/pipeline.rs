@@ -245,8 +245,7 @@ fn sign(worker: &Worker, head: &mut Parts, route: Option<&Arc<Route>>, identity:
 /// What the outcome says of the cell.
 fn judge(outcome: &Result<Response<Body>, forward::Failed>) -> Outcome {
     match outcome {
-        Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => Outcome::Overloaded,
-        Ok(_) => Outcome::Sound,
+        Ok(response) => Outcome::of_answer(response.status(), response.headers()),
         Err(failed) => failed.outcome,
     }
 }
@@ -254,4 +253,29 @@ fn judge(outcome: &Result<Response<Body>, forward::Failed>) -> Outcome {
 /// An answer that goes on without anybody working for it: its seat in the cell is somebody else's.
 fn lasts_without_work(headers: &http::HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use insula_http::admit::OVERLOADED;
+
+    use super::*;
+
+    #[test]
+    fn a_cell_is_judged_by_what_is_its_own() {
+        let answer = |status: u16, is_full: bool| {
+            let mut response = Response::new(Body::Full(None));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if is_full {
+                response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("1"));
+            }
+            judge(&Ok(response))
+        };
+        assert_eq!((answer(200, false), answer(500, false), answer(404, true)), (Outcome::Sound, Outcome::Sound, Outcome::Sound));
+        assert_eq!(
+            (answer(503, true), answer(503, false), answer(504, false)),
+            (Outcome::Overloaded, Outcome::Excused, Outcome::Late)
+        );
+        assert_eq!(judge(&Err(forward::Failed::away())), Outcome::Failed);
+    }
 }

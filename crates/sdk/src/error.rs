@@ -7,10 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use insula_core::Kind;
 use insula_core::scope::NoTenant;
 use insula_http::Problem;
+use insula_http::admit::OVERLOADED;
 use insula_jobs::JobError;
 
 use crate::objects::ObjectError;
@@ -175,6 +177,11 @@ fn in_general(kind: Kind, error: &(dyn StdError + 'static)) -> Problem {
         Some(after) => problem.retry_after(after),
         None => problem,
     };
+    // Others' work holds all connections: the one trouble with the database that is the application's own, and a reason to be sent less.
+    let problem = match data_of(error) {
+        Some(insula_data::Error::Busy { .. }) => problem.header(OVERLOADED, HeaderValue::from_static("1")),
+        _ => problem,
+    };
     match sql_of(error).and_then(words) {
         Some(text) => problem.detail(text),
         None => problem,
@@ -281,6 +288,20 @@ mod tests {
         assert_eq!(body.errors[0].field, "tags[2]");
         let replaced = Error::from(sqlx::Error::RowNotFound).when(Kind::NotFound, || Error::public(Kind::Denied, "no"));
         assert_eq!(replaced.kind(), Kind::Denied);
+    }
+
+    #[test]
+    fn only_a_lack_of_connections_is_the_application_s_own_trouble() {
+        let (cell, retry_after) = ("main".parse::<insula_core::CellName>().expect("a name"), Duration::from_secs(1));
+        let open = insula_data::Error::CircuitOpen { cell: cell.clone(), database: "d1".into(), retry_after };
+        let away = insula_data::Error::Unavailable { cell, reason: "away".to_owned() };
+        let busy = || insula_data::Error::Busy { retry_after };
+        for (error, is_own) in
+            [(open.into(), false), (away.into(), false), (busy().into(), true), (insula_jobs::Error::Data(busy()).into(), true)]
+        {
+            let answer = Error::into_problem(error).into_response();
+            assert_eq!((answer.status().as_u16(), answer.headers().contains_key(OVERLOADED)), (503, is_own), "{answer:?}");
+        }
     }
 
     #[test]

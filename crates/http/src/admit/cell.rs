@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
 use insula_core::{CellName, TenantNo};
 use insula_planner::breaker::{Probed, Verdict};
 use insula_planner::circuit::Circuit;
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::class::MOST;
 use super::config::AdmissionConfig;
+use super::refused::OVERLOADED;
 use super::tenant::Tenants;
 use super::ticks::Ticks;
 
@@ -88,6 +90,9 @@ pub(crate) struct Gate {
     finished: [Apart<AtomicU64>; DESKS],
     peak: AtomicU32,
     lost: AtomicBool,
+    late: Mutex<Late>,
+    /// Answers of the span that teach nothing of time.
+    excused: AtomicU32,
     /// Mean microseconds of a request in the last span.
     usual: AtomicU64,
     span_ends: AtomicU64,
@@ -105,8 +110,37 @@ struct Learning {
 impl Desk {
     /// What became of a request.
     #[inline]
-    pub(crate) fn learn(&self, outcome: Outcome, took: Nanos, now: Nanos) {
-        self.gate.learn(self.at, outcome, took, now);
+    pub(crate) fn learn(&self, tenant: TenantNo, outcome: Outcome, took: Nanos, now: Nanos) {
+        self.gate.learn(self.at, tenant, outcome, took, now);
+    }
+}
+
+/// Requests of a span that had no answer in time, paired up by different tenants as far as that goes (as in the majority vote of Boyer and Moore).
+/// A tenant whose own database hangs has many of these; in an overloaded cell everybody has.
+#[derive(Debug, Default)]
+struct Late {
+    /// Whose requests found no partner yet, and how many.
+    tenant: Option<TenantNo>,
+    alone: u64,
+    pairs: u64,
+}
+
+impl Late {
+    fn add(&mut self, tenant: TenantNo) {
+        if self.alone == 0 {
+            self.tenant = Some(tenant);
+        }
+        if self.tenant == Some(tenant) {
+            self.alone += 1;
+        } else {
+            self.alone -= 1;
+            self.pairs += 1;
+        }
+    }
+
+    /// Whether the cell itself was too slow in a span in which so many were answered.
+    const fn tells_of_the_cell(&self, answered: u64) -> bool {
+        self.pairs > 0 && self.pairs * 2 >= answered
     }
 }
 
@@ -134,6 +168,8 @@ impl Gate {
             finished: Default::default(),
             peak: AtomicU32::new(0),
             lost: AtomicBool::new(false),
+            late: Mutex::default(),
+            excused: AtomicU32::new(0),
             usual: AtomicU64::new(0),
             span_ends: AtomicU64::new(ticks.now() + SPAN),
             learning: Mutex::new(Learning { gradient, finished: [0; DESKS] }),
@@ -228,12 +264,14 @@ impl Gate {
 
     /// What became of a request: teaches the limit and the circuit.
     #[inline]
-    pub(crate) fn learn(self: &Arc<Self>, desk: usize, outcome: Outcome, took: Nanos, now: Nanos) {
+    pub(crate) fn learn(self: &Arc<Self>, desk: usize, tenant: TenantNo, outcome: Outcome, took: Nanos, now: Nanos) {
         match outcome {
             Outcome::Sound => {
                 self.finished[desk].0.fetch_add(1 << 44 | (took / 1_000).min(1 << 40), Ordering::Relaxed);
             }
             Outcome::Overloaded => self.lost.store(true, Ordering::Relaxed),
+            Outcome::Late => self.late().add(tenant),
+            Outcome::Excused => drop(self.excused.fetch_add(1, Ordering::Relaxed)),
             Outcome::Failed => {
                 if self.circuit.failed(now, chance(now)) {
                     tracing::warn!(cell = %self.name, "the circuit of a cell is open: it keeps failing");
@@ -261,14 +299,17 @@ impl Gate {
         }
         self.span_ends.store(now + SPAN, Ordering::Relaxed);
         learning.finished = finished;
-        self.circuit.sound(requests);
+        let excused = u64::from(self.excused.swap(0, Ordering::Relaxed));
+        self.circuit.sound(requests + excused);
+        let late = std::mem::take(&mut *self.late());
+        let overloaded = self.lost.swap(false, Ordering::Relaxed) | late.tells_of_the_cell(requests + excused);
         let peak = self.peak.swap(self.in_flight.0.load(Ordering::Relaxed), Ordering::Relaxed);
         let mean = micros.checked_div(requests).unwrap_or(0);
         if requests > 0 {
             self.usual.store(mean.max(1), Ordering::Relaxed);
         }
         #[allow(clippy::cast_precision_loss, reason = "microseconds of a request")]
-        let span = Span { time: mean as f64, peak, overloaded: self.lost.swap(false, Ordering::Relaxed) };
+        let span = Span { time: mean as f64, peak, overloaded };
         let limit = learning.gradient.update(span);
         drop(learning);
         let before = self.limit.swap(limit, Ordering::Relaxed);
@@ -288,9 +329,9 @@ impl Gate {
 
     pub(crate) fn probed(&self, outcome: Outcome, now: Nanos) {
         let outcome = match outcome {
-            Outcome::Sound => Probed::Sound,
+            Outcome::Sound | Outcome::Excused => Probed::Sound,
             Outcome::Failed => Probed::Failed,
-            Outcome::Overloaded | Outcome::Unknown => Probed::Unknown,
+            Outcome::Overloaded | Outcome::Late | Outcome::Unknown => Probed::Unknown,
         };
         if self.circuit.probed(now, outcome, chance(now)) {
             tracing::info!(cell = %self.name, "the circuit of a cell is closed again");
@@ -317,6 +358,10 @@ impl Gate {
 
     fn count(&self, queue: &FairQueue<oneshot::Sender<Seat>>) {
         self.waiting.store(u32::try_from(queue.waiting()).unwrap_or(u32::MAX), Ordering::SeqCst);
+    }
+
+    fn late(&self) -> MutexGuard<'_, Late> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<Seat>>> {
@@ -369,10 +414,29 @@ impl Drop for InLine<'_> {
 pub enum Outcome {
     /// The cell answered, whatever it said: a 404 or a 500 of the application is an answer.
     Sound,
-    /// The cell could not be asked: no connection, broken off, 502, 504.
+    /// The cell answered 503 and did not say that it is too busy: it is there, but what its tenant needs may be away. Says nothing of how long
+    /// the cell takes.
+    Excused,
+    /// The cell could not be asked: no connection, broken off.
     Failed,
-    /// The cell said that it is too busy (503), or took longer than it may.
+    /// The cell said that it is too busy (503 with [`OVERLOADED`]).
     Overloaded,
+    /// There was no answer in the time that there may be. Says something of the cell when it happens to several tenants alike, and to most requests.
+    Late,
     /// Nobody knows: the client went away, or we refused for reasons of our own.
     Unknown,
+}
+
+impl Outcome {
+    /// What an answer says of the cell that it came from.
+    #[inline]
+    #[must_use]
+    pub fn of_answer(status: StatusCode, headers: &HeaderMap) -> Self {
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(OVERLOADED) => Self::Overloaded,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Excused,
+            StatusCode::GATEWAY_TIMEOUT => Self::Late,
+            _ => Self::Sound,
+        }
+    }
 }

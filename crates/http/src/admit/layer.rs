@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use insula_catalog::Route;
 use insula_core::Kind;
 use tower::{Layer, Service};
 
-use super::{Admission, Outcome, Permit};
+use super::{Admission, OVERLOADED, Outcome, Permit, Refused, Why};
 use crate::problem::Problem;
 
 /// Puts [`Admission`] before a service.
@@ -77,20 +77,16 @@ where
             let class = admission.classes().of(request.method(), request.uri().path());
             let mut permit = match admission.admit(&route, class).await {
                 Ok(permit) => permit,
-                Err(refused) => return Ok(refused.problem().into_bytes().map(|body| Held { body: body.into(), permit: None })),
+                Err(refused) => return Ok(answer(&refused)),
             };
             let limit = Duration::from_millis(route.plan.limits.request_timeout_ms.into());
             let Ok(response) = tokio::time::timeout(limit, inner.call(request)).await else {
-                permit.finish(Outcome::Overloaded);
+                permit.finish(Outcome::Late);
                 let problem = Problem::new(Kind::Timeout).detail(format!("The plan allows {} ms.", limit.as_millis()));
                 return Ok(problem.into_bytes().map(|body| Held { body: body.into(), permit: None }));
             };
             let response = response?;
-            permit.finish(if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-                Outcome::Overloaded
-            } else {
-                Outcome::Sound
-            });
+            permit.finish(Outcome::of_answer(response.status(), response.headers()));
             if lingers(&response) {
                 permit.linger();
             }
@@ -98,6 +94,15 @@ where
         })
     }
 }
+
+/// What a refused request is told, and the gateway before us with it: a cell that is full wants less.
+fn answer<B: From<Bytes>>(refused: &Refused) -> Response<Held<B>> {
+    let problem = refused.problem();
+    let problem = if refused.why == Why::Full { problem.header(OVERLOADED, YES) } else { problem };
+    problem.into_bytes().map(|body| Held { body: body.into(), permit: None })
+}
+
+const YES: HeaderValue = HeaderValue::from_static("1");
 
 /// Whether an answer lasts without being work.
 fn lingers<B>(response: &Response<B>) -> bool {

@@ -35,7 +35,7 @@ pub use config::{AdmissionConfig, BreakerConfig, LimitConfig};
 pub use layer::{Admit, AdmitLayer, Held};
 pub use lease::Sharing;
 pub use permit::Permit;
-pub use refused::{LIMIT, POLICY, Refused, Why};
+pub use refused::{LIMIT, OVERLOADED, POLICY, Refused, Why};
 pub use ticks::Ticks;
 
 use cell::{Desk, Gate};

@@ -44,7 +44,7 @@ impl Permit {
             self.held &= !held::PROBE;
             self.gate.probed(outcome, now);
         }
-        self.gate.learn(outcome, now.saturating_sub(self.started), now);
+        self.gate.learn(self.tenant, outcome, now.saturating_sub(self.started), now);
     }
 
     /// Gives the cell's seat back and keeps the tenant's: for an answer that lasts without being work (an event stream, an upgraded

@@ -16,6 +16,10 @@ pub const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What is left of them (the same, section 4).
 pub const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Beside a 503, from an application to the gateway: the application itself has too much to do. A 503 without it may be about what one tenant needs,
+/// and is no reason to send the cell less.
+pub const OVERLOADED: HeaderName = HeaderName::from_static("insula-overloaded");
+
 /// Why a request may not go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -7,12 +7,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
+use axum::response::AppendHeaders;
 use axum::routing::get;
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options, Route};
 use insula_core::{ClassLimits, Limits};
-use insula_http::admit::{Admission, AdmissionConfig, AdmitLayer, ClassConfig, ClassNo, LimitConfig, Outcome, Ticks, Why};
+use insula_http::admit::{
+    Admission, AdmissionConfig, AdmitLayer, ClassConfig, ClassNo, LimitConfig, OVERLOADED, Outcome, Ticks, Why,
+};
 use insula_http::{Problem, ResolveLayer};
 use tower::ServiceExt as _;
 
@@ -211,6 +215,73 @@ async fn a_cell_that_fails_is_left_alone_and_probed() {
     drop(probe);
     admission.try_admit(&route, ClassNo::DEFAULT).unwrap().finish(Outcome::Sound);
     assert!(admission.cells()[0].closed && why(&admission, &route, ClassNo::DEFAULT).is_none());
+}
+
+/// The application of a cell whose tenant t1 has lost its database: what it answers, again and again, beside what t2 asks.
+#[tokio::test]
+async fn a_tenant_s_own_trouble_is_no_reason_to_send_its_cell_less() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
+    let (admission, ticks) = by_hand(AdmissionConfig::default());
+    let clock = ticks.clone();
+    let answers = move |status: u16, takes: u64, is_own: bool| {
+        let clock = clock.clone();
+        get(move || {
+            clock.advance(Duration::from_millis(takes));
+            let own = is_own.then_some((OVERLOADED, "1"));
+            std::future::ready((StatusCode::from_u16(status).unwrap(), AppendHeaders(own)))
+        })
+    };
+    let app = Router::new()
+        .route("/", answers(200, 4, false))
+        .route("/away", answers(503, 50, false))
+        .route("/late", answers(504, 50, false))
+        .route("/full", answers(503, 1, true))
+        .layer(AdmitLayer::new(admission.clone()))
+        .layer(ResolveLayer::new(town.catalog.clone()));
+    let ask = async |no: u8, path: &str| {
+        let request = Request::get(path).header("host", format!("t{no}.localhost")).body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap().status().as_u16()
+    };
+    let limit = || admission.cells()[0].limit;
+    assert_eq!(ask(2, "/").await, 200);
+    let before = limit();
+    for (path, status) in [("/away", 503), ("/late", 504)] {
+        // A hundred spans: mostly t1 alone, and now and then t2.
+        for n in 0..2_000 {
+            assert_eq!(ask(1, path).await, status);
+            if n % 3 == 0 {
+                assert_eq!(ask(2, "/").await, 200);
+            }
+        }
+        assert!(limit() >= before, "{path}: {} of {before}", limit());
+    }
+    // A second tenant that waits in vain while most are served says nothing of the cell either.
+    for n in 0..2_000 {
+        ask(if n % 2 == 0 { 1 } else { 3 }, "/late").await;
+        assert_eq!((ask(2, "/").await, ask(4, "/").await), (200, 200));
+    }
+    assert!(limit() >= before, "{} of {before}", limit());
+    // Where most wait in vain, it is the cell; and where it says so itself.
+    for n in 0..200 {
+        ask(1 + n % 3, "/late").await;
+    }
+    let late = limit();
+    assert!(late < before, "{late} of {before}");
+    for _ in 0..300 {
+        ask(2, "/full").await;
+    }
+    assert!(limit() < late, "{} of {late}", limit());
+    assert!(admission.cells()[0].closed);
+}
+
+#[tokio::test]
+async fn a_full_application_says_that_it_is_its_own_trouble() {
+    let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
+    let (admission, _) = by_hand(AdmissionConfig { max_wait_ms: 0, ..small_cell(1) });
+    let app = app(&town, admission.clone()).await;
+    let _held = admission.try_admit(&town.route(2), ClassNo::DEFAULT).unwrap();
+    let full = app.oneshot(request("/")).await.unwrap();
+    assert_eq!((full.status().as_u16(), full.headers().contains_key(OVERLOADED)), (503, true));
 }
 
 #[tokio::test]
