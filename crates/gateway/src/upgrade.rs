@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -15,11 +16,12 @@ use hyper_util::rt::TokioIo;
 use insula_catalog::Catalog;
 use insula_core::{TenantId, TenantState};
 use insula_http::admit::{Outcome, Permit};
+use tokio::net::TcpStream;
 
 use crate::body::{Body, RequestBody};
 use crate::connection::watched;
-use crate::forward::{Call, Failed};
-use crate::upstream::{Streaming, Turn};
+use crate::forward::{self, Call, Failed};
+use crate::upstream::{Failure, Streaming};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
@@ -60,8 +62,22 @@ pub(crate) async fn send(
     permit: Option<Permit>,
 ) -> Result<Response<Body>, Failed> {
     wish.write(request.headers_mut());
-    let turn = call.cell.pick().ok_or_else(Failed::away)?;
-    match dial(&turn, request).await {
+    let failed = |failed: Failed, mut permit: Option<Permit>| {
+        if let Some(permit) = &mut permit {
+            permit.finish(failed.outcome);
+        }
+        Err(failed)
+    };
+    let Some(turn) = call.cell.pick() else { return failed(Failed::away(), permit) };
+    let stream = match turn.endpoint.dial().await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(endpoint = turn.endpoint.authority(), %error, "cannot connect");
+            turn.failed();
+            return failed(Failed::away(), permit);
+        }
+    };
+    match ask(stream, request, call.watch).await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             turn.sound();
             Ok(join(call, wish, response, permit))
@@ -69,28 +85,30 @@ pub(crate) async fn send(
         Ok(response) => {
             let endpoint = turn.sound();
             let watch = Arc::clone(call.watch);
+            let outcome = Outcome::of_answer(response.status(), response.headers());
             Ok(response.map(|body| {
                 let mut stream = Streaming::detached(body, endpoint, watch);
-                if let Some(permit) = permit {
+                if let Some(mut permit) = permit {
+                    permit.finish(outcome);
                     stream.hold(permit);
                 }
                 Body::Stream(stream)
             }))
         }
-        Err(error) => {
-            tracing::warn!(endpoint = turn.endpoint.authority(), %error, "cannot upgrade");
-            turn.failed();
-            Err(Failed::away())
-        }
+        Err(failure) => failed(forward::blame(failure, call.progress, turn), permit),
     }
 }
 
-/// A connection of its own, which has a task of its own: it lives on when the request is answered.
-async fn dial(turn: &Turn, request: Request<RequestBody>) -> std::io::Result<Response<Incoming>> {
-    let stream = turn.endpoint.dial().await?;
-    let (mut sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+/// Asks on a connection that has a task of its own: it lives on when the request is answered, and ends when the time for that is over.
+async fn ask(stream: TcpStream, request: Request<RequestBody>, watch: &Watch) -> Result<Response<Incoming>, Failure> {
+    let (mut sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
     tokio::task::spawn_local(conn.with_upgrades());
-    sender.send_request(request).await.map_err(std::io::Error::other)
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answer = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Pending if watch.is_over() => Poll::Ready(Err(Failure::Timeout)),
+        polled => polled.map_err(Failure::Broken),
+    });
+    watched(watch, answer).await
 }
 
 /// Makes one tunnel of both sides, as soon as the answer is with the client.
@@ -125,7 +143,7 @@ async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &W
     let mut copy = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
     let idle = std::future::poll_fn(|cx| {
         watch.register(cx);
-        if watch.is_over() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if watch.is_over() { Poll::Ready(()) } else { Poll::Pending }
     });
     tokio::select! {
         _ = &mut copy => {}

@@ -7,5 +7,6 @@ mod proxy;
 mod rules;
 mod stage;
 mod succession;
+mod timeouts;
 mod tls;
 mod versions;
