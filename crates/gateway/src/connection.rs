@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::ms;
 use crate::listener::Scheme;
 use crate::pipeline;
+use crate::streams::Streams;
 use crate::tls;
 use crate::watch::{Watch, Watched};
 use crate::worker::Worker;
@@ -126,13 +127,14 @@ where
 {
     let config = &worker.shared.config;
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
-    // Each request has a deadline of its own; the connection's is only about bytes that nobody takes, and about silence.
+    // Each stream has deadlines of its own; the connection's are about bytes that nobody takes, and about silence.
+    let streams = Streams::new(Arc::clone(&watch));
     let service = service_fn(|request| {
-        watch.extend(config.timeouts.request_ms);
         let of_stream = worker.watches.watch(config.timeouts);
+        streams.begin(Arc::clone(&of_stream));
         pipeline::handle_stream(Rc::clone(worker), Rc::clone(&peer), of_stream, request)
     });
-    let mut http = http2::Builder::new(Local);
+    let mut http = http2::Builder::new(streams.clone());
     http.timer(TokioTimer::new())
         .max_concurrent_streams(config.limits.streams)
         .max_header_list_size(u32::try_from(config.limits.header_bytes).unwrap_or(u32::MAX))
@@ -153,17 +155,7 @@ where
     .await;
 }
 
-/// Runs a connection's streams on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
-/// A future that is polled together with a watch's waker: for streams, whose task is not the connection's.
+/// A future that is polled together with a watch's waker: for whoever waits in another task than the connection's.
 pub(crate) async fn watched<F: Future>(watch: &Watch, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| {

@@ -21,6 +21,7 @@ mod request_id;
 mod run;
 mod senses;
 mod sharing;
+mod streams;
 mod succession;
 mod tls;
 mod upgrade;

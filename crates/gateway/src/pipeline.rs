@@ -24,10 +24,11 @@ use insula_telemetry::trace;
 use tracing::{Instrument as _, Span};
 
 use crate::body::{Body, Progress, RequestBody};
-use crate::connection::{Peer, watched};
+use crate::connection::Peer;
 use crate::forward::{self, Call};
 use crate::headers::{self, REQUEST_ID};
 use crate::refusal::Refusal;
+use crate::streams::Pieces;
 use crate::upgrade::{self, Wish};
 use crate::watch::{Phase, Watch};
 use crate::worker::Worker;
@@ -63,11 +64,10 @@ pub(crate) async fn handle_stream(
     peer: Rc<Peer>,
     watch: Arc<Watch>,
     request: Request<Incoming>,
-) -> Result<Response<Observed<Body>>, Infallible> {
+) -> Result<Response<Pieces>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
-    let (response, seen) = watched(&watch, answer(&worker, &peer, &watch, request)).await;
-    watch.enter(Phase::Stream, watch.timeouts().stream_ms);
-    Ok(seen.answered(response))
+    let (response, seen) = answer(&worker, &peer, &watch, request).await;
+    Ok(seen.answered(response).map(|body| Pieces::new(body, watch)))
 }
 
 async fn answer(

@@ -3,6 +3,7 @@
 
 mod attacks;
 mod guide;
+mod http2;
 mod proxy;
 mod rules;
 mod stage;

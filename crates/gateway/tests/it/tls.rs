@@ -165,3 +165,34 @@ async fn certificates_of_the_catalog_come_sealed_and_outlast_the_control_plane()
     let stranger = start(stranger, main.addr, main.addr).await;
     assert!(connect(stranger.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_stands_still_is_let_go() {
+    let main = echo("main").await;
+    let folder = tempfile::tempdir().unwrap();
+    let acme = write(folder.path(), "acme.localhost", "acme.localhost");
+    let mut config = config();
+    config.listen.https = std::mem::take(&mut config.listen.http);
+    config.tls.certificates = Some(folder.path().to_owned());
+    config.timeouts.header_ms = 300;
+    // Whoever stays would keep the one place for connections.
+    config.limits.connections = 1;
+    let stage = start(config, main.addr, main.addr).await;
+    // Nothing; the beginning of a ClientHello; a byte of one now and then.
+    for begun in [&b""[..], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut client = TcpStream::connect(stage.addr).await.unwrap();
+        client.write_all(begun).await.unwrap();
+        let mut end = Vec::new();
+        let _ = tokio::time::timeout(LONG, client.read_to_end(&mut end)).await.expect("let go");
+    }
+    let mut client = TcpStream::connect(stage.addr).await.unwrap();
+    client.write_all(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await.unwrap();
+    let dripping = async {
+        while client.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(LONG, dripping).await.expect("let go");
+    let mut next = connect(stage.addr, "acme.localhost", &acme, b"http/1.1").await.unwrap();
+    ask(&mut next, "acme.localhost").await;
+}
