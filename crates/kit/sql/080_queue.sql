@@ -111,11 +111,14 @@ CREATE TABLE IF NOT EXISTS insula.lane (
     paid_until   timestamptz,
     -- Attempts that failed in a row: the breaker.
     failures     integer  NOT NULL DEFAULT 0,
-    -- When it was last served, or when something came to it since: what starvation is measured by, and whose turn it is among siblings.
+    -- When it was last served, or when something came to it since, or it may be taken from again: what starvation is measured by.
     since        timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    -- When it was last served, among siblings: whose turn it is.
+    served_at    timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (tenant_id, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
-ALTER TABLE insula.lane ADD COLUMN IF NOT EXISTS reach timestamptz NOT NULL DEFAULT 'infinity';
+ALTER TABLE insula.lane ADD COLUMN IF NOT EXISTS reach timestamptz NOT NULL DEFAULT 'infinity',
+    ADD COLUMN IF NOT EXISTS served_at timestamptz NOT NULL DEFAULT '-infinity';
 CREATE INDEX IF NOT EXISTS lane_ready ON insula.lane (start) WHERE ready;
 CREATE INDEX IF NOT EXISTS lane_wake ON insula.lane (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS lane_blocked ON insula.lane (tenant_id) WHERE blocked;

@@ -73,7 +73,7 @@ BEGIN
     IF l.tenant_cap IS NOT NULL THEN
         room := least(room, l.tenant_cap - (SELECT count(*) FROM insula.job j WHERE j.tenant_id = l.tenant_id AND j.state = 'r'));
         -- One lane of a tenant at a time, so that together they keep its cap: the one that was not served for longest.
-        IF l.siblings AND EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = l.tenant_id AND x.ready AND (x.since, x.lane) < (l.since, l.lane)) THEN
+        IF l.siblings AND EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = l.tenant_id AND x.ready AND (x.served_at, x.lane) < (l.served_at, l.lane)) THEN
             RETURN -1;
         END IF;
     END IF;
@@ -213,7 +213,7 @@ BEGIN
                CASE WHEN count(*) >= want THEN max(l.start) ELSE 9223372036854775807 END AS others
           FROM l
     ), c AS (
-        SELECT l.tenant_id, l.lane, l.start, l.weight, l.head_rank, l.head_due, l.told, l.siblings,
+        SELECT l.tenant_id, l.lane, l.start, l.weight, l.head_rank, l.head_due, l.told, l.siblings, l.served_at,
                least(want, 1 + (b.level - l.start) * l.weight / 80640) AS fair,
                CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN want + 1
                     ELSE insula.room(ROW (l.*)::insula.lane, want + 1) END AS room,
@@ -245,7 +245,7 @@ BEGIN
         UPDATE insula.lane l
            SET start = l.start + m.charges,
                head_rank = CASE WHEN m.taken > 0 THEN m.rank ELSE l.head_rank END, head_due = CASE WHEN m.taken > 0 THEN m.due ELSE l.head_due END,
-               since = CASE WHEN m.taken > 0 THEN now ELSE l.since END,
+               since = CASE WHEN m.taken > 0 THEN now ELSE l.since END, served_at = CASE WHEN m.taken > 0 THEN now ELSE l.served_at END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + m.taken * l.pace * interval '1 microsecond' END,
                blocked = m.taken >= m.room,
                wake_at = greatest(l.wake_at, CASE WHEN m.taken >= m.paced THEN greatest(l.paid_until, now) + (m.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END),
@@ -259,11 +259,17 @@ BEGIN
         UPDATE insula.lane l SET start = l.start + k.charge
           FROM (SELECT m.tenant_id, max(m.charges) AS charge, array_agg(m.lane) AS lanes FROM m WHERE m.siblings GROUP BY 1) k
          WHERE l.tenant_id = k.tenant_id AND l.lane <> ALL (k.lanes)
+    ), y AS (
+        -- One whose turn it is not yet goes behind that one, if that was not looked at: else it would be in the way of everybody behind it.
+        UPDATE insula.lane l SET start = greatest(l.start, x.start + 1)
+          FROM c CROSS JOIN LATERAL (SELECT max(x.start) AS start FROM insula.lane x
+                                      WHERE x.tenant_id = c.tenant_id AND x.ready AND (x.served_at, x.lane) < (c.served_at, c.lane)) x
+         WHERE c.room < 0 AND l.tenant_id = c.tenant_id AND l.lane = c.lane AND NOT EXISTS (SELECT FROM m WHERE m.tenant_id = c.tenant_id)
     ), v AS (
         UPDATE insula.queue
            SET arrivals = horizon, present = greatest(q.present, (SELECT max(t.tag)::bigint FROM t WHERE t.picked)),
                floor = least(greatest(q.present, (SELECT max(t.tag)::bigint FROM t WHERE t.picked)), (SELECT b.others FROM b),
-                             (SELECT min(s.start) FROM s WHERE s.ready))
+                             (SELECT min(s.start) FROM s WHERE s.ready), (SELECT min(c.start) FROM c WHERE c.room < 0))
     )
     UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
       FROM t

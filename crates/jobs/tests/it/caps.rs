@@ -7,7 +7,7 @@ use insula_core::FeatureValue;
 use insula_jobs::{Enqueue, Job, JobContext, JobError, Jobs, KindRules, send, send_all};
 use serde::{Deserialize, Serialize};
 
-use crate::house::{House, Note, QUICK};
+use crate::house::{ByHand, House, Note, Nothing, QUICK};
 
 /// How many ran at once.
 struct Gauge {
@@ -181,6 +181,52 @@ async fn a_rate_holds_for_each_tenant() {
         assert!((1_300..20_000).contains(&took), "{took} ms");
     }
     worker.stop().await;
+}
+
+/// Two lines of one tenant take turns under its cap, and neither turn hides the tenant from those who choose: whatever others do, it has its share.
+#[tokio::test]
+async fn lines_of_one_tenant_take_turns_under_its_cap_and_it_has_its_share() {
+    for want in [1, 3, 20] {
+        let house = House::new(2).await;
+        let mut hand = ByHand::new(&house).await;
+        let many = |count: usize| (0..count).map(|_| Nothing).collect::<Vec<_>>();
+        send_all(&house.data, &house.tenant(1), &many(30), &Enqueue::default()).await.expect("sent");
+        send_all(&house.data, &house.tenant(1), &(0..30).map(|_| Export).collect::<Vec<_>>(), &Enqueue::default())
+            .await
+            .expect("sent");
+        send_all(&house.data, &house.tenant(2), &many(600), &Enqueue::default()).await.expect("sent");
+        let mut done = hand.work(&[], 1).await;
+        let told =
+            serde_json::json!([{ "t": 1, "l": "", "w": 1, "tc": 1, "m": 1 }, { "t": 1, "l": "export", "w": 1, "tc": 1, "m": 1 }]);
+        sqlx::query("SELECT insula.tell_lanes($1)").bind(told).execute(&mut hand.admin).await.expect("told");
+        // One of them stands far ahead of the other, as after a pause, and others have gone on meanwhile.
+        hand.work(&done, 0).await;
+        sqlx::query("UPDATE insula.lane SET start = 20 * 80640 WHERE lane = 'export' OR tenant_id = 2")
+            .execute(&mut hand.admin)
+            .await
+            .expect("set");
+        sqlx::query("UPDATE insula.queue SET present = 20 * 80640").execute(&mut hand.admin).await.expect("set");
+        let (mut started, mut left) = (if done[0].0 == 1 { [1, 0] } else { [0, 1] }, 659);
+        done.clear();
+        while left > 0 {
+            done = hand.work(&done, want).await;
+            assert!(!done.is_empty(), "{want}: {left} wait, and nothing starts");
+            left -= done.len();
+            let own = done.iter().filter(|(tenant, _)| *tenant == 1).count();
+            assert!(own <= 1, "its cap");
+            started[0] += own;
+            started[1] += done.len() - own;
+            if started[0] == 40 {
+                let lanes = "SELECT count(*) FROM (SELECT count(*) FROM insula.job WHERE tenant_id = 1 AND state = 'w' GROUP BY lane HAVING count(*) BETWEEN 9 AND 11) x";
+                assert_eq!(house.count(lanes).await, 2, "{want}: they take turns");
+            }
+            // One in each take, or as many as the other.
+            assert!(
+                started[0] == 60 || started[1] <= (started[0] + 4) * usize::try_from(want).expect("small").max(2),
+                "{want}: {started:?}"
+            );
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -6,15 +6,17 @@ use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options};
 use insula_core::{KeyRing, TenantContext};
 use insula_data::{Data, DataConfig};
-use insula_jobs::{DatabaseName, Job, JobContext, JobError, Jobs, KindRules, Worker, WorkerConfig};
+use insula_jobs::{DatabaseName, Job, JobContext, JobError, JobId, Jobs, KindRules, Worker, WorkerConfig};
 use insula_planner::again::Backoff;
 use insula_testkit::{TestServer, server};
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, PgConnection};
 
-/// `done`: who was worked for, and in which attempt. `busy`: what is being worked on; a second worker would not get in.
+/// `done`: who was worked for, and in which attempt. `effect`: what may be there once for each job.
 pub(crate) const TABLES: &str = "CREATE TABLE done (id uuid NOT NULL, attempt integer NOT NULL, what text NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (id, attempt));
-    SELECT insula.tenant_table('done')";
+    SELECT insula.tenant_table('done');
+    CREATE TABLE effect (id uuid PRIMARY KEY, attempt integer NOT NULL);
+    SELECT insula.tenant_table('effect')";
 
 pub(crate) struct House {
     pub(crate) server: &'static TestServer,
@@ -27,7 +29,11 @@ pub(crate) struct House {
 impl House {
     /// With tenants 1 to `tenants` of plan `bronze`.
     pub(crate) async fn new(tenants: i64) -> Self {
-        let server = server().await;
+        Self::on(server().await, tenants).await
+    }
+
+    /// The same on a server of the test's own.
+    pub(crate) async fn on(server: &'static TestServer, tenants: i64) -> Self {
         let database = new_database(server).await;
         let mut admin = server.admin(&database).await;
         insula_kit::use_schema(&mut admin, "insula_app", "app").await.expect("use_schema");
@@ -138,13 +144,73 @@ impl House {
                 return;
             }
             if tokio::time::Instant::now() > deadline {
-                let state = "SELECT coalesce(string_agg(x::text, E'\\n'), '') FROM (SELECT j.tenant_id, j.kind, j.state, j.attempt, j.error, l.*
-                               FROM insula.job j LEFT JOIN insula.lane l USING (tenant_id, lane) LIMIT 10) x";
+                let state = "SELECT concat_ws(E'\\n',
+                    (SELECT string_agg(x::text, E'\\n') FROM (SELECT count(*), j.tenant_id, j.lane, j.kind, j.state, min(j.attempt), max(j.attempt), min(j.due), max(j.due), min(j.error)
+                                                               FROM insula.job j GROUP BY 2, 3, 4, 5 LIMIT 20) x),
+                    (SELECT string_agg(l::text, E'\\n') FROM (SELECT * FROM insula.lane l LIMIT 20) l), (SELECT q::text FROM insula.queue q), clock_timestamp())";
                 let state: String = sqlx::query_scalar(state).fetch_one(&mut admin).await.expect("a state");
                 panic!("waited in vain for: {what}\n{state}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// A worker by hand, in SQL.
+pub(crate) struct ByHand {
+    pub(crate) admin: PgConnection,
+    me: i64,
+}
+
+impl ByHand {
+    pub(crate) async fn new(house: &House) -> Self {
+        let mut admin = house.admin().await;
+        let begin = "SELECT insula.worker_begin('test', 3600000)";
+        let me = sqlx::query_scalar(begin).fetch_one(&mut admin).await.expect("a worker");
+        Self { admin, me }
+    }
+
+    /// Ends what it was given before, and takes: whose, and what.
+    pub(crate) async fn work(&mut self, done: &[(i64, JobId)], want: i64) -> Vec<(i64, JobId)> {
+        let (tenants, ids): (Vec<i64>, Vec<JobId>) = done.iter().copied().unzip();
+        let sql = "SELECT tenant_id, id FROM insula.work($1, $2, $3, array_fill(1, ARRAY[cardinality($3)]), $4)";
+        sqlx::query_as(sql).bind(self.me).bind(tenants).bind(ids).bind(want).fetch_all(&mut self.admin).await.expect("jobs")
+    }
+
+    /// Says how far the measured cost of a tenant's jobs was from what was charged, in units.
+    pub(crate) async fn correct(&mut self, corrections: serde_json::Value) {
+        let beat = "SELECT count(*) FROM insula.worker_beat($1, NULL, $2)";
+        let alive: i64 =
+            sqlx::query_scalar(beat).bind(self.me).bind(corrections).fetch_one(&mut self.admin).await.expect("a beat");
+        assert_eq!(alive, 1);
+    }
+
+    /// Says how jobs ended that did more than go well.
+    pub(crate) async fn settle(&mut self, ends: serde_json::Value) {
+        let count = ends.as_array().map_or(0, Vec::len);
+        let settle = "SELECT insula.settle($1, $2)";
+        let believed: i64 =
+            sqlx::query_scalar(settle).bind(self.me).bind(ends).fetch_one(&mut self.admin).await.expect("settled");
+        assert_eq!(usize::try_from(believed), Ok(count));
+    }
+
+    /// Ends what it was given, and takes nothing; all of it in one attempt.
+    pub(crate) async fn done(&mut self, done: &[(i64, JobId)], attempt: i32) {
+        let (tenants, ids): (Vec<i64>, Vec<JobId>) = done.iter().copied().unzip();
+        let sql = "SELECT count(*) FROM insula.work($1, $2, $3, array_fill($4, ARRAY[cardinality($3)]), 0)";
+        sqlx::query(sql).bind(self.me).bind(tenants).bind(ids).bind(attempt).execute(&mut self.admin).await.expect("done");
+    }
+
+    /// The time has come for whatever lane waits for it.
+    pub(crate) async fn wake(&mut self) {
+        let wake = "UPDATE insula.lane SET wake_at = clock_timestamp() WHERE wake_at IS NOT NULL";
+        sqlx::query(wake).execute(&mut self.admin).await.expect("woken");
+    }
+
+    /// Where a tenant's lane stands, and the virtual present: in units at weight 1.
+    pub(crate) async fn stands(&mut self, tenant: i64) -> (f64, f64) {
+        let sql = "SELECT l.start / 80640.0::float8, q.present / 80640.0::float8 FROM insula.lane l, insula.queue q WHERE l.tenant_id = $1";
+        sqlx::query_as(sql).bind(tenant).fetch_one(&mut self.admin).await.expect("a lane")
     }
 }
 
