@@ -103,15 +103,21 @@ DECLARE
     horizon xid8;
     q       insula.queue;
     stopped boolean;
-    failing boolean;
+    mended  text[];
     came    boolean;
     crowd   boolean;
     cancels boolean;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
         -- Who has a worker runs. Not `state = 'r'` as well: the index of what runs would be taken for this, and it has no ids.
-        DELETE FROM insula.job j USING unnest(done_tenants, done_ids, done_attempts) f (tenant_id, id, attempt)
-         WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me;
+        IF EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0) THEN
+            WITH d AS (DELETE FROM insula.job j USING unnest(done_tenants, done_ids, done_attempts) f (tenant_id, id, attempt)
+                        WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me RETURNING j.tenant_id, j.lane)
+            SELECT array_agg(DISTINCT d.tenant_id || ':' || d.lane) INTO mended FROM d;
+        ELSE
+            DELETE FROM insula.job j USING unnest(done_tenants, done_ids, done_attempts) f (tenant_id, id, attempt)
+             WHERE j.tenant_id = f.tenant_id AND j.id = f.id AND j.attempt = f.attempt AND j.worker = work.me;
+        END IF;
     ELSIF want <= 0 THEN
         RETURN;
     END IF;
@@ -120,11 +126,11 @@ BEGIN
     -- Before arrivals are looked for: what is not seen by then is not behind it.
     horizon := pg_snapshot_xmin(pg_current_snapshot());
     -- What is seldom, asked for at once.
-    SELECT EXISTS (SELECT FROM insula.lane l WHERE l.blocked), EXISTS (SELECT FROM insula.lane l WHERE l.failures > 0),
+    SELECT EXISTS (SELECT FROM insula.lane l WHERE l.blocked),
            EXISTS (SELECT FROM insula.arrival a WHERE a.xid >= q.arrivals) OR EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= now)
            OR EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= now),
            EXISTS (SELECT FROM insula.cancellation)
-      INTO stopped, failing, came, cancels;
+      INTO stopped, came, cancels;
     IF cancels THEN
         -- Those that are more than it ends at once are passed when they are chosen, and what they blocked goes on when they are ended.
         came := insula.end_cancelled(500) > 0 OR came;
@@ -134,8 +140,8 @@ BEGIN
             UPDATE insula.lane l SET blocked = false, ready = NOT (l.held OR l.wake_at IS NOT NULL), start = greatest(l.start, q.present), since = now
              WHERE l.blocked AND l.tenant_id = ANY (done_tenants);
         END IF;
-        IF failing THEN
-            UPDATE insula.lane l SET failures = 0 WHERE l.failures > 0 AND l.tenant_id = ANY (done_tenants);
+        IF mended IS NOT NULL THEN
+            UPDATE insula.lane l SET failures = 0 WHERE l.failures > 0 AND l.tenant_id || ':' || l.lane = ANY (mended);
         END IF;
     END IF;
     IF want <= 0 THEN

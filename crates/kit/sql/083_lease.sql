@@ -186,13 +186,13 @@ BEGIN
     INSERT INTO insula.arrival (tenant_id, lane, rank, due)
         SELECT j.tenant_id, j.lane, j.rank, j.due FROM j WHERE j.state = 'w';
     GET DIAGNOSTICS kept = ROW_COUNT;
-    -- The breaker: ten failures in a row, whichever jobs', stop the lane for a while, twice as long with each more, up to five minutes. Then one
-    -- job may try. Whatever ended may also have let a blocked lane go on: an arrival has it looked at.
+    -- The breaker: ten failures in a row, whichever jobs', stop the lane for a second, and each time that it fails again for twice as long, up to five
+    -- minutes. Then one job may try. Those that were at work together fail as one. Whatever ended may also have let a blocked lane go on: an arrival has it looked at.
     UPDATE insula.lane l
-       SET failures = l.failures + f.n, blocked = false,
-           wake_at = CASE WHEN l.failures + f.n >= 10 THEN now + least(power(2, least(l.failures + f.n - 10, 20)), 300) * interval '1 second' ELSE l.wake_at END,
+       SET failures = least(l.failures + f.n, greatest(10, l.failures + 1)), blocked = false,
+           wake_at = CASE WHEN l.failures + f.n >= 10 THEN now + least(power(2, least(greatest(l.failures - 9, 0), 20)), 300) * interval '1 second' ELSE l.wake_at END,
            ready = l.ready AND l.failures + f.n < 10
-      FROM (SELECT x.t, j.lane, count(*) AS n FROM jsonb_to_recordset(ends) x (t bigint, o text, l text) CROSS JOIN LATERAL (SELECT x.l AS lane) j
+      FROM (SELECT x.t, j.lane, count(*)::integer AS n FROM jsonb_to_recordset(ends) x (t bigint, o text, l text) CROSS JOIN LATERAL (SELECT x.l AS lane) j
              WHERE x.o IN ('retry', 'dead') GROUP BY 1, 2) f
      WHERE l.tenant_id = f.t AND l.lane = f.lane;
     UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id IN (SELECT x.t FROM jsonb_to_recordset(ends) x (t bigint));

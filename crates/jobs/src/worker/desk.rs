@@ -411,13 +411,11 @@ impl Desk {
                 *state.corrections.entry(job.tenant).or_default() += units - i64::from(job.cost);
             }
         }
+        if let (End::Done(_), Some(budget)) = (&end, state.budgets.get_mut(&job.tenant)) {
+            budget.earn();
+        }
         match end {
-            End::Done(_) if job.keep == 0 => {
-                if let Some(budget) = state.budgets.get_mut(&job.tenant) {
-                    budget.earn();
-                }
-                state.done.push(job.tenant, job.id, job.attempt);
-            }
+            End::Done(_) if job.keep == 0 => state.done.push(job.tenant, job.id, job.attempt),
             End::Retry { delay, error } => {
                 let paid = state.budgets.entry(job.tenant).or_default().spend();
                 let delay = if paid { delay } else { delay.max(Duration::from_secs(60)) };

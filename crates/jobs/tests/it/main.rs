@@ -5,6 +5,7 @@
 mod alone;
 mod attacks;
 mod bad;
+mod breaker;
 mod caps;
 mod fair;
 mod host;
