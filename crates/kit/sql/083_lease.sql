@@ -236,7 +236,9 @@ DECLARE
     now  timestamptz := clock_timestamp();
     next timestamptz := least((SELECT min(j.due) FROM insula.job j WHERE j.state = 'l'), (SELECT min(l.wake_at) FROM insula.lane l));
 BEGIN
-    RETURN QUERY SELECT EXISTS (SELECT FROM insula.arrival) OR EXISTS (SELECT FROM insula.lane l WHERE l.ready) OR coalesce(next <= now, false),
+    -- What a clock that was set back has left is to be put right.
+    RETURN QUERY SELECT EXISTS (SELECT FROM insula.arrival) OR EXISTS (SELECT FROM insula.lane l WHERE l.ready) OR coalesce(next <= now, false)
+            OR EXISTS (SELECT FROM insula.queue q WHERE q.swept_at > now + interval '1 second'),
         (SELECT count(*) FROM insula.worker), (extract(epoch FROM next - now) * 1000)::bigint;
 END $fn$;
 
@@ -282,14 +284,43 @@ BEGIN
     RETURN gone;
 END $fn$;
 
--- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over, events that are, and idle lanes,
--- frees jobs without a worker, and sets the floor right.
+-- This server's clock was set back, by so much about. Nobody is to wait for the time of before: lanes begin their paces and breakers anew, and jobs that
+-- were delayed by that clock come when they would have. Whether that is all of them; a part at a time, because there may be many.
+CREATE OR REPLACE FUNCTION insula.clock_set_back(much interval) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+DECLARE
+    now  timestamptz := clock_timestamp();
+    done bigint;
+BEGIN
+    UPDATE insula.lane l SET since = least(l.since, now), served_at = least(l.served_at, now), wake_at = CASE WHEN l.wake_at > now THEN now ELSE l.wake_at END,
+           paid_until = CASE WHEN l.paid_until > now THEN now ELSE l.paid_until END
+     WHERE l.since > now OR l.served_at > now OR l.wake_at > now OR l.paid_until > now;
+    WITH x AS MATERIALIZED (
+        SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'l' AND j.due > now AND (j.created_at > now OR j.started_at > now)
+         ORDER BY j.due LIMIT 10000 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE insula.job j SET due = greatest(j.due - much, now), created_at = least(j.created_at, now),
+           started_at = CASE WHEN j.started_at > now THEN now ELSE j.started_at END
+      FROM x WHERE j.tenant_id = x.tenant_id AND j.id = x.id;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    RETURN done < 10000;
+END $fn$;
+
+-- House-keeping, by whoever comes when nobody has for `every_ms`: forgets ends that are over, events that are, and idle lanes, frees jobs
+-- without a worker, and sets the floor right. One that was done later than now tells that the clock was set back.
 CREATE OR REPLACE FUNCTION insula.sweep_queue(every_ms integer) RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+DECLARE
+    before timestamptz;
 BEGIN
-    PERFORM FROM insula.queue WHERE swept_at < clock_timestamp() - every_ms * interval '1 millisecond' FOR UPDATE SKIP LOCKED;
+    SELECT q.swept_at INTO before FROM insula.queue q
+     WHERE q.swept_at < clock_timestamp() - every_ms * interval '1 millisecond' OR q.swept_at > clock_timestamp() + interval '1 second'
+       FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN false;
+    END IF;
+    IF before > clock_timestamp() AND NOT insula.clock_set_back(before - clock_timestamp()) THEN
+        RETURN true;
     END IF;
     UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
     DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (

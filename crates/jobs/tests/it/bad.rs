@@ -215,7 +215,7 @@ async fn a_job_that_enqueues_itself_a_thousand_times_delays_nobody_else() {
     worker.stop().await;
 }
 
-/// The server's clock leaps: leases are judged by the clocks of those who watch.
+/// A worker is its number, which the database gives, and never its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_of_one_name_and_old_numbers_are_told_apart() {
     let house = House::new(1).await;

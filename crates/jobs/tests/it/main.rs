@@ -7,6 +7,7 @@ mod attacks;
 mod bad;
 mod breaker;
 mod caps;
+mod clock;
 mod fair;
 mod host;
 mod house;
