@@ -86,9 +86,14 @@ impl TestServer {
 
     /// Starts a killed server again, with its data and at its port.
     pub async fn revive(&mut self) {
+        self.cluster = self.start_again().await;
+    }
+
+    /// The same for one that is shared: it runs as long as what is returned lives.
+    pub async fn start_again(&self) -> Cluster {
         let config = ClusterConfig { port: Some(self.port()), ..self.cluster.config().clone() };
         let binaries = Binaries::find(None).expect("Postgres for the tests");
-        self.cluster = Cluster::start(&binaries, config).await.expect("the server again");
+        Cluster::start(&binaries, config).await.expect("the server again")
     }
 
     /// Where it listens.

@@ -4,10 +4,12 @@
 
 mod alone;
 mod attacks;
+mod away;
 mod bad;
 mod breaker;
 mod caps;
 mod clock;
+mod cost;
 mod fair;
 mod host;
 mod house;
