@@ -274,6 +274,7 @@ impl Desk {
                 let was_busy = std::mem::replace(&mut takes, state.takes) != state.takes;
                 idle_since = if busy || was_busy { None } else { idle_since.or_else(|| Some(Instant::now())) };
                 gauge!("insula_jobs_running").set(self.shared.pulse.busy() as f64);
+                gauge!("insula_jobs_longest_seconds").set(self.shared.pulse.costs().longest.as_secs_f64());
                 state.stopping && !busy
             };
             watch.look(control, me).await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use insula_catalog::{Catalog, Route};
-use insula_core::{TenantId, TenantState};
+use insula_core::{MoveState, TenantId, TenantState};
 
 use super::DatabaseName;
 
@@ -28,14 +28,17 @@ impl Tenants {
     }
 
     /// The route of a tenant whose job lies in a database, when its job may run. The rule: a suspended tenant's jobs are held (by the database,
-    /// too) until it is resumed; those of one that lives elsewhere by now, or that this process does not know yet, go back and are looked at
-    /// again later; those of a deleted one are never run.
+    /// too) until it is resumed; those of one that lives elsewhere by now, that has just been switched over to where it moves, or that this process does
+    /// not know yet, go back and are looked at again later; those of a deleted one are never run.
     pub(crate) fn at(&self, no: i64, here: &DatabaseName) -> Result<Arc<Route>, NotNow> {
         let not_now = |reason, seconds| NotNow { reason, delay: Duration::from_secs(seconds) };
         let route = self.find(no).ok_or_else(|| not_now("its tenant is not known to this worker", 5))?;
         let placement = &route.placement;
         if route.state != TenantState::Active {
             return Err(not_now("its tenant is not active", 10));
+        }
+        if placement.state == MoveState::Cutover {
+            return Err(not_now("its tenant is in the midst of a move", 2));
         }
         if placement.cell != here.cell || placement.database != here.database {
             return Err(not_now("its tenant lives elsewhere", 10));

@@ -13,7 +13,7 @@ use insula_jobs::{
 use crate::house::{House, Note};
 
 impl House {
-    fn host_side(&self) -> HostSide {
+    pub(crate) fn host_side(&self) -> HostSide {
         let keys = insula_core::KeyRing::new([(self.server.cell(), self.server.cell_key())]);
         HostSide::new(self.catalog.clone(), keys, None, Some(vec![self.here()]))
     }
