@@ -329,14 +329,17 @@ BEGIN
     RETURN true;
 END $fn$;
 
--- What metrics show: lanes, and how long the one that was not served for longest has waited.
+-- What metrics show: lanes, and of each weight the thousand that were not served for longest. By weight, which is the tier's, so that those who wait in one
+-- tier do not hide those who wait in another; many, because a lane of which nothing was begun yet has the least.
 CREATE OR REPLACE FUNCTION insula.queue_state() RETURNS TABLE (tenant_id bigint, waits_ms bigint, ready bigint, held bigint, blocked bigint, stopped bigint, running bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
     SELECT o.tenant_id, (extract(epoch FROM clock_timestamp() - o.since) * 1000)::bigint, n.ready, n.held, n.blocked, n.stopped,
            (SELECT count(*) FROM insula.job j WHERE j.state = 'r')
       FROM (SELECT count(*) FILTER (WHERE l.ready) AS ready, count(*) FILTER (WHERE l.held) AS held, count(*) FILTER (WHERE l.blocked) AS blocked,
                    count(*) FILTER (WHERE l.failures >= 10) AS stopped FROM insula.lane l) n
-      LEFT JOIN LATERAL (SELECT l.tenant_id, l.since FROM insula.lane l WHERE l.ready ORDER BY l.since LIMIT 100) o ON true
+      LEFT JOIN (SELECT x.tenant_id, x.since
+                   FROM (SELECT l.tenant_id, l.since, row_number() OVER (PARTITION BY l.weight ORDER BY l.since) AS place FROM insula.lane l WHERE l.ready) x
+                  WHERE x.place <= 1000) o ON true
 $fn$;
 RESET ROLE;
 REVOKE CREATE ON SCHEMA insula FROM insula_queue;

@@ -21,3 +21,4 @@ mod life;
 mod open;
 mod places;
 mod schedules;
+mod watched;
