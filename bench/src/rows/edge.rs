@@ -4,13 +4,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use insula_catalog::{Catalog, HttpSource, Options};
 use insula_control::model::Scope;
 use insula_control::{Config, Control};
-use insula_core::TenantState;
 use insula_testkit::server;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
@@ -21,8 +20,7 @@ const FOLLOW: &str = "INSULA_BENCH_FOLLOW";
 
 /// A control plane and its catalog.
 pub(super) struct Edge {
-    pub(super) control: Control,
-    pub(super) catalog: PgPool,
+    catalog: PgPool,
     pub(super) url: String,
     pub(super) key: String,
     serving: tokio::task::JoinHandle<()>,
@@ -34,18 +32,18 @@ impl Edge {
         let name = postgres.create_database("edge").await;
         let control = Control::open(Config::new(postgres.admin_url(&name), postgres.root_key())).await?;
         let key = control.create_api_key("bench", "edge", Scope::Edge).await?.secret;
+        let catalog = control.catalog_pool().clone();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address: SocketAddr = listener.local_addr()?;
-        let router = insula_control::rest::router(control.clone());
+        let router = insula_control::rest::router(control);
         let serving = tokio::spawn(async move {
             // Ends with the row.
             let _ = axum::serve(listener, router).await;
         });
-        let catalog = control.catalog_pool().clone();
         let sql = "INSERT INTO catalog.cell (name, provider, state, host, port) VALUES ('main', 'registered', 'ready', 'h', 1);
              INSERT INTO catalog.cell_database (cell, name, purpose, fence) VALUES ('main', 'insula_pool', 'pool', 1)";
         sqlx::raw_sql(sql).execute(&catalog).await?;
-        Ok(Self { control, catalog, url: format!("http://{address}"), key, serving })
+        Ok(Self { catalog, url: format!("http://{address}"), key, serving })
     }
 
     /// See [`tenants`].
@@ -97,10 +95,6 @@ pub(super) enum Ask {
     Ready,
     /// Its resident memory, bytes, after reading these tenants `t-1` to `t-N` once.
     Memory(u32),
-    /// Answers when the tenant is suspended (or is not), with the Unix nanoseconds of that moment.
-    Suspended(String, bool),
-    /// Answers when the tenant has this many users at most, with the Unix nanoseconds of that moment.
-    Users(String, u32),
 }
 
 /// A follower in a process of its own.
@@ -162,33 +156,12 @@ pub fn follow_if_told() -> Result<bool> {
                 }
                 resident()?
             }
-            Ask::Suspended(slug, wanted) => runtime.block_on(seen(&catalog, || {
-                catalog.by_slug(&slug).is_some_and(|r| (r.state == TenantState::Suspended) == wanted)
-            })),
-            Ask::Users(slug, wanted) => {
-                runtime.block_on(seen(&catalog, || catalog.by_slug(&slug).is_some_and(|r| r.plan.limits.max_users == wanted)))
-            }
         };
         let mut out = std::io::stdout();
         writeln!(out, "{answer}")?;
         out.flush()?;
     }
     Ok(true)
-}
-
-/// Looks as a request would, at every change of the snapshot.
-async fn seen(catalog: &Catalog, holds: impl Fn() -> bool) -> u64 {
-    let mut changed = catalog.changed();
-    while !holds() {
-        // The catalog lives as long as we do.
-        let _ = tokio::time::timeout(Duration::from_secs(60), changed.changed()).await;
-    }
-    now()
-}
-
-/// Unix nanoseconds.
-pub(super) fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0))
 }
 
 fn resident() -> Result<u64> {

@@ -2,6 +2,7 @@
 
 use crate::row::Row;
 
+mod asker;
 mod cache;
 mod crowd;
 mod decision;
