@@ -76,6 +76,17 @@ impl Door {
         Ok(line.context("the gateway does not say how old its catalog is")?.trim().parse()?)
     }
 
+    /// Its memory, bytes: proportional set size, and resident set size.
+    pub(super) fn memory(&self) -> Result<(u64, u64)> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let of = |name: &str| -> Result<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).context("the process is not there")?;
+            let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;
+            Ok(kib * 1024)
+        };
+        Ok((of("Pss:")?, of("Rss:")?))
+    }
+
     /// What it has refused, and why, in the words of its metrics.
     pub(super) fn refusals(&self) -> Result<String> {
         let text = self.admin_says("/metrics")?;
