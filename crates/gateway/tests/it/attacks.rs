@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use insula_core::token;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::rules;
 use crate::stage::{LONG, Wire, app, config, echo, get, ok, start, status};
 
 /// What is sent, and the statuses that are good answers; the application must not see it unless 200 is among them.
@@ -111,6 +113,40 @@ async fn no_client_speaks_in_the_gateways_name() {
     let answer = client.ask(forged).await.to_ascii_lowercase();
     assert!(!["forged", "root", "6.6.6.6", "chosen-by-client"].iter().any(|text| answer.contains(text)), "{answer}");
     assert!(answer.contains("x-forwarded-for: 127.0.0.1\r\n") && answer.contains("host: acme.localhost\r\n"), "{answer}");
+}
+
+/// A context that is genuine and fresh, at another tenant's host, by the client who was shown it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_context_token_is_replaced_by_the_gateways_own() {
+    let (main, second) = (echo("main").await, echo("second").await);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let keys = rules::keys();
+    std::fs::write(file.path(), keys.to_json()).unwrap();
+    let mut config = config();
+    config.identity.signing_keys = Some(file.path().to_owned());
+    let stage = start(config, main.addr, second.addr).await;
+    let mut client = Wire::connect(stage.addr).await;
+    let answer = client.ask(&get("acme.localhost", "/")).await;
+    let genuine = rules::context(&answer).to_owned();
+    let judge = |token: &str, cell: &str| {
+        token::verify(token, &keys.public(), token::GATEWAY, &format!("insula-app:{cell}"), rules::now())
+            .map(|claims| claims.slug)
+    };
+    assert_eq!(judge(&genuine, "main").unwrap().as_str(), "acme");
+    for field in [
+        format!("insula-tenant-context: {genuine}"),
+        format!("insula-tenant-context: {genuine}\r\nInsula-Tenant-Context: {genuine}"),
+        format!("insula_tenant_context: {genuine}"),
+        format!("connection: insula-tenant-context\r\ninsula-tenant-context: {genuine}"),
+    ] {
+        let answer = client.ask(&format!("GET / HTTP/1.1\r\nhost: globex.localhost\r\n{field}\r\n\r\n")).await;
+        assert!(status(&answer) == 200 && !answer.contains(&genuine), "{answer}");
+        assert_eq!(answer.to_ascii_lowercase().matches("tenant-context: ").count(), 1, "{answer}");
+        assert_eq!(judge(rules::context(&answer), "second").unwrap().as_str(), "globex");
+        // To a host of nobody it opens nothing.
+        let answer = client.ask(&format!("GET / HTTP/1.1\r\nhost: nobody.localhost\r\n{field}\r\n\r\n")).await;
+        assert_eq!(status(&answer), 404, "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,14 @@
 
 mod attacks;
 mod guide;
+mod health;
 mod http2;
 mod proxy;
 mod rules;
+mod sharing;
 mod stage;
 mod succession;
 mod timeouts;
 mod tls;
 mod versions;
+mod week;

@@ -23,6 +23,29 @@ async fn a_request_goes_to_its_tenants_cell_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_host_side_has_an_application_of_its_own() {
+    let (main, console) = (echo("main").await, echo("console").await);
+    let mut with = config();
+    with.resolve.host_side = vec!["console.localhost".into()];
+    let without = with.clone();
+    with.upstream.host_side_url = Some(format!("http://{}", console.addr));
+    let stage = start(with, main.addr, main.addr).await;
+    let mut client = Wire::connect(stage.addr).await;
+    // No tenant's rate holds it, and no hint of a client makes it somebody's.
+    for _ in 0..300 {
+        let ask = "GET /x HTTP/1.1\r\nhost: console.localhost\r\ninsula-tenant-context: forged\r\n\r\n";
+        let answer = client.ask(ask).await;
+        assert!(status(&answer) == 200 && answer.contains("\r\n\r\nconsole\nGET /x HTTP/1.1\r\n"), "{answer}");
+        assert!(!answer.contains("context"), "{answer}");
+    }
+    assert!(client.ask(&get("acme.localhost", "/")).await.contains("\r\n\r\nmain\n"));
+    let stage = start(without, main.addr, main.addr).await;
+    let mut client = Wire::connect(stage.addr).await;
+    assert_eq!(status(&client.ask(&get("console.localhost", "/")).await), 503);
+    assert_eq!(console.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn suspended_tenants_and_cells_without_an_answer_are_told_apart() {
     let main = echo("main").await;
     let gone = nobody();

@@ -2,24 +2,27 @@
 
 use std::sync::atomic::Ordering;
 
-use insula_catalog::fake;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use insula_catalog::row::TenantRow;
+use insula_catalog::{FakeSource, fake};
 use insula_core::keys::Secret;
 use insula_core::placement::MoveState;
 use insula_core::token::{self, ContextKey, ContextKeys};
 
 use crate::stage::{LONG, Wire, app, config, echo, get, nobody, ok, start, status};
 
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_secs()).unwrap()
 }
 
-fn keys() -> ContextKeys {
+pub(crate) fn keys() -> ContextKeys {
     ContextKeys::new([(0, ContextKey::new(Secret::random().unwrap()).unwrap())]).unwrap()
 }
 
 /// The signed context in what an application shows.
-fn context(answer: &str) -> &str {
+pub(crate) fn context(answer: &str) -> &str {
     answer.lines().find_map(|line| line.strip_prefix("insula-tenant-context: ")).unwrap_or_else(|| panic!("no context: {answer}"))
 }
 
@@ -207,4 +210,56 @@ async fn at_cutover_writes_wait_for_the_new_place_and_reads_do_not() {
         let answer = held.message().await.unwrap();
         assert!(answer.contains("\r\n\r\nsecond\n"), "{answer}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_is_held_for_too_long_is_told_so() {
+    let main = echo("main").await;
+    let mut config = config();
+    config.moves.hold_ms = 200;
+    let stage = start(config, main.addr, main.addr).await;
+    move_to(&stage.source, &fake::tenant("moving", 5, "bronze", "main").unwrap(), MoveState::Cutover);
+    let mut client = Wire::connect(stage.addr).await;
+    let answer = client.ask(&put("moving.localhost")).await;
+    assert!(status(&answer) == 503 && answer.contains("retry-after: ") && answer.contains("longer than it should"), "{answer}");
+    assert_eq!(main.connections.load(Ordering::SeqCst), 0, "it was not sent");
+    assert_eq!(status(&client.ask(&get("moving.localhost", "/")).await), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tenants_together_may_hold_so_many_writes() {
+    let main = echo("main").await;
+    let mut config = config();
+    // Far beyond this test's patience.
+    config.moves.hold_ms = 600_000;
+    config.moves.held = 2;
+    let stage = start(config, main.addr, main.addr).await;
+    let tenants = [("one", 5), ("two", 6)].map(|(slug, no)| fake::tenant(slug, no, "bronze", "main").unwrap());
+    tenants.iter().for_each(|tenant| move_to(&stage.source, tenant, MoveState::Cutover));
+    let ask = async |host: &str| {
+        let mut client = Wire::connect(stage.addr).await;
+        client.ask(&put(host)).await
+    };
+    let hosts = ["one.localhost", "two.localhost", "one.localhost", "two.localhost"];
+    let mut asking: FuturesUnordered<_> = hosts.into_iter().map(&ask).collect();
+    // Neither has more than it may have for itself.
+    for _ in 0..2 {
+        let answer = asking.next().await.unwrap();
+        assert!(status(&answer) == 503 && answer.contains("retry-after: ") && !answer.contains("longer"), "{answer}");
+    }
+    tenants.iter().for_each(|tenant| move_to(&stage.source, tenant, MoveState::Active));
+    for _ in 0..2 {
+        assert_eq!(status(&asking.next().await.unwrap()), 200);
+    }
+}
+
+fn put(host: &str) -> String {
+    format!("PUT / HTTP/1.1\r\nhost: {host}\r\ncontent-length: 2\r\n\r\nhi")
+}
+
+/// Puts a tenant at this point of its move.
+fn move_to(source: &FakeSource, tenant: &TenantRow, state: MoveState) {
+    let mut tenant = tenant.clone();
+    tenant.placement.state = state;
+    source.change(|content| content.put_tenant(tenant));
 }

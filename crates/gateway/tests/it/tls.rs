@@ -18,14 +18,14 @@ use insula_core::CertificateKey;
 use crate::stage::{LONG, app, config, echo, get, start};
 
 /// Writes a pair; returns the certificate, for a client to trust.
-fn write(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
+pub(crate) fn write(folder: &Path, file: &str, name: &str) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     std::fs::write(folder.join(format!("{file}.key")), made.signing_key.serialize_pem()).unwrap();
     std::fs::write(folder.join(format!("{file}.crt")), made.cert.pem()).unwrap();
     made.cert.der().clone()
 }
 
-async fn connect(
+pub(crate) async fn connect(
     to: SocketAddr,
     name: &str,
     trusted: &CertificateDer<'static>,
@@ -42,7 +42,7 @@ async fn connect(
 }
 
 /// One request on an open connection.
-async fn ask(stream: &mut TlsStream<TcpStream>, host: &str) -> String {
+pub(crate) async fn ask(stream: &mut TlsStream<TcpStream>, host: &str) -> String {
     stream.write_all(get(host, "/").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).contains("x-request-id: ") || !answer.ends_with(b"\r\n\r\n") {
