@@ -176,6 +176,35 @@ async fn a_full_cell_is_waited_for_in_fair_order_or_refused_at_once() {
 }
 
 #[tokio::test]
+async fn the_line_at_a_full_cell_goes_by_the_weight_of_the_plans_tier() {
+    let most = limits(1_000_000, 1_000_000, 1_000);
+    let town = Town::new(most.clone()).await;
+    town.source.change(|content| {
+        let mut gold = fake::plan("gold").unwrap();
+        (gold.limits, gold.tier.weight) = (most, 3);
+        content.put_plan(gold);
+        content.put_tenant(fake::tenant("heavy", 10, "gold", "main").unwrap());
+    });
+    town.catalog.refresh().await.unwrap();
+    let (light, heavy) = (town.route(1), town.catalog.by_slug("heavy").unwrap().arc());
+    assert_eq!((light.plan.tier.weight, heavy.plan.tier.weight), (1, 3));
+    let (admission, _) = by_hand(small_cell(1));
+    let mut held = admission.try_admit(&light, ClassNo::DEFAULT).unwrap();
+    let who = |n: usize| if n.is_multiple_of(2) { &light } else { &heavy };
+    let mut line: Vec<_> = (0..32).map(|n| (n, Box::pin(admission.admit(who(n), ClassNo::DEFAULT)))).collect();
+    assert!(line.iter_mut().all(|(_, waiting)| waiting.now_or_never().is_none()));
+    let mut served = [0, 0];
+    for _ in 0..16 {
+        drop(held);
+        let next = line.iter_mut().enumerate().find_map(|(at, (_, waiting))| Some((at, waiting.now_or_never()?)));
+        let (at, permit) = next.expect("somebody's turn");
+        held = permit.unwrap();
+        served[line.swap_remove(at).0 % 2] += 1;
+    }
+    assert_eq!(served, [4, 12], "light and heavy");
+}
+
+#[tokio::test]
 async fn who_cannot_be_served_in_time_is_told_at_once() {
     let town = Town::new(limits(1_000_000, 1_000_000, 1_000)).await;
     let (admission, ticks) = by_hand(AdmissionConfig { max_wait_ms: 1_000, ..small_cell(2) });

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use insula_catalog::fake::{self, FakeSource};
-use insula_catalog::{ApiKey, Catalog, Options, Provider};
+use insula_catalog::{ApiKey, Catalog, Freshness, Options, Provider};
 use insula_core::{Clock, KeyId, Kind, Principal, ProviderId, TenantId, Via};
 use insula_http::identity::{AuthOptions, Authenticator, Fetcher, Identity, Refusal};
 use serde_json::{Value, json};
@@ -440,6 +440,67 @@ async fn what_the_catalog_takes_back_is_refused_at_once() {
     let provider = edge.catalog.look(|view| view.providers(&issuer.url, "docs")[0].id);
     edge.change(|content| content.remove_provider(provider)).await;
     assert_eq!(edge.judge(&token).await, Ok(Identity::Session), "an issuer that nobody names any more");
+}
+
+/// Past the hard bound a revocation may have been missed: no key is believed, also one that was proven a moment ago. Tokens are.
+#[tokio::test]
+async fn a_key_is_refused_while_what_is_known_is_too_old() {
+    let issuer = Issuer::start(vec![("k", Key::ed())]).await;
+    let source = FakeSource::new();
+    let acme = fake::tenant("acme", 1, "bronze", "main").unwrap();
+    let secret = format!("ik_{}", "A".repeat(43));
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
+    source.change(|content| {
+        content.put_plan(fake::plan("bronze").unwrap());
+        content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
+        content.put_database(fake::database("main", "insula_pool", 0).unwrap());
+        content.put_key(ApiKey { id: KeyId::new(), tenant: acme.id, hash, scopes: [].into(), expires: None });
+        content.put_provider(issuer.provider(Some(acme.id)));
+        content.put_tenant(acme);
+    });
+    // Fresh as long as the source answers, and too old soon after.
+    let ms = std::time::Duration::from_millis;
+    let options = Options { poll: ms(20), soft: ms(500), hard: ms(1_000), ..Options::default() };
+    let catalog = Catalog::start(source.clone(), options);
+    catalog.ready().await;
+    let authenticator =
+        Authenticator::with_clock(catalog.clone(), Fetcher::new().unwrap(), &AuthOptions::default(), Stopped::new());
+    let judge = async |token: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        authenticator.authenticate(&headers).await
+    };
+    let becomes = async |wanted: Freshness| {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while catalog.freshness() != wanted {
+            assert!(tokio::time::Instant::now() < deadline, "never {wanted:?}");
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    let is_proven = |judged: Result<Identity, Refusal>| judged.is_ok_and(|identity| identity.principal().is_some());
+    let token = issuer.plain(0);
+    // On a machine that stands still for a second the catalog may be too old again at once.
+    let believed = async || {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !is_proven(judge(&secret).await) {
+            assert!(tokio::time::Instant::now() < deadline, "never believed");
+            tokio::time::sleep(ms(5)).await;
+        }
+    };
+    believed().await;
+    assert!(is_proven(judge(&token).await));
+    source.change_silently(|content| content.set_failing(true));
+    becomes(Freshness::Expired).await;
+    assert_eq!(judge(&secret).await.unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(
+        judge(&format!("ik_{}", "B".repeat(43))).await.unwrap_err().kind(),
+        Kind::Unavailable,
+        "nor is it said which keys there are"
+    );
+    assert!(is_proven(judge(&token).await), "a token needs no catalog to be revoked");
+    source.change_silently(|content| content.set_failing(false));
+    believed().await;
 }
 
 #[tokio::test]

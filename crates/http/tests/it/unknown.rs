@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use http::Request;
 use insula_catalog::fake::{self, FakeSource};
@@ -150,6 +151,37 @@ async fn a_flood_of_unknown_names_is_nobody_elses_problem() {
     assert!(edge.asked() as f64 <= seconds * 10.0 + 3.0, "asked {} times in {seconds} s", edge.asked());
     assert!(found_after.is_some(), "a tenant made in the flood was never found");
     assert!(slowest < Duration::from_millis(500), "a known name took {slowest:?}");
+}
+
+/// As many names as come in a second, each asked about and remembered: what that costs is bounded, however many there are.
+#[test]
+fn names_that_nobody_has_take_no_memory() {
+    const AT_ONCE: usize = 256;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Nobody waits for the catalog, so that the test takes no longer than it must; all are remembered for longer than it takes.
+    let options = UnknownOptions { patience_ms: 0, remember_ms: 600_000, ask_every_ms: 60_000, waiting: 1_024, names: 1 << 12 };
+    let edge = runtime.block_on(edge(options));
+    let flood = |from: usize, rounds: usize| {
+        runtime.block_on(async {
+            for round in 0..rounds {
+                let hosts: Vec<_> = (0..AT_ONCE).map(|n| format!("x{from}-{round}-{n}.localhost")).collect();
+                let known = join_all(hosts.iter().map(|host| edge.knows(host))).await;
+                assert!(known.iter().all(|known| !known));
+            }
+        });
+    };
+    // What is made once, like a thread's own tables, is made now.
+    flood(0, 20);
+    let began = Instant::now();
+    let info = allocation_counter::measure(|| flood(1, 400));
+    println!("{:.0} unknown names a second", 400.0 * AT_ONCE as f64 / began.elapsed().as_secs_f64());
+    // A set of their hashes alone would keep eight bytes for each of 102,400.
+    assert!(info.bytes_current < 64 << 10, "{} bytes are kept", info.bytes_current);
+    assert!(info.bytes_max < 4 << 20, "{} bytes at once", info.bytes_max);
+    // They were remembered: who asks again is answered without a wait.
+    let last: Vec<_> = (0..AT_ONCE).map(|n| format!("x1-399-{n}.localhost")).collect();
+    let at_once = last.iter().filter(|host| runtime.block_on(async { edge.find(host).now_or_never() }).is_some()).count();
+    assert!(at_once > AT_ONCE * 9 / 10, "{at_once} of {AT_ONCE} were remembered");
 }
 
 #[tokio::test]
