@@ -1,10 +1,7 @@
-//! People's tokens as anybody may write them, taken apart and judged as far as no key is needed; and JWKS as an issuer may write them.
-//! `cargo +nightly fuzz run bearer_token`
+//! See `bodies/bearer_token.rs`.
 #![no_main]
 
-use insula_http::identity::takes_apart;
-use libfuzzer_sys::fuzz_target;
+#[path = "../bodies/bearer_token.rs"]
+mod body;
 
-fuzz_target!(|data: &[u8]| {
-    let _ = takes_apart(data, 1_800_000_000);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| body::run(data));

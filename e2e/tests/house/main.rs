@@ -7,5 +7,6 @@
 mod deploy;
 mod files;
 mod floors;
+mod fuzz;
 mod papers;
 mod tree;
