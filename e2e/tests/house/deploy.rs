@@ -29,6 +29,29 @@ fn dashboards_and_alerts_name_metrics_that_there_are() {
     }
 }
 
+/// What an operator was promised to be woken for, by the names under which runbooks and guides speak of it.
+#[test]
+fn the_alerts_that_were_promised_are_there() {
+    let text = tree::text("deploy/prometheus/alerts.yml".as_ref());
+    let alerts: Vec<&str> = text.split("- alert: ").skip(1).collect();
+    let guide = tree::text("docs/guides/telemetry.md".as_ref());
+    for (name, watches) in [
+        ("InsulaSlowOperation", "insula_request_seconds_bucket"),
+        ("InsulaCrossTenantAttempt", "insula_security_events_total"),
+        ("InsulaCacheMisses", "insula_cache_reads_total"),
+        ("InsulaPoolSaturated", "insula_data_connections"),
+        ("InsulaStarvation", "insula_cell_waiting"),
+    ] {
+        let alert = alerts.iter().find(|alert| alert.lines().next() == Some(name)).unwrap_or_else(|| panic!("no alert {name}"));
+        let expr = alert.split_once("expr:").and_then(|(_, rest)| rest.split_once("labels:")).map(|(expr, _)| expr);
+        assert!(expr.is_some_and(|expr| expr.contains(watches)), "{name} does not look at {watches}");
+        assert!(alert.contains("severity: ") && alert.contains("summary: "), "{name} tells nobody");
+    }
+    for name in alerts.iter().filter_map(|alert| alert.lines().next()) {
+        assert!(guide.contains(&format!("`{name}`")), "docs/guides/telemetry.md does not say what to do about {name}");
+    }
+}
+
 #[test]
 fn the_dashboard_is_json_with_a_query_in_each_panel() {
     let text = tree::text("deploy/grafana/insula.json".as_ref());
