@@ -23,6 +23,8 @@ struct Simulation {
     /// (end, order, started, took)
     busy: BinaryHeap<Reverse<(u64, u64, usize)>>,
     started: Vec<Option<(Started<u64>, u64)>>,
+    /// Places in `started` that are free again.
+    free: Vec<usize>,
     /// Work done by tenant, in time.
     served: Vec<u64>,
     /// When each tenant's first job started.
@@ -38,6 +40,7 @@ impl Simulation {
             slots,
             busy: BinaryHeap::new(),
             started: Vec::new(),
+            free: Vec::new(),
             served: vec![0; tenants],
             first: vec![None; tenants],
             count: 0,
@@ -54,8 +57,12 @@ impl Simulation {
             let (tenant, took) = (at(started.tenant), started.job);
             self.first[tenant].get_or_insert(self.now);
             self.count += 1;
-            self.started.push(Some((started, took)));
-            self.busy.push(Reverse((self.now + took, self.count, self.started.len() - 1)));
+            let which = self.free.pop().unwrap_or_else(|| {
+                self.started.push(None);
+                self.started.len() - 1
+            });
+            self.started[which] = Some((started, took));
+            self.busy.push(Reverse((self.now + took, self.count, which)));
         }
     }
 
@@ -64,6 +71,7 @@ impl Simulation {
         let Reverse((end, _, which)) = self.busy.pop()?;
         self.now = end;
         let (over, took) = self.started[which].take().expect("ends once");
+        self.free.push(which);
         self.lanes.finish(&over, u32::try_from(took).expect("short"));
         self.served[at(over.tenant)] += took;
         Some(at(over.tenant))
@@ -119,7 +127,7 @@ fn a_newcomer_waits_one_job_of_each_lane_by_the_number_of_workers() {
     }
 }
 
-/// 2,000 lanes of weights 1, 2, 4, 8 that always have work of unknown length: each gets its share of the time within 1%.
+/// 2,000 lanes of weights 1, 2, 4, 8 that always have work of unknown length: each of them gets its share of the time within 1%.
 #[test]
 fn weights_are_kept_within_one_percent() {
     let (lanes, slots) = (2_000, 20);
@@ -129,24 +137,21 @@ fn weights_are_kept_within_one_percent() {
     for tenant in 0..lanes {
         sim.lanes.rule_lane(no(tenant), LaneRules { weight: weight(tenant), ..LaneRules::default() });
         for _ in 0..slots + 1 {
-            sim.lanes.add(no(tenant), 0, 0, 3, 1 + random(&mut seed) % 9);
+            sim.lanes.add(no(tenant), 0, 0, 3, 1 + random(&mut seed) % 4);
         }
     }
-    for _ in 0..1_000_000 {
+    // So long that a job, by which a lane may be ahead or behind, is less than one percent of what the lightest get.
+    for _ in 0..2_000_000 {
         sim.fill();
         let over = sim.step().expect("work");
-        sim.lanes.add(no(over), 0, 0, 3, 1 + random(&mut seed) % 9);
+        sim.lanes.add(no(over), 0, 0, 3, 1 + random(&mut seed) % 4);
     }
     let all: u64 = sim.served.iter().sum();
     let weights: u32 = (0..lanes).map(weight).sum();
-    for class in 0..4 {
-        let got: u64 = (class..lanes).step_by(4).map(|t| sim.served[t]).sum();
-        let due = all as f64 * f64::from(weight(class)) * (lanes / 4) as f64 / f64::from(weights);
-        assert!((got as f64 / due - 1.0).abs() < 0.01, "weight {}: {got} of {due}", weight(class));
+    for tenant in 0..lanes {
+        let (got, due) = (sim.served[tenant] as f64, all as f64 * f64::from(weight(tenant)) / f64::from(weights));
+        assert!((got / due - 1.0).abs() < 0.01, "lane {tenant} of weight {}: {got} of {due:.0}", weight(tenant));
     }
-    let eight: Vec<u64> = (3..lanes).step_by(4).map(|t| sim.served[t]).collect();
-    let (least, most) = (eight.iter().min().expect("some"), eight.iter().max().expect("some"));
-    assert!((most - least) as f64 / (*least as f64) < 0.02, "lanes of one weight: {least} to {most}");
 }
 
 #[test]
