@@ -148,3 +148,74 @@ async fn server_admin(backend: &Postgres) -> sqlx::PgConnection {
     let name = backend.reader_url.rsplit('/').next().and_then(|rest| rest.split('?').next()).unwrap();
     insula_testkit::server().await.admin(name).await
 }
+
+/// Keeps what gauges were set to last.
+#[derive(Default)]
+struct Gauges(std::sync::Mutex<std::collections::HashMap<String, std::sync::Arc<Gauge>>>);
+
+#[derive(Default)]
+struct Gauge(std::sync::Mutex<f64>);
+
+impl metrics::GaugeFn for Gauge {
+    fn increment(&self, value: f64) {
+        *self.0.lock().unwrap() += value;
+    }
+
+    fn decrement(&self, value: f64) {
+        *self.0.lock().unwrap() -= value;
+    }
+
+    fn set(&self, value: f64) {
+        *self.0.lock().unwrap() = value;
+    }
+}
+
+impl Gauges {
+    fn read(&self, name: &str) -> f64 {
+        *self.0.lock().unwrap().get(name).unwrap_or_else(|| panic!("{name} is not reported")).0.lock().unwrap()
+    }
+}
+
+impl metrics::Recorder for Gauges {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::from_arc(self.0.lock().unwrap().entry(key.name().to_owned()).or_default().clone())
+    }
+
+    fn register_histogram(&self, _: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        metrics::Histogram::noop()
+    }
+}
+
+/// As an operator sees it: how old what is known is, and which bound that has passed.
+#[test]
+fn age_and_freshness_are_reported() {
+    let gauges = Gauges::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // The follower runs on this thread, and so reports here and nowhere else.
+    metrics::with_local_recorder(&gauges, || {
+        runtime.block_on(async {
+            let mut source = FakeSource::new();
+            source.commit(floor()).await;
+            let ms = Duration::from_millis;
+            let options = Options { poll: ms(5), soft: ms(200), hard: ms(400), ..Options::default() };
+            let _catalog = ready(source.clone(), options).await;
+            let read = |name: &str| gauges.read(&format!("insula_catalog_{name}"));
+            until("fresh", async || read("freshness") == 0.0 && read("age_seconds") < 0.2).await;
+            source.change_silently(|content| content.set_failing(true));
+            until("stale", async || read("freshness") == 1.0).await;
+            assert!(read("age_seconds") >= 0.2);
+            until("expired", async || read("freshness") == 2.0).await;
+            assert!(read("age_seconds") >= 0.4);
+            source.change_silently(|content| content.set_failing(false));
+            until("fresh again", async || read("freshness") == 0.0 && read("age_seconds") < 0.2).await;
+        });
+    });
+}
