@@ -24,17 +24,22 @@ impl User {
     /// # Errors
     /// When the log-in is refused.
     pub async fn log_in(up: &Up, tenant: &Tenant) -> Result<Self> {
-        let mut user = Self {
-            http: Client::new(),
-            base: up.ready.gateway_url.trim_end_matches('/').to_owned(),
-            host: format!("{}.localhost", tenant.slug),
-            token: String::new(),
-        };
-        let body = json!({"email": tenant.admin.email, "password": tenant.admin.password});
+        let host = format!("{}.localhost", tenant.slug);
+        Self::log_in_at(&up.ready.gateway_url, &host, &tenant.admin.email, &tenant.admin.password).await
+    }
+
+    /// Logs in to an application at `base`, by this host name.
+    ///
+    /// # Errors
+    /// When the log-in is refused.
+    pub async fn log_in_at(base: &str, host: &str, email: &str, password: &str) -> Result<Self> {
+        let base = base.trim_end_matches('/').to_owned();
+        let mut user = Self { http: Client::new(), base, host: host.to_owned(), token: String::new() };
+        let body = json!({"email": email, "password": password});
         let answer = user.send(Method::POST, "/api/session", Some(&body)).await?;
         let status = answer.status();
         let body: Value = answer.json().await?;
-        ensure!(status.is_success(), "log-in of {}: {status} {body}", tenant.slug);
+        ensure!(status.is_success(), "log-in of {email} at {host}: {status} {body}");
         user.token = body["token"].as_str().context("no token in the answer")?.to_owned();
         Ok(user)
     }
@@ -48,7 +53,13 @@ impl User {
     /// The same user with another address of the application (after a restart).
     #[must_use]
     pub fn at(&self, up: &Up) -> Self {
-        Self { base: up.ready.gateway_url.trim_end_matches('/').to_owned(), ..self.clone() }
+        self.at_address(&up.ready.gateway_url)
+    }
+
+    /// The same user with this address.
+    #[must_use]
+    pub fn at_address(&self, base: &str) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), ..self.clone() }
     }
 
     /// The same session presented to another tenant's host.

@@ -53,7 +53,10 @@ pub async fn serve(app: Router, insula: &Insula) -> Result<(), ServeError> {
     let (serving, catalog) = (readiness.gate("serving"), readiness.gate("catalog"));
     let _admin = admin::serve_with("app", config.admin_listen, readiness, Some(insula.senses().clone()))?;
     let addr = config.listen;
-    let listener = TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { addr, source })?;
+    let listen = |source| ServeError::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(listen)?;
+    // Port 0 was another.
+    let addr = listener.local_addr().map_err(listen)?;
     let shutdown = Shutdown::on_signals(DRAIN)?;
     tokio::spawn(watch_catalog(insula.clone(), catalog, shutdown.clone()));
     tracing::info!(%addr, "serving");
