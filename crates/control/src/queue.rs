@@ -165,6 +165,15 @@ impl Queue {
         within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await
     }
 
+    /// The other databases of this server that workers are connected to.
+    pub(crate) async fn visited(&mut self) -> Result<Vec<String>, Error> {
+        let sql = "SELECT DISTINCT a.datname::text FROM pg_catalog.pg_stat_activity a
+                   WHERE a.usename = $1 AND a.datname <> current_database() ORDER BY 1";
+        let query = sqlx::query_scalar(sql).bind(WORKER_ROLE);
+        let Self { cell, conn } = self;
+        within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await
+    }
+
     /// How many work on this queue, as it knows them; none when nobody is connected.
     pub(crate) async fn connected_workers(&mut self) -> Result<i64, Error> {
         let sql = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.usename = $1 AND a.datname = current_database())

@@ -33,11 +33,19 @@ impl Control {
     /// [`Error::NotFound`]; [`Error::Away`] when the one cell that was asked for does not answer.
     pub async fn workers(&self, of: Option<&CellName>) -> Result<Workers, Error> {
         let places = self.queues(of).await?;
-        let seen = stream::iter(places).map(|(cell, database)| async move {
+        let visited = self.visited(&places).await;
+        let always = stream::iter(places).map(|(cell, database)| async move {
             let seen = self.watch_queue(&cell, &database).await;
             (cell.name, seen)
         });
-        let seen: Vec<_> = seen.buffered(AT_ONCE).collect().await;
+        let now = stream::iter(visited).map(|(cell, database)| async move {
+            // It may be over, and the database gone.
+            let seen = self.watch_queue(&cell, &database).await.unwrap_or_default();
+            (cell.name, Ok(seen))
+        });
+        let (mut seen, visited): (Vec<_>, Vec<_>) =
+            futures_util::join!(always.buffered(AT_ONCE).collect(), now.buffered(AT_ONCE).collect());
+        seen.extend(visited);
         let mut workers = Workers { items: Vec::new(), away: Vec::new() };
         for (cell, seen) in seen {
             match seen {
@@ -51,6 +59,7 @@ impl Control {
                 }
             }
         }
+        workers.items.sort_by(|a, b| (&a.cell, &a.database, a.no).cmp(&(&b.cell, &b.database, b.no)));
         Ok(workers)
     }
 
@@ -117,6 +126,25 @@ impl Control {
         let cells: BTreeMap<String, Cell> = cells.into_iter().filter(here).map(|cell| (cell.name.to_string(), cell)).collect();
         let queues = store::cells::queues(&mut conn).await?;
         Ok(queues.into_iter().filter_map(|(cell, database)| Some((cells.get(&cell)?.clone(), database))).collect())
+    }
+
+    /// Databases of single tenants that a worker is in just now, as far as their servers say so.
+    async fn visited(&self, places: &[(Cell, String)]) -> Vec<(Cell, String)> {
+        // One of each server, dedicated ones left out: there is no database of another tenant.
+        let servers: BTreeMap<_, _> =
+            places.iter().filter(|(cell, _)| !cell.dedicated).map(|place| (&place.0.name, place.clone())).collect();
+        let looks = stream::iter(servers.into_values().collect::<Vec<_>>()).map(|(cell, database)| async move {
+            let look = async {
+                let mut queue = Queue::open(self.cells(), &cell, &database).await?;
+                let visited = queue.visited().await?;
+                queue.commit().await?;
+                Ok::<_, Error>(visited)
+            };
+            look.await.unwrap_or_default().into_iter().map(|database| (cell.clone(), database)).collect::<Vec<_>>()
+        });
+        let visited: Vec<_> = looks.buffered(AT_ONCE).collect().await;
+        let is_known = |cell: &Cell, of: &str| places.iter().any(|(known, database)| known.name == cell.name && database == of);
+        visited.into_iter().flatten().filter(|(cell, database)| !is_known(cell, database)).collect()
     }
 
     async fn watch_queue(&self, cell: &Cell, database: &str) -> Result<Vec<Worker>, Error> {
