@@ -474,3 +474,47 @@ fn a_hit_allocates_nothing() {
     let seen = allocation_counter::measure(|| assert!(of(&cache, &tenant).get(&TEXTS, &1).flatten().is_some()));
     assert_eq!(seen.count_total, 0);
 }
+
+/// Tiers of this test's own, because metrics are the process's.
+#[tokio::test]
+async fn what_does_not_find_room_and_what_gives_way_is_counted_by_tier_and_reason() {
+    let meters = insula_telemetry::meters::install().unwrap();
+    let counted = |name: &str, tier: &str, label: &str| -> u64 {
+        let text = meters.render("test");
+        let of = |line: &&str| {
+            line.starts_with(&format!("{name}{{")) && line.contains(&format!("tier=\"{tier}\"")) && line.contains(label)
+        };
+        text.lines().find(of).map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    };
+    let evicted = |tier: &str, reason: &str| counted("insula_cache_evictions_total", tier, &format!("reason=\"{reason}\""));
+    let (cache, _) = small(60_000);
+    let (frugal, heavy) = (who(1, "metered-frugal", 1, 20_000), who(2, "metered-heavy", 8, 1 << 20));
+    let page = async |who: &Who, name: usize, bytes: usize| {
+        let page = of(&cache, who).get_or_load(&PAGES, &*name.to_string(), || async move { Ok::<_, Infallible>(vec![0; bytes]) });
+        assert_eq!(page.await.unwrap().len(), bytes);
+    };
+    for name in 0..10 {
+        page(&frugal, name, 1_000).await;
+    }
+    assert_eq!((evicted("metered-frugal", "quota"), cache.fill().entries), (0, 10));
+    // More than its quota: its own give way, as many as come.
+    for name in 10..60 {
+        page(&frugal, name, 1_000).await;
+    }
+    assert_eq!(evicted("metered-frugal", "quota"), 60 - cache.fill().entries as u64);
+    assert_eq!(evicted("metered-frugal", "share"), 0);
+    // One that is larger than the quota is given, and not remembered.
+    for _ in 0..2 {
+        page(&frugal, 100, 30_000).await;
+    }
+    assert_eq!(counted("insula_cache_loads_total", "metered-frugal", "outcome=\"no_room\""), 2);
+    assert_eq!(counted("insula_cache_loads_total", "metered-heavy", "outcome=\"no_room\""), 0);
+    assert!(of(&cache, &frugal).get(&PAGES, "100").is_none());
+    // Another within its guarantee takes what was lent; then its own give way, because all memory is taken.
+    let before = evicted("metered-frugal", "quota");
+    for name in 0..100 {
+        page(&heavy, name, 1_000).await;
+    }
+    assert!(evicted("metered-frugal", "share") > 0 && evicted("metered-heavy", "share") > 0);
+    assert_eq!((evicted("metered-frugal", "quota"), evicted("metered-heavy", "quota")), (before, 0));
+}

@@ -20,6 +20,31 @@
 //!     Ok(titles.len())
 //! }
 //! ```
+//!
+//! Without a tenant there is nothing to ask: a cache by itself has no way to a value,
+//! ```compile_fail,E0599
+//! # use insula_cache::{Cache, CacheConfig, Resource};
+//! const TITLES: Resource<str, Vec<String>> = Resource::new("titles");
+//! Cache::new(CacheConfig::default()).get(&TITLES, "newest");
+//! ```
+//! a tenant's is made from a route of the catalog and in no other way,
+//! ```compile_fail,E0451
+//! # use insula_cache::TenantCache;
+//! fn of_nobody<'a>(other: TenantCache<'a>) -> TenantCache<'a> {
+//!     TenantCache { tenant: insula_core::TenantNo::new(1).unwrap(), ..other }
+//! }
+//! ```
+//! ```compile_fail,E0308
+//! # use insula_cache::{Cache, TenantCache};
+//! fn of_number(cache: &Cache) -> TenantCache<'_> {
+//!     cache.of(&insula_core::TenantNo::new(1).unwrap())
+//! }
+//! ```
+//! and what an application writes of a key is a part of a name that it cannot make.
+//! ```compile_fail,E0624
+//! # use insula_cache::key::KeyBytes;
+//! let key = KeyBytes::of("newest");
+//! ```
 
 mod cache;
 #[cfg(test)]

@@ -66,6 +66,8 @@ pub(crate) struct Entry<'a> {
 pub(crate) struct Gone {
     pub(crate) tenant: TenantNo,
     pub(crate) weight: u32,
+    /// The tenant's, when it was kept.
+    pub(crate) tier: usize,
     /// Dropped by whoever removed it, after the lock.
     _value: Held,
 }
@@ -157,6 +159,11 @@ impl Line {
         if marks & USES < MOST_USES {
             self.marks.store(marks + 1, Ordering::Relaxed);
         }
+        self.tier()
+    }
+
+    #[inline]
+    fn tier(&self) -> usize {
         usize::from(self.standing >> PLACEMENT)
     }
 
@@ -198,11 +205,11 @@ impl Entries {
         Some((self.lines.get_mut(place as usize)?, self.rests.get_mut(place as usize)?.as_mut()?))
     }
 
-    fn take(&mut self, place: u32) -> Option<(Held, Rest)> {
+    fn take(&mut self, place: u32) -> Option<(Held, usize, Rest)> {
         let rest = self.rests.get_mut(place as usize)?.take()?;
         self.free.push(place);
-        let value = self.lines.get_mut(place as usize)?.value.take();
-        Some((value, rest))
+        let line = self.lines.get_mut(place as usize)?;
+        Some((line.value.take(), line.tier(), rest))
     }
 }
 
@@ -302,14 +309,14 @@ impl Shard {
     }
 
     fn left(&mut self, spot: Spot) -> Option<Gone> {
-        let (value, Rest { tenant, weight, main, .. }) = self.entries.take(spot.place)?;
+        let (value, tier, Rest { tenant, weight, main, .. }) = self.entries.take(spot.place)?;
         if let Some(lane) = self.lanes.get_mut(&tenant) {
             lane.gone(main, weight);
             if lane.is_empty() {
                 self.lanes.remove(&tenant);
             }
         }
-        Some(Gone { tenant, weight, _value: value })
+        Some(Gone { tenant, weight, tier, _value: value })
     }
 
     #[cfg(test)]

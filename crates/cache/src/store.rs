@@ -196,7 +196,10 @@ impl Store {
             return Kept::Outdated;
         }
         for _ in 0..ATTEMPTS {
-            let answer = self.memory().ask(tenant, standing.weight, standing.quota, weight);
+            let mut memory = self.memory();
+            let answer = memory.ask(tenant, standing.weight, standing.quota, weight);
+            let over_quota = answer == Answer::From(tenant) && memory.held_by(tenant) + weight > standing.quota;
+            drop(memory);
             match answer {
                 Answer::Granted => {
                     let old = write(&self.place(tenant).shard).put(entry, seen);
@@ -205,7 +208,7 @@ impl Store {
                     }
                     return Kept::Yes;
                 }
-                Answer::From(who) => self.reclaim(who, weight),
+                Answer::From(who) => self.reclaim(who, weight, if over_quota { "quota" } else { "share" }),
                 Answer::Refused => break,
             }
         }
@@ -217,7 +220,7 @@ impl Store {
     }
 
     /// Removes a tenant's least used entries, of so many bytes in all.
-    fn reclaim(&self, tenant: TenantNo, bytes: u64) {
+    fn reclaim(&self, tenant: TenantNo, bytes: u64, reason: &'static str) {
         let now = self.ticks.now();
         let mut gone = Vec::with_capacity(AT_A_TIME);
         let mut freed = 0;
@@ -229,7 +232,11 @@ impl Store {
         }
         drop(shard);
         self.memory().give_back(tenant, freed);
-        metrics::counter!("insula_cache_evictions_total").increment(gone.len() as u64);
+        let tier = gone.first().and_then(|gone| self.tiers.names().find(|(number, _)| *number == gone.tier));
+        if let Some((_, tier)) = tier {
+            metrics::counter!("insula_cache_evictions_total", "tier" => tier.to_owned(), "reason" => reason)
+                .increment(gone.len() as u64);
+        }
     }
 
     pub(crate) fn forget(&self, name: &Name<'_>) {
