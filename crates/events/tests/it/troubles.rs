@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use insula_catalog::fake;
 use insula_core::TenantState;
-use insula_events::{Consumer, publish};
+use insula_events::{Consumer, Relay, RelayConfig, publish};
 use serde_json::json;
 
-use crate::bus::{Book, Bus};
+use crate::bus::{Book, Bus, header, number};
 use crate::consumer::{config, consume, note, put, said};
-use crate::house::{House, new_database};
+use crate::house::{House, keys, new_database};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspended_tenant_s_events_wait_and_a_deleted_one_s_are_never_handled() {
@@ -138,6 +138,70 @@ async fn a_tenant_moves_and_each_of_its_events_is_still_handled_once() {
     assert_eq!(counted, (11, 11, 0), "the ten that came along, and the late one; no repeat");
     assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, 10, "nothing more where it lived");
     consumer.stop().await;
+    relay.stop().await;
+}
+
+/// What a move has to carry of the outbox, and how: in the order of `seq`, which is counted anew where it arrives.
+const CARRIED: &str = "INSERT INTO insula.event (tenant_id, id, topic, at, principal, trace, refused, body)
+    SELECT tenant_id, id, topic, at, principal, trace, refused, body FROM json_populate_recordset(NULL::insula.event, $1::json) ORDER BY seq";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_when_its_tenant_moved_goes_out_from_where_it_lives_then_in_its_order_and_once() {
+    let (house, mut bus) = (House::new(2).await, Bus::absent());
+    let elsewhere = new_database(house.server).await;
+    let databases = [&house.database, &elsewhere].map(|database| (house.server.cell(), database.as_str().into()));
+    let relay_config =
+        RelayConfig { poll: Duration::from_millis(20), databases: Some(databases.to_vec()), ..RelayConfig::default() };
+    let relay = Relay::start(Arc::new(bus.nats().await), house.catalog.clone(), keys, relay_config);
+    let mut ids = Vec::new();
+    for n in 0..30 {
+        ids.push(house.tell(1, "a", n).await.to_string());
+        house.tell(2, "a", n).await;
+    }
+    // The bus is away, so all of it waits. In the other database others have been counted further by now.
+    let no = house.tenant(1).no;
+    let (mut here, mut there) = (house.admin().await, house.server.admin(&elsewhere).await);
+    sqlx::query("SELECT setval('insula.event_seq', 7)").execute(&mut there).await.expect("counted");
+    insula_kit::set_tenant(&mut here, no, 1, TenantState::Suspended).await.expect("frozen");
+    let rows: serde_json::Value =
+        sqlx::query_scalar("SELECT json_agg(e ORDER BY e.id DESC) FROM insula.event e WHERE tenant_id = 1")
+            .fetch_one(&mut here)
+            .await
+            .expect("rows");
+    sqlx::query(CARRIED).bind(rows).execute(&mut there).await.expect("carried");
+    insula_kit::register_tenant(&mut there, no, 2, None).await.expect("registered");
+    insula_kit::remove_tenant(&mut here, no).await.expect("removed");
+    let fence = insula_kit::fence(&mut there).await.expect("a fence");
+    let mut row = house.row(1);
+    (row.placement.database, row.placement.epoch) = (elsewhere.as_str().into(), 2);
+    house.source.change(|content| {
+        content.put_database(fake::database("main", &elsewhere, fence).expect("a name"));
+        content.put_tenant(row);
+    });
+    house.catalog.refresh().await.expect("a refresh");
+    for n in 30..35 {
+        ids.push(house.tell(1, "a", n).await.to_string());
+    }
+    // What is left where it lived is not its any more, and told to nobody.
+    assert_eq!(house.count("SELECT count(*) FROM insula.event WHERE tenant_id = 1").await, 30);
+    bus.revive();
+    house.until("the other's", "SELECT count(*) = 0 FROM insula.event WHERE tenant_id = 2").await;
+    let left = "SELECT count(*) FROM insula.event";
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while sqlx::query_scalar::<_, i64>(left).fetch_one(&mut there).await.expect("a count") > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "some of it still waits");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let tenant = house.tenant(1).tenant.to_string();
+    let messages = bus.read("INSULA_EVENTS", 65).await;
+    let told: Vec<_> = messages.iter().filter(|message| header(message, "Insula-Tenant") == tenant).collect();
+    assert_eq!(told.iter().map(|message| number(&message.payload)).collect::<Vec<_>>(), (0..35).collect::<Vec<_>>());
+    assert_eq!(told.iter().map(|message| header(message, "Insula-Event")).collect::<Vec<_>>(), ids, "by the names that they had");
+    assert!(told.iter().all(|message| header(message, "Insula-Epoch") == "2"), "from where it lives");
+    assert_eq!(bus.held("INSULA_EVENTS").await, 65, "and nothing twice");
+    // When a relay next keeps house where it lived, those are gone.
+    house.run("UPDATE insula.outbox SET swept_at = '-infinity'; SELECT insula.sweep_events(0)").await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.event WHERE tenant_id = 1").await, 0);
     relay.stop().await;
 }
 
