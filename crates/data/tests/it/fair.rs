@@ -24,6 +24,19 @@ async fn a_tenant_holds_no_more_than_its_plan_allows_and_is_told_so() {
     house.begin(1).await;
 }
 
+/// Nobody shares its pool: that it is used up is its own affair, and no reason to send the application less.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_has_used_up_its_own_pool_is_told_that_it_is_its_own() {
+    let house = House::with(DataConfig { dedicated_connections: 1, ..DataConfig::default() }).await;
+    house.register_dedicated(11).await;
+    let alone = house.tenant(11);
+    let held = house.begin(11).await;
+    let refused = house.data.begin(&alone).await.expect_err("a second");
+    assert!(matches!(refused, Error::TenantBusy { max: 1, .. }), "{refused}");
+    held.commit().await.expect("a commit");
+    house.begin(11).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_noisy_tenant_does_not_starve_a_quiet_one() {
     let house = House::with(DataConfig { pool_connections: 4, ..DataConfig::default() }).await;
