@@ -1,6 +1,6 @@
-//! The queue of jobs against graphile-worker (npm) on the same durable Postgres; choosing with a backlog; starvation; latency.
+//! The queue of jobs against graphile-worker and pg-boss (npm) on the same durable Postgres; choosing with a backlog; starvation; latency.
 //!
-//! The peer is started with node from the folder that `INSULA_BENCH_QUEUE` names: `bench/peers` after `npm install` there.
+//! The peers are started with node from the folder that `INSULA_BENCH_QUEUE` names: `bench/peers` after `npm install` there.
 
 mod ground;
 mod peer;
@@ -20,7 +20,7 @@ use peer::Peer;
 /// The rows of the speed table about jobs.
 pub(crate) const ROW: Row = Row {
     name: "queue",
-    about: "jobs: consuming, enqueueing, choosing, starvation, weights, latency, against graphile-worker",
+    about: "jobs: consuming, enqueueing, choosing, starvation, weights, latency, against graphile-worker and pg-boss",
     run,
 };
 
@@ -40,7 +40,7 @@ async fn measure() -> Result<Vec<Outcome>> {
     let wanted = |part: &str| parts.as_ref().is_none_or(|parts| parts.split(',').any(|named| named == part));
     let mut outcomes = Vec::new();
     if wanted("peer") {
-        outcomes.extend(against_peer(&ground).await?);
+        outcomes.extend(against_peers(&ground).await?);
     }
     if wanted("choosing") {
         outcomes.push(choosing(&ground).await?);
@@ -58,39 +58,64 @@ async fn measure() -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-async fn against_peer(ground: &Ground) -> Result<Vec<Outcome>> {
-    let peer = Peer::new(ground).await?;
-    let mut outcomes = Vec::new();
-    let (mut crowd, mut one, mut batch, mut single) = (Pair::default(), Pair::default(), Pair::default(), Pair::default());
-    for round in 0..=ROUNDS {
-        let push = |pair: &mut Pair, ours: f64, theirs: Option<f64>| {
-            // The first round warms both up.
-            if round > 0 {
-                pair.ours.0.push(ours);
-                pair.peer.0.extend(theirs);
-            }
-        };
-        let theirs = peer.insert_one(2_000)?;
-        push(&mut single, enqueue_one(ground, 2_000).await?, theirs);
-        let theirs = peer.insert_batch(JOBS)?;
-        push(&mut batch, enqueue_batch(ground, JOBS).await?, theirs);
-        let theirs = peer.consume(JOBS, 20)?;
-        ground.fill(1, JOBS).await?;
-        push(&mut one, consume(ground, JOBS).await?, theirs);
-        ground.fill(TENANTS, JOBS).await?;
-        push(&mut crowd, consume(ground, JOBS).await?, theirs);
+/// One measure: ours beside each peer's, in the same rounds.
+#[derive(Default)]
+struct Race {
+    graphile: Pair,
+    boss: Pair,
+}
+
+impl Race {
+    fn note(&mut self, ours: f64, graphile: Option<f64>, boss: Option<f64>) {
+        for (pair, theirs) in [(&mut self.graphile, graphile), (&mut self.boss, boss)] {
+            pair.ours.0.push(ours);
+            pair.peer.0.extend(theirs);
+        }
     }
-    for (what, pair, target) in [
+}
+
+async fn against_peers(ground: &Ground) -> Result<Vec<Outcome>> {
+    let (graphile, boss) = (Peer::graphile(ground).await?, Peer::boss(ground).await?);
+    let (mut crowd, mut one, mut batch, mut single) = (Race::default(), Race::default(), Race::default(), Race::default());
+    for round in 0..=ROUNDS {
+        let theirs = graphile.insert_one(2_000)?;
+        single.note(enqueue_one(ground, 2_000).await?, theirs, boss.insert_one(2_000)?);
+        let theirs = graphile.insert_batch(JOBS)?;
+        batch.note(enqueue_batch(ground, JOBS).await?, theirs, boss.insert_batch(JOBS)?);
+        let theirs = graphile.consume(JOBS, 20)?;
+        ground.fill(1, JOBS).await?;
+        one.note(consume(ground, JOBS).await?, theirs, boss.consume(JOBS, 20)?);
+        ground.fill(TENANTS, JOBS).await?;
+        crowd.note(consume(ground, JOBS).await?, theirs, None);
+        if round == 0 {
+            // It warms all up.
+            for race in [&mut crowd, &mut one, &mut batch, &mut single] {
+                *race = Race::default();
+            }
+        }
+    }
+    let mut outcomes = Vec::new();
+    for (what, race, target) in [
         ("no-op jobs of 10,000 tenants consumed", &crowd, 0.8),
         ("no-op jobs of one tenant consumed", &one, 1.0),
         ("enqueued 1,000 at a time", &batch, 1.0),
         ("enqueued one by one, each in its transaction", &single, 1.0),
     ] {
+        let pair = &race.graphile;
         if pair.peer.0.is_empty() {
             let detail = "graphile-worker is not there: npm install in bench/peers, and INSULA_BENCH_QUEUE";
             outcomes.push(Outcome::figure(what, pair.ours.median(), "jobs/s", Target::None, detail));
         } else {
             outcomes.push(Outcome::ratio(what, pair.ratio(), Target::AtLeast(target), pair.detail("jobs/s")));
+        }
+    }
+    for (what, race) in [
+        ("no-op jobs of one tenant consumed, against pg-boss", &one),
+        ("enqueued 1,000 at a time, against pg-boss", &batch),
+        ("enqueued one by one, each in its transaction, against pg-boss", &single),
+    ] {
+        if !race.boss.peer.0.is_empty() {
+            outcomes.push(Outcome::ratio(what, race.boss.ratio(), Target::None, race.boss.detail("jobs/s")));
         }
     }
     Ok(outcomes)
