@@ -18,10 +18,15 @@ CREATE TABLE IF NOT EXISTS insula.event (
     trace     text,
     -- Why the bus will never take it; then it is not tried again, and kept for two weeks.
     refused   text,
+    -- Of the body, as a relay holds it: what is stored may be a hundredth of that.
+    bytes     integer,
     body      json        NOT NULL,
     PRIMARY KEY (tenant_id, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
--- What a relay reads next.
+ALTER TABLE insula.event ADD COLUMN IF NOT EXISTS bytes integer;
+-- Who has some that wait, from one tenant to the next, and what is next of each.
+CREATE INDEX IF NOT EXISTS event_waiting ON insula.event (tenant_id, seq) WHERE refused IS NULL;
+-- The oldest of all, and one that was taken.
 CREATE INDEX IF NOT EXISTS event_next ON insula.event (seq) WHERE refused IS NULL;
 CREATE INDEX IF NOT EXISTS event_refused ON insula.event (at) WHERE refused IS NOT NULL;
 
@@ -42,8 +47,11 @@ CREATE TABLE IF NOT EXISTS insula.outbox (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     -- When a relay was last here, give or take a minute.
     relayed_at timestamptz NOT NULL DEFAULT '-infinity',
-    swept_at   timestamptz NOT NULL DEFAULT '-infinity'
+    swept_at   timestamptz NOT NULL DEFAULT '-infinity',
+    -- Whose event was the last that was taken: the next round begins behind him.
+    turn       bigint      NOT NULL DEFAULT 0
 );
+ALTER TABLE insula.outbox ADD COLUMN IF NOT EXISTS turn bigint NOT NULL DEFAULT 0;
 INSERT INTO insula.outbox DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 DO $do$
@@ -95,8 +103,8 @@ BEGIN
                 octet_length(body) USING ERRCODE = '54000';
         END IF;
     END LOOP;
-    INSERT INTO insula.event (tenant_id, id, topic, at, principal, trace, body)
-        SELECT me, e.id, e.topic, now, publish.principal, publish.trace, e.body::json
+    INSERT INTO insula.event (tenant_id, id, topic, at, principal, trace, bytes, body)
+        SELECT me, e.id, e.topic, now, publish.principal, publish.trace, octet_length(e.body), e.body::json
           FROM (SELECT * FROM unnest(publish.ids, publish.topics, publish.bodies) WITH ORDINALITY x (id, topic, body, n) ORDER BY x.n) e;
     GET DIAGNOSTICS given = ROW_COUNT;
     IF EXISTS (SELECT FROM insula.webhook w WHERE w.tenant_id = me AND w.paused_at IS NULL) THEN
@@ -153,25 +161,68 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET e
     SELECT EXISTS (SELECT FROM insula.event e WHERE e.refused IS NULL)
 $fn$;
 
--- The oldest events that wait, at most `most` and about `bytes` of bodies, without those of the tenants in `skip`. None also when another
--- relay is at work here: who has been given some is alone until his transaction ends.
+-- Events that wait, at most `most` and about `bytes` of bodies, without those of the tenants in `skip`. Tenants take turns: each one's first, then
+-- each one's second, and so on, beginning behind whoever had the last turn of the round before; so nobody's many delay another's few. Who is there is
+-- found by stepping through the index from tenant to tenant, which takes as long whatever waits. None also when another relay is at work
+-- here: who has been given some is alone until his transaction ends.
 CREATE OR REPLACE FUNCTION insula.outbox_take(most integer, bytes bigint, skip bigint[])
 RETURNS TABLE (tenant_id bigint, epoch bigint, id uuid, seq bigint, topic text, at timestamptz, principal text, trace text, body text)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off
-SET enable_mergejoin = off SET enable_sort = off AS $fn$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_sort = off AS $fn$
 #variable_conflict use_column
+DECLARE
+    last  bigint;
+    taken bigint[];
 BEGIN
-    PERFORM FROM insula.outbox FOR UPDATE SKIP LOCKED;
+    SELECT o.turn INTO last FROM insula.outbox o FOR UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
     UPDATE insula.outbox SET relayed_at = clock_timestamp() WHERE relayed_at < clock_timestamp() - interval '1 minute';
+    WITH RECURSIVE behind (no) AS (
+        (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL AND e.tenant_id > last ORDER BY e.tenant_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL AND e.tenant_id > w.no ORDER BY e.tenant_id LIMIT 1)
+          FROM behind w WHERE w.no IS NOT NULL
+    ), before (no) AS (
+        (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL AND e.tenant_id <= last ORDER BY e.tenant_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL AND e.tenant_id > w.no AND e.tenant_id <= last ORDER BY e.tenant_id LIMIT 1)
+          FROM before w WHERE w.no IS NOT NULL
+    ), t AS MATERIALIZED (
+        -- In the order of their turns, as many as have one.
+        SELECT w.no, row_number() OVER () AS turn
+          FROM (SELECT w.no FROM (SELECT no FROM behind UNION ALL SELECT no FROM before) w
+                 WHERE w.no <> ALL (skip) AND (SELECT x.state FROM insula.tenant x WHERE x.no = w.no) <> 'deleted' LIMIT most) w
+    ), share AS MATERIALIZED (
+        SELECT ceil(most::numeric / count(*))::integer AS n FROM t HAVING count(*) > 0
+    ), f AS MATERIALIZED (
+        SELECT t.no, t.turn, e.seq, e.size, row_number() OVER (PARTITION BY t.turn ORDER BY e.seq) AS place
+          FROM t CROSS JOIN LATERAL (
+              SELECT e.seq, coalesce(e.bytes, pg_column_size(e.body)) AS size FROM insula.event e
+               WHERE e.tenant_id = t.no AND e.refused IS NULL ORDER BY e.seq LIMIT (SELECT n FROM share)) e
+    ), m AS MATERIALIZED (
+        -- Who may have more.
+        SELECT f.no, f.turn, max(f.seq) AS seq, max(f.place) AS place FROM f GROUP BY 1, 2 HAVING count(*) >= (SELECT n FROM share)
+    ), g AS (
+        -- What others leave of the round is theirs.
+        SELECT m.no, m.turn, e.seq, e.size, m.place + row_number() OVER (PARTITION BY m.turn ORDER BY e.seq) AS place
+          FROM m CROSS JOIN LATERAL (
+              SELECT e.seq, coalesce(e.bytes, pg_column_size(e.body)) AS size FROM insula.event e
+               WHERE e.tenant_id = m.no AND e.refused IS NULL AND e.seq > m.seq ORDER BY e.seq
+               LIMIT (SELECT greatest(most - (SELECT count(*) FROM f), 0) / greatest(count(*), 1) FROM m)) e
+    ), x AS (
+        SELECT x.no, x.seq, row_number() OVER line AS n, sum(x.size) OVER line - x.size AS held
+          FROM (SELECT * FROM f UNION ALL SELECT * FROM g) x
+        WINDOW line AS (ORDER BY x.place, x.turn ROWS UNBOUNDED PRECEDING)
+    )
+    SELECT array_agg(x.seq ORDER BY x.n), (array_agg(x.no ORDER BY x.n DESC))[1] INTO taken, last
+      FROM x WHERE x.n <= most AND x.held < outbox_take.bytes;
+    UPDATE insula.outbox SET turn = last WHERE turn <> last;
     RETURN QUERY
-        SELECT x.tenant_id, x.epoch, x.id, x.seq, x.topic, x.at, x.principal, x.trace, x.body::text
-          FROM (SELECT e.*, sum(pg_column_size(e.body)) OVER (ORDER BY e.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-                  FROM (SELECT e.*, t.epoch FROM insula.event e JOIN insula.tenant t ON t.no = e.tenant_id AND t.state <> 'deleted'
-                         WHERE e.refused IS NULL AND e.tenant_id <> ALL (skip) ORDER BY e.seq LIMIT most) e) x
-         WHERE coalesce(x.before, 0) < bytes ORDER BY x.seq;
+        SELECT e.tenant_id, t.epoch, e.id, e.seq, e.topic, e.at, e.principal, e.trace, e.body::text
+          FROM unnest(taken) WITH ORDINALITY x (seq, n) JOIN insula.event e ON e.seq = x.seq AND e.refused IS NULL JOIN insula.tenant t ON t.no = e.tenant_id
+         ORDER BY x.n;
 END $fn$;
 
 -- The bus has these: in the transaction that took them.
@@ -191,13 +242,13 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET
     UPDATE insula.event e SET refused = left(reason, 1000) WHERE e.seq = outbox_refused.seq AND e.refused IS NULL
 $fn$;
 
--- What metrics show: how many wait (counted to 10,000), for how long the oldest, and how many were refused.
+-- What metrics show: how many wait, for how long the oldest, and how many were refused (both counted to 10,000).
 CREATE OR REPLACE FUNCTION insula.outbox_state() RETURNS TABLE (waiting bigint, oldest_ms bigint, refused bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
     SELECT (SELECT count(*) FROM (SELECT FROM insula.event e WHERE e.refused IS NULL ORDER BY e.seq LIMIT 10000) n),
            coalesce((SELECT (extract(epoch FROM clock_timestamp() - e.at) * 1000)::bigint FROM insula.event e
                       WHERE e.refused IS NULL ORDER BY e.seq LIMIT 1), 0),
-           (SELECT count(*) FROM insula.event e WHERE e.refused IS NOT NULL)
+           (SELECT count(*) FROM (SELECT FROM insula.event e WHERE e.refused IS NOT NULL LIMIT 10000) n)
 $fn$;
 
 -- House-keeping, part of insula.sweep_queue(), when there was none for a minute: forgets what consumers saw more than two weeks ago (longer than the bus keeps
@@ -209,6 +260,7 @@ DECLARE
     now  timestamptz := clock_timestamp();
     o    insula.outbox;
     kept interval;
+    past bigint[];
     gone bigint := 0;
     n    bigint;
 BEGIN
@@ -218,16 +270,27 @@ BEGIN
     END IF;
     UPDATE insula.outbox SET swept_at = now;
     DELETE FROM insula.event_seen s WHERE s.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event_seen x WHERE x.at < now - interval '14 days' ORDER BY x.at LIMIT 5000));
-    DELETE FROM insula.event e WHERE e.refused IS NOT NULL AND e.at < now - interval '14 days';
+    DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NOT NULL AND x.at < now - interval '14 days'
+                                                          ORDER BY x.at LIMIT 5000));
     GET DIAGNOSTICS gone = ROW_COUNT;
-    DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NULL
-        AND NOT EXISTS (SELECT FROM insula.tenant t WHERE t.no = x.tenant_id AND t.state <> 'deleted') ORDER BY x.seq LIMIT 5000));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    gone := gone + n;
+    -- From tenant to tenant, and not through all that waits.
+    WITH RECURSIVE w (no) AS (
+        (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL ORDER BY e.tenant_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.tenant_id FROM insula.event e WHERE e.refused IS NULL AND e.tenant_id > w.no ORDER BY e.tenant_id LIMIT 1) FROM w WHERE w.no IS NOT NULL
+    )
+    SELECT array_agg(w.no) INTO past FROM w
+     WHERE w.no IS NOT NULL AND coalesce((SELECT t.state FROM insula.tenant t WHERE t.no = w.no), 'deleted') = 'deleted';
+    IF past IS NOT NULL THEN
+        DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NULL AND x.tenant_id = ANY (past) LIMIT 5000));
+        GET DIAGNOSTICS n = ROW_COUNT;
+        gone := gone + n;
+    END IF;
     kept := CASE WHEN isfinite(o.relayed_at) THEN interval '30 days' ELSE interval '1 day' END;
     IF o.relayed_at < now - kept THEN
-        DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NULL AND x.at < now - kept
-                                                              ORDER BY x.seq LIMIT 5000));
+        -- The oldest are the first.
+        DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(
+            SELECT x.ctid FROM (SELECT x.ctid, x.at FROM insula.event x WHERE x.refused IS NULL ORDER BY x.seq LIMIT 5000) x WHERE x.at < now - kept));
         GET DIAGNOSTICS n = ROW_COUNT;
         gone := gone + n;
     END IF;

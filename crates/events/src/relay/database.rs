@@ -107,12 +107,16 @@ impl Desk {
         let skip: Vec<i64> = self.strangers.keys().copied().collect();
         let mut batch = link.begin().await?;
         let taken = batch.take(self.shared.config.batch, BYTES, &skip).await?;
+        // Once for all that are not known, because the outbox is locked meanwhile.
+        if taken.iter().any(|event| self.shared.tenants.id(event.tenant).is_none()) {
+            let _ = tokio::time::timeout(Duration::from_secs(2), self.shared.catalog.refresh()).await;
+        }
         let mut lines: HashMap<i64, (TenantId, Vec<Taken>)> = HashMap::new();
         for event in taken {
             match lines.get_mut(&event.tenant) {
                 Some((_, line)) => line.push(event),
                 None if self.strangers.contains_key(&event.tenant) => {}
-                None => match self.tenant(event.tenant).await {
+                None => match self.shared.tenants.id(event.tenant) {
                     Some(id) => drop(lines.insert(event.tenant, (id, vec![event]))),
                     None => drop(self.strangers.insert(event.tenant, Instant::now())),
                 },
@@ -120,6 +124,7 @@ impl Desk {
         }
         let until = Instant::now() + ROUND;
         let cell = &self.place.0;
+        // In no order: were the bus so slow that not all of them are begun in time, it would not be the same who is not.
         let ends: Vec<Ended> = stream::iter(lines.into_values())
             .map(|(tenant, line)| hand_over(sink, tenant, cell, line, until))
             .buffer_unordered(AT_ONCE)
@@ -141,15 +146,6 @@ impl Desk {
         counter!("insula_events_relayed_total").increment(count as u64);
         self.complain(failure.as_deref());
         Ok((count, failure.is_some()))
-    }
-
-    /// Its id; the catalog is asked anew before somebody counts as unknown.
-    async fn tenant(&self, no: i64) -> Option<TenantId> {
-        if let Some(id) = self.shared.tenants.id(no) {
-            return Some(id);
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.shared.catalog.refresh()).await;
-        self.shared.tenants.id(no)
     }
 
     /// Says once that the bus does not take events, and once that it does again.

@@ -115,6 +115,8 @@ impl Batch<'_> {
     }
 
     pub(crate) async fn refused(&mut self, seq: i64, reason: &str) -> Result<(), sqlx::Error> {
+        // A NUL would have the whole batch refused, again and again.
+        let reason = reason.replace('\0', " ");
         sqlx::query("SELECT insula.outbox_refused($1, $2)").bind(seq).bind(reason).execute(&mut *self.0).await.map(|_| ())
     }
 

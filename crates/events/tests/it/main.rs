@@ -5,6 +5,7 @@
 mod attacks;
 mod bus;
 mod consumer;
+mod fair;
 mod house;
 mod publish;
 mod relay;
