@@ -49,6 +49,8 @@ END $do$;
 -- What insula.work() takes from: the head of one lane, from where the last was taken.
 CREATE INDEX IF NOT EXISTS job_waiting ON insula.job (tenant_id, lane, rank, due) WHERE state = 'w';
 CREATE INDEX IF NOT EXISTS job_later ON insula.job (due) WHERE state = 'l';
+-- The same of one tenant, for when more have come than are let go at once: then tenants take turns.
+CREATE INDEX IF NOT EXISTS job_later_turn ON insula.job (tenant_id, due) WHERE state = 'l';
 -- One tenant's of those, for lists and for its removal: with it, each state has an index that begins with the tenant, as no other has for all jobs.
 CREATE INDEX IF NOT EXISTS job_delayed ON insula.job (tenant_id, id) WHERE state = 'l';
 -- What caps count and what a lost worker leaves.
@@ -158,8 +160,11 @@ CREATE TABLE IF NOT EXISTS insula.queue (
     present  bigint  NOT NULL DEFAULT 0,
     floor    bigint  NOT NULL DEFAULT 0,
     arrivals xid8    NOT NULL DEFAULT '0',
-    swept_at timestamptz NOT NULL DEFAULT '-infinity'
+    swept_at timestamptz NOT NULL DEFAULT '-infinity',
+    -- The tenant that was looked at last for delayed jobs, when too many had come at once.
+    turn     bigint  NOT NULL DEFAULT 0
 ) WITH (fillfactor = 10);
+ALTER TABLE insula.queue ADD COLUMN IF NOT EXISTS turn bigint NOT NULL DEFAULT 0;
 INSERT INTO insula.queue DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- Worker processes. Numbers are given by the database, so that two never have one. `beats` counts; who watches it decides by a clock of

@@ -6,6 +6,46 @@ GRANT CREATE ON SCHEMA insula TO insula_queue;
 GRANT USAGE ON SCHEMA insula TO insula_queue, insula_worker;
 SET LOCAL ROLE insula_queue;
 
+-- Lets delayed jobs wait whose time has come: the thousand oldest, and when there are more, up to a thousand of tenants by turns, so that one's many do
+-- not delay another's few. Whoever has delayed jobs is found by stepping through the index from tenant to tenant, a thousand of them at a time.
+CREATE OR REPLACE FUNCTION insula.let_go(now timestamptz) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
+DECLARE
+    last  bigint;
+    moved bigint;
+    come  bigint[];
+BEGIN
+    WITH p AS (SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'l' AND j.due <= let_go.now ORDER BY j.due LIMIT 1000 FOR UPDATE SKIP LOCKED),
+         u AS (UPDATE insula.job j SET state = 'w' FROM p WHERE j.tenant_id = p.tenant_id AND j.id = p.id RETURNING j.tenant_id, j.lane, j.rank, j.due),
+         a AS (INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT u.tenant_id, u.lane, u.rank, min(u.due) FROM u GROUP BY 1, 2, 3)
+    SELECT count(*) INTO moved FROM u;
+    IF moved < 1000 THEN
+        RETURN;
+    END IF;
+    SELECT q.turn INTO last FROM insula.queue q;
+    WITH RECURSIVE behind (no, due) AS (
+        (SELECT j.tenant_id, j.due FROM insula.job j WHERE j.state = 'l' AND j.tenant_id > last ORDER BY j.tenant_id, j.due LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM behind w CROSS JOIN LATERAL (
+            SELECT j.tenant_id, j.due FROM insula.job j WHERE j.state = 'l' AND j.tenant_id > w.no ORDER BY j.tenant_id, j.due LIMIT 1) n
+    ), before (no, due) AS (
+        (SELECT j.tenant_id, j.due FROM insula.job j WHERE j.state = 'l' AND j.tenant_id <= last ORDER BY j.tenant_id, j.due LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM before w CROSS JOIN LATERAL (
+            SELECT j.tenant_id, j.due FROM insula.job j WHERE j.state = 'l' AND j.tenant_id > w.no AND j.tenant_id <= last
+             ORDER BY j.tenant_id, j.due LIMIT 1) n
+    )
+    SELECT array_agg(w.no ORDER BY w.n) FILTER (WHERE w.due <= let_go.now), (array_agg(w.no ORDER BY w.n DESC))[1] INTO come, last
+      FROM (SELECT w.*, row_number() OVER () AS n FROM (SELECT * FROM (SELECT * FROM behind UNION ALL SELECT * FROM before) w LIMIT 1000) w) w;
+    UPDATE insula.queue SET turn = last WHERE turn <> last;
+    WITH p AS (SELECT j.tenant_id, j.id FROM unnest(come) t (no) CROSS JOIN LATERAL (
+                   SELECT j.tenant_id, j.id FROM insula.job j WHERE j.tenant_id = t.no AND j.state = 'l' AND j.due <= let_go.now
+                    ORDER BY j.due LIMIT 1000 / cardinality(come) FOR UPDATE SKIP LOCKED) j),
+         u AS (UPDATE insula.job j SET state = 'w' FROM p WHERE j.tenant_id = p.tenant_id AND j.id = p.id RETURNING j.tenant_id, j.lane, j.rank, j.due)
+    INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT u.tenant_id, u.lane, u.rank, min(u.due) FROM u GROUP BY 1, 2, 3;
+END $fn$;
+
 -- Puts lanes where arrivals say, and lets jobs and lanes go on whose time has come. Under the lock on insula.queue.
 CREATE OR REPLACE FUNCTION insula.welcome(q insula.queue, now timestamptz) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
@@ -14,9 +54,7 @@ DECLARE
     more bigint[];
 BEGIN
     IF EXISTS (SELECT FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now) THEN
-        WITH p AS (SELECT j.tenant_id, j.id FROM insula.job j WHERE j.state = 'l' AND j.due <= welcome.now ORDER BY j.due LIMIT 2000 FOR UPDATE SKIP LOCKED),
-             u AS (UPDATE insula.job j SET state = 'w' FROM p WHERE j.tenant_id = p.tenant_id AND j.id = p.id RETURNING j.tenant_id, j.lane, j.rank, j.due)
-        INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT u.tenant_id, u.lane, u.rank, min(u.due) FROM u GROUP BY 1, 2, 3;
+        PERFORM insula.let_go(welcome.now);
     END IF;
     IF EXISTS (SELECT FROM insula.lane l WHERE l.wake_at <= welcome.now) THEN
         UPDATE insula.lane l SET wake_at = NULL, ready = NOT (l.held OR l.blocked), start = greatest(l.start, q.present), since = welcome.now

@@ -68,6 +68,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "end_cancelled(1)",
         "forget_lanes('1 minute', 1)",
         "clock_set_back('1 day')",
+        "let_go(now())",
         "schedules_due('{}', 10)",
         "schedule_fire('[]')",
         "schedules_next()",

@@ -17,6 +17,7 @@ mod host;
 mod house;
 mod kills;
 mod lanes;
+mod later;
 mod life;
 mod open;
 mod places;
