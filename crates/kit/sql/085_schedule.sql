@@ -78,6 +78,8 @@ BEGIN
           AND NOT EXISTS (SELECT FROM insula.schedule s WHERE s.tenant_id = me AND s.name = schedule_put.name) THEN
         RAISE EXCEPTION 'insula: a tenant has at most 1000 schedules' USING ERRCODE = '54000';
     END IF;
+    -- A worker adds nothing for a tenant who is adding: it would wait for the end of this transaction, should the names be the same.
+    PERFORM pg_advisory_xact_lock_shared(hashtext('insula.schedule'), (me & 2147483647)::integer);
     INSERT INTO insula.schedule AS s (tenant_id, name, kind, cron, zone, off_peak_from, off_peak_to, since, rank, attempts, cost, keep, deadline_ms,
                                       principal, body)
         VALUES (me, schedule_put.name, schedule_put.kind, schedule_put.cron, schedule_put.zone, schedule_put.off_peak_from,
@@ -89,22 +91,23 @@ BEGIN
                keep = excluded.keep, deadline_ms = excluded.deadline_ms, principal = excluded.principal, body = excluded.body,
                version = s.version + 1, error = NULL,
                -- Put again as it was, it comes when it would have come.
-               next_at = CASE WHEN insula.schedule_same(s, excluded) THEN s.next_at END,
-               since = CASE WHEN insula.schedule_same(s, excluded) THEN s.since ELSE excluded.since END
+               next_at = CASE WHEN insula.schedule_same(s, excluded.cron, excluded.zone, excluded.local, excluded.off_peak_from, excluded.off_peak_to, excluded.shift_ms) THEN s.next_at END,
+               since = CASE WHEN insula.schedule_same(s, excluded.cron, excluded.zone, excluded.local, excluded.off_peak_from, excluded.off_peak_to, excluded.shift_ms) THEN s.since ELSE excluded.since END
          WHERE s.origin = 'tenant';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'insula: the schedule "%" is the application''s own', schedule_put.name USING ERRCODE = '23505';
     END IF;
 END $fn$;
 
--- Whether two come at the same moments.
-CREATE OR REPLACE FUNCTION insula.schedule_same(a insula.schedule, b insula.schedule) RETURNS boolean
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $fn$
-    SELECT a.error IS NULL AND a.cron = b.cron AND a.shift_ms = b.shift_ms
-       AND (a.zone, a.off_peak_from, a.off_peak_to) IS NOT DISTINCT FROM (b.zone, b.off_peak_from, b.off_peak_to)
-       AND (b.local IS NULL OR a.local IS NOT DISTINCT FROM b.local)
+-- Whether one comes at the same moments as it would by these.
+DROP FUNCTION IF EXISTS insula.schedule_same(insula.schedule, insula.schedule);
+CREATE OR REPLACE FUNCTION insula.schedule_same(s insula.schedule, cron text, zone text, local text, off_peak_from smallint, off_peak_to smallint, shift_ms bigint)
+RETURNS boolean LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $fn$
+    SELECT s.error IS NULL AND s.cron = schedule_same.cron AND s.shift_ms = schedule_same.shift_ms
+       AND (s.zone, s.off_peak_from, s.off_peak_to) IS NOT DISTINCT FROM (schedule_same.zone, schedule_same.off_peak_from, schedule_same.off_peak_to)
+       AND (schedule_same.local IS NULL OR s.local IS NOT DISTINCT FROM schedule_same.local)
 $fn$;
-GRANT EXECUTE ON FUNCTION insula.schedule_same(insula.schedule, insula.schedule) TO insula_queue;
+GRANT EXECUTE ON FUNCTION insula.schedule_same(insula.schedule, text, text, text, smallint, smallint, bigint) TO insula_queue;
 
 -- This tenant's schedules, of both origins.
 CREATE OR REPLACE FUNCTION insula.schedule_list()
@@ -147,20 +150,25 @@ GRANT CREATE ON SCHEMA insula TO insula_queue;
 SET LOCAL ROLE insula_queue;
 
 -- What has come, or whose next time is to be computed: of active tenants, so that those of others are held; of those that code declares
--- only the names that the caller's code does. Moments in microseconds since 1970; what is NULL is to be computed as the first after `since_us`.
+-- only the names that the caller's code does. What its tenant's open transaction has locked is passed over, because it cannot be carried out, and would be in the way of
+-- others' again and again. Moments in microseconds since 1970; what is NULL is to be computed as the first after `since_us`.
 CREATE OR REPLACE FUNCTION insula.schedules_due(names text[], most integer)
 RETURNS TABLE (tenant_id bigint, name text, version bigint, kind text, cron text, zone text, off_peak_from smallint, off_peak_to smallint,
                shift_ms bigint, next_us bigint, since_us bigint, now_us bigint)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
     SELECT s.tenant_id, s.name, s.version, s.kind, s.cron, s.zone, s.off_peak_from, s.off_peak_to, s.shift_ms,
            (extract(epoch FROM s.next_at) * 1000000)::bigint, (extract(epoch FROM s.since) * 1000000)::bigint,
            (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
       FROM (
-        (SELECT s.* FROM insula.schedule s JOIN insula.tenant t ON t.no = s.tenant_id AND t.state = 'active'
-          WHERE NOT s.paused AND s.next_at <= now() AND (s.origin = 'tenant' OR s.name = ANY (names)) ORDER BY s.next_at LIMIT most)
+        SELECT * FROM (
+            SELECT s.* FROM insula.schedule s JOIN insula.tenant t ON t.no = s.tenant_id AND t.state = 'active'
+             WHERE NOT s.paused AND s.next_at <= now() AND (s.origin = 'tenant' OR s.name = ANY (names)) ORDER BY s.next_at LIMIT most
+               FOR UPDATE OF s SKIP LOCKED) come
         UNION ALL
-        (SELECT s.* FROM insula.schedule s JOIN insula.tenant t ON t.no = s.tenant_id AND t.state = 'active'
-          WHERE NOT s.paused AND s.next_at IS NULL AND (s.origin = 'tenant' OR s.name = ANY (names)) LIMIT most)) s
+        SELECT * FROM (
+            SELECT s.* FROM insula.schedule s JOIN insula.tenant t ON t.no = s.tenant_id AND t.state = 'active'
+             WHERE NOT s.paused AND s.next_at IS NULL AND (s.origin = 'tenant' OR s.name = ANY (names)) LIMIT most
+               FOR UPDATE OF s SKIP LOCKED) new) s
 $fn$;
 
 -- Carries out what a worker computed: `{"t": tenant, "n": name, "v": the version that it was computed from, "x": next time, "z": the tenant's zone,
@@ -220,58 +228,72 @@ $fn$;
 
 -- Keeps what code declares: `{"t": tenant, "n": name, "k": kind, "b": body, "c": cron, "z": zone, "l": the tenant's zone, "of", "ot": off-peak, "s": shift
 -- in ms, "m": mark, "r": rank, "a", "co", "ke", "d": attempts, cost, retention, deadline}`. A name that the tenant has for itself stays the
--- tenant's; those are the answer.
-CREATE OR REPLACE FUNCTION insula.schedules_keep(kept jsonb) RETURNS TABLE (tenant_id bigint, name text)
+-- tenant's; those are the answer, and, as `left_out`, those that could not be kept now because an open transaction of the tenant's is in the way. Nobody is waited for.
+DROP FUNCTION IF EXISTS insula.schedules_keep(jsonb);
+CREATE FUNCTION insula.schedules_keep(kept jsonb) RETURNS TABLE (tenant_id bigint, name text, left_out boolean)
 LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
     WITH x AS MATERIALIZED (
         SELECT x.* FROM jsonb_to_recordset(kept) x (t bigint, n text, k text, b json, c text, z text, l text, "of" smallint, ot smallint, s bigint,
                                                     m bigint, r smallint, a integer, co integer, ke integer, d bigint)
-    ), k AS (
-        INSERT INTO insula.schedule AS s (tenant_id, name, origin, kind, cron, zone, local, off_peak_from, off_peak_to, shift_ms, since, told, rank,
-                                          attempts, cost, keep, deadline_ms, body)
+          JOIN insula.tenant t ON t.no = x.t AND t.state <> 'deleted'
+    ), f AS MATERIALIZED (
+        SELECT s.tenant_id, s.name, s.origin FROM x JOIN insula.schedule s ON s.tenant_id = x.t AND s.name = x.n FOR UPDATE OF s SKIP LOCKED
+    ), u AS (
+        UPDATE insula.schedule s
+           SET kind = x.k, cron = x.c, zone = x.z, local = x.l, off_peak_from = x."of", off_peak_to = x.ot, shift_ms = x.s, told = x.m, rank = x.r,
+               attempts = x.a, cost = x.co, keep = x.ke, deadline_ms = x.d, body = x.b, version = s.version + 1, error = NULL,
+               next_at = CASE WHEN insula.schedule_same(s.*, x.c, x.z, x.l, x."of", x.ot, x.s) THEN s.next_at END,
+               since = CASE WHEN insula.schedule_same(s.*, x.c, x.z, x.l, x."of", x.ot, x.s) THEN s.since ELSE clock_timestamp() END
+          FROM f JOIN x ON x.t = f.tenant_id AND x.n = f.name
+         WHERE s.tenant_id = f.tenant_id AND s.name = f.name AND f.origin = 'code' AND s.told <> x.m
+    ), i AS (
+        INSERT INTO insula.schedule (tenant_id, name, origin, kind, cron, zone, local, off_peak_from, off_peak_to, shift_ms, since, told, rank,
+                                     attempts, cost, keep, deadline_ms, body)
             SELECT x.t, x.n, 'code', x.k, x.c, x.z, x.l, x."of", x.ot, x.s, clock_timestamp(), x.m, x.r, x.a, x.co, x.ke, x.d, x.b
-              FROM x JOIN insula.tenant t ON t.no = x.t AND t.state <> 'deleted' ORDER BY x.t, x.n
-            ON CONFLICT (tenant_id, name) DO UPDATE
-               SET kind = excluded.kind, cron = excluded.cron, zone = excluded.zone, local = excluded.local, off_peak_from = excluded.off_peak_from,
-                   off_peak_to = excluded.off_peak_to, shift_ms = excluded.shift_ms, told = excluded.told, rank = excluded.rank,
-                   attempts = excluded.attempts, cost = excluded.cost, keep = excluded.keep, deadline_ms = excluded.deadline_ms,
-                   body = excluded.body, version = s.version + 1, error = NULL,
-                   next_at = CASE WHEN insula.schedule_same(s, excluded) THEN s.next_at END,
-                   since = CASE WHEN insula.schedule_same(s, excluded) THEN s.since ELSE excluded.since END
-             WHERE s.origin = 'code' AND s.told <> excluded.told
+              FROM (SELECT x.* FROM x WHERE NOT EXISTS (SELECT FROM insula.schedule s WHERE s.tenant_id = x.t AND s.name = x.n) ORDER BY x.t, x.n OFFSET 0) x
+             -- Not while the tenant adds some itself (insula.schedule_put()).
+             WHERE pg_try_advisory_xact_lock(hashtext('insula.schedule'), (x.t & 2147483647)::integer)
+            ON CONFLICT DO NOTHING RETURNING tenant_id, name
     )
-    SELECT s.tenant_id, s.name FROM x JOIN insula.schedule s ON s.tenant_id = x.t AND s.name = x.n AND s.origin = 'tenant'
+    SELECT x.t, x.n, f.name IS NULL FROM x LEFT JOIN f ON f.tenant_id = x.t AND f.name = x.n LEFT JOIN i ON i.tenant_id = x.t AND i.name = x.n
+     WHERE f.origin = 'tenant' OR (f.name IS NULL AND i.name IS NULL)
 $fn$;
 
--- Takes away what code declares for others, but not for these: `{"t": tenant, "n": name}`. A pause is remembered.
-CREATE OR REPLACE FUNCTION insula.schedules_drop(dropped jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
-DECLARE
-    gone bigint;
-BEGIN
-    DELETE FROM insula.schedule s USING jsonb_to_recordset(dropped) x (t bigint, n text)
-     WHERE s.tenant_id = x.t AND s.name = x.n AND s.origin = 'code' AND NOT s.paused;
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    RETURN gone;
-END $fn$;
+-- Takes away what code declares for others, but not for these: `{"t": tenant, "n": name}`. A pause is remembered. Answers those that are there still, because
+-- an open transaction of the tenant's has locked them.
+DROP FUNCTION IF EXISTS insula.schedules_drop(jsonb);
+CREATE FUNCTION insula.schedules_drop(dropped jsonb) RETURNS TABLE (tenant_id bigint, name text)
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+    WITH x AS MATERIALIZED (SELECT x.* FROM jsonb_to_recordset(dropped) x (t bigint, n text)),
+         f AS MATERIALIZED (SELECT s.tenant_id, s.name FROM x JOIN insula.schedule s ON s.tenant_id = x.t AND s.name = x.n
+                             WHERE s.origin = 'code' AND NOT s.paused FOR UPDATE OF s SKIP LOCKED),
+         d AS (DELETE FROM insula.schedule s USING f WHERE s.tenant_id = f.tenant_id AND s.name = f.name)
+    SELECT s.tenant_id, s.name FROM x JOIN insula.schedule s ON s.tenant_id = x.t AND s.name = x.n
+     WHERE s.origin = 'code' AND NOT s.paused AND NOT EXISTS (SELECT FROM f WHERE f.tenant_id = s.tenant_id AND f.name = s.name)
+$fn$;
 
--- Tenants have another zone: `{"t": tenant, "z": zone}`. What follows it is computed anew; what had come already, comes.
-CREATE OR REPLACE FUNCTION insula.schedules_follow(zones jsonb) RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
-DECLARE
-    changed bigint;
-BEGIN
-    UPDATE insula.schedule s SET next_at = NULL, since = clock_timestamp(), version = s.version + 1, local = x.z
-      FROM jsonb_to_recordset(zones) x (t bigint, z text)
-     WHERE s.tenant_id = x.t AND s.origin = 'tenant' AND (s.zone IS NULL OR s.off_peak_from IS NOT NULL) AND s.local IS DISTINCT FROM x.z
-       AND s.next_at > clock_timestamp() AND s.error IS NULL;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    RETURN changed;
-END $fn$;
+-- Tenants have another zone: `{"t": tenant, "z": zone}`. What follows it is computed anew; what had come already, comes. Answers those of whom some are left,
+-- because an open transaction of theirs has locked them.
+DROP FUNCTION IF EXISTS insula.schedules_follow(jsonb);
+CREATE FUNCTION insula.schedules_follow(zones jsonb) RETURNS SETOF bigint
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
+    WITH x AS MATERIALIZED (
+        SELECT s.tenant_id, s.name, x.z FROM jsonb_to_recordset(zones) x (t bigint, z text) JOIN insula.schedule s ON s.tenant_id = x.t
+         WHERE s.origin = 'tenant' AND (s.zone IS NULL OR s.off_peak_from IS NOT NULL) AND s.local IS DISTINCT FROM x.z
+           AND s.next_at > clock_timestamp() AND s.error IS NULL
+    ), f AS MATERIALIZED (
+        SELECT s.tenant_id, s.name, x.z FROM x JOIN insula.schedule s ON s.tenant_id = x.tenant_id AND s.name = x.name FOR UPDATE OF s SKIP LOCKED
+    ), u AS (
+        UPDATE insula.schedule s SET next_at = NULL, since = clock_timestamp(), version = s.version + 1, local = f.z
+          FROM f WHERE s.tenant_id = f.tenant_id AND s.name = f.name
+    )
+    SELECT DISTINCT x.tenant_id FROM x WHERE NOT EXISTS (SELECT FROM f WHERE f.tenant_id = x.tenant_id AND f.name = x.name)
+$fn$;
 
 -- House-keeping, by each worker once in a while: its code declares `names`. A name that nobody's code has declared for an hour is taken away, but for
 -- pauses, so that what a tenant switched off is off when the name comes back. When this server's clock was far ahead and is not any more, what
--- was computed then is computed anew; a clock that was set back by less than an hour makes nothing come twice.
+-- was computed then is computed anew; a clock that was set back by less than an hour makes nothing come twice. What a tenant's open transaction has
+-- locked is left to the next time.
 CREATE OR REPLACE FUNCTION insula.schedules_tidy(names text[]) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
@@ -279,10 +301,13 @@ DECLARE
 BEGIN
     INSERT INTO insula.declared AS d SELECT n, false, now FROM unnest(names) n ORDER BY n
         ON CONFLICT (name, host) DO UPDATE SET kept_at = now WHERE d.kept_at NOT BETWEEN now - interval '1 minute' AND now;
-    WITH d AS (DELETE FROM insula.declared d WHERE NOT d.host AND d.kept_at < now - interval '1 hour' RETURNING d.name)
-    DELETE FROM insula.schedule s USING d WHERE s.name = d.name AND s.origin = 'code' AND NOT s.paused;
-    UPDATE insula.schedule s SET next_at = NULL, since = now, version = s.version + 1
-     WHERE s.since > now + interval '1 hour' AND s.error IS NULL;
+    DELETE FROM insula.schedule s WHERE s.ctid = ANY (ARRAY(
+        SELECT s.ctid FROM insula.declared d JOIN insula.schedule s ON s.name = d.name
+         WHERE NOT d.host AND d.kept_at < now - interval '1 hour' AND s.origin = 'code' AND NOT s.paused FOR UPDATE OF s SKIP LOCKED));
+    DELETE FROM insula.declared d WHERE NOT d.host AND d.kept_at < now - interval '1 hour'
+       AND NOT EXISTS (SELECT FROM insula.schedule s WHERE s.name = d.name AND s.origin = 'code' AND NOT s.paused);
+    UPDATE insula.schedule s SET next_at = NULL, since = now, version = s.version + 1 WHERE s.ctid = ANY (ARRAY(
+        SELECT s.ctid FROM insula.schedule s WHERE s.since > now + interval '1 hour' AND s.error IS NULL FOR UPDATE SKIP LOCKED));
 END $fn$;
 
 -- Host side, for the administrator: a tenant's schedules, or everybody's when `tenant` is NULL.

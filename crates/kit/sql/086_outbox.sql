@@ -68,7 +68,7 @@ BEGIN
     END LOOP;
 END $do$;
 GRANT SELECT, UPDATE, DELETE ON insula.event TO insula_queue;
-GRANT SELECT, DELETE ON insula.event_seen TO insula_queue;
+GRANT SELECT, UPDATE, DELETE ON insula.event_seen TO insula_queue;
 GRANT SELECT, UPDATE ON insula.outbox TO insula_queue;
 
 -- Publishes events of this tenant, in its transaction. Whoever of its own webhooks wants one gets a job to post it. Answers how many.
@@ -269,7 +269,9 @@ BEGIN
         RETURN 0;
     END IF;
     UPDATE insula.outbox SET swept_at = now;
-    DELETE FROM insula.event_seen s WHERE s.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event_seen x WHERE x.at < now - interval '14 days' ORDER BY x.at LIMIT 5000));
+    -- A tenant's open transaction may be at one of them, and this is under the queue's lock.
+    DELETE FROM insula.event_seen s WHERE s.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event_seen x WHERE x.at < now - interval '14 days' ORDER BY x.at LIMIT 5000
+                                                               FOR UPDATE SKIP LOCKED));
     DELETE FROM insula.event e WHERE e.ctid = ANY (ARRAY(SELECT x.ctid FROM insula.event x WHERE x.refused IS NOT NULL AND x.at < now - interval '14 days'
                                                           ORDER BY x.at LIMIT 5000));
     GET DIAGNOSTICS gone = ROW_COUNT;

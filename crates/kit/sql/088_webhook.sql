@@ -107,14 +107,18 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f
     SELECT w.url, w.sealed, w.sealed_in, w.paused_at IS NOT NULL FROM insula.webhook w WHERE w.tenant_id = {{tenant}} AND w.id = webhook_target.webhook
 $fn$;
 
--- How a post went. `why_pause` ends them, until the tenant lets it go on.
+-- How a post went. `why_pause` ends them, until the tenant lets it go on. A worker's place is kept by this: when somebody has the webhook locked for longer
+-- than a moment, it is not noted (and a receiver that is gone says so again, at the next post).
 CREATE OR REPLACE FUNCTION insula.webhook_told(webhook uuid, status integer, error text, why_pause text) RETURNS void
-LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
+BEGIN
     UPDATE insula.webhook w
        SET last_at = clock_timestamp(), last_status = webhook_told.status, last_error = left(webhook_told.error, 500),
-           failures = CASE WHEN webhook_told.error IS NULL THEN 0 ELSE w.failures + 1 END,
+           failures = CASE WHEN webhook_told.error IS NULL THEN 0 ELSE least(w.failures, 1000000) + 1 END,
            paused_at = CASE WHEN webhook_told.why_pause IS NULL THEN w.paused_at ELSE coalesce(w.paused_at, clock_timestamp()) END,
            paused_why = CASE WHEN webhook_told.why_pause IS NULL THEN w.paused_why ELSE left(webhook_told.why_pause, 500) END
-     WHERE w.tenant_id = {{tenant}} AND w.id = webhook_told.webhook
-$fn$;
+     WHERE w.tenant_id = {{tenant}} AND w.id = webhook_told.webhook;
+EXCEPTION WHEN lock_not_available THEN
+    NULL;
+END $fn$;
 RESET ROLE;

@@ -62,6 +62,8 @@ BEGIN
     GRANT USAGE ON LANGUAGE plpgsql, sql TO insula_owner, insula_queue;
     -- What the queue's functions read of transactions.
     GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_xact_id() TO insula_queue;
+    -- By which they find out that somebody would be waited for.
+    GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_xact_lock(integer, integer) TO insula_queue;
     REVOKE USAGE ON SCHEMA information_schema FROM PUBLIC;
     GRANT USAGE ON SCHEMA information_schema TO insula_owner;
 END $do$;

@@ -7,6 +7,7 @@ mod bus;
 mod consumer;
 mod fair;
 mod house;
+mod open;
 mod publish;
 mod relay;
 mod secure;

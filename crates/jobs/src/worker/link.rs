@@ -334,17 +334,20 @@ impl Link {
         sqlx::query_as(sql).bind(tenant).bind(name).bind(most).fetch_all(&mut self.0).await
     }
 
-    /// Those that tenants have for themselves by such a name.
-    pub(crate) async fn schedules_keep(&mut self, rows: &serde_json::Value) -> Result<Vec<(i64, String)>, sqlx::Error> {
-        sqlx::query_as("SELECT tenant_id, name FROM insula.schedules_keep($1)").bind(rows).fetch_all(&mut self.0).await
+    /// Those that are not code's: the tenant's own, and (`true`) those that its open transaction is in the way of.
+    pub(crate) async fn schedules_keep(&mut self, rows: &serde_json::Value) -> Result<Vec<(i64, String, bool)>, sqlx::Error> {
+        let sql = "SELECT tenant_id, name, left_out FROM insula.schedules_keep($1)";
+        sqlx::query_as(sql).bind(rows).fetch_all(&mut self.0).await
     }
 
-    pub(crate) async fn schedules_drop(&mut self, rows: &serde_json::Value) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT insula.schedules_drop($1)").bind(rows).execute(&mut self.0).await.map(|_| ())
+    /// Those that are there still, because an open transaction has locked them.
+    pub(crate) async fn schedules_drop(&mut self, rows: &serde_json::Value) -> Result<Vec<(i64, String)>, sqlx::Error> {
+        sqlx::query_as("SELECT tenant_id, name FROM insula.schedules_drop($1)").bind(rows).fetch_all(&mut self.0).await
     }
 
-    pub(crate) async fn schedules_follow(&mut self, zones: &serde_json::Value) -> Result<(), sqlx::Error> {
-        sqlx::query("SELECT insula.schedules_follow($1)").bind(zones).execute(&mut self.0).await.map(|_| ())
+    /// Tenants that have some left, because an open transaction has locked them.
+    pub(crate) async fn schedules_follow(&mut self, zones: &serde_json::Value) -> Result<Vec<i64>, sqlx::Error> {
+        sqlx::query_scalar("SELECT insula.schedules_follow($1)").bind(zones).fetch_all(&mut self.0).await
     }
 
     pub(crate) async fn schedules_tidy(&mut self, names: &[&str]) -> Result<(), sqlx::Error> {

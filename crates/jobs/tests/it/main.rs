@@ -20,6 +20,7 @@ mod lanes;
 mod later;
 mod life;
 mod open;
+mod open_schedules;
 mod places;
 mod schedules;
 mod watched;

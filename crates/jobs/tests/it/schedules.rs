@@ -9,17 +9,17 @@ use insula_planner::cron;
 
 use crate::house::{House, Note};
 
-fn pattern(text: &str) -> Cron {
+pub(crate) fn pattern(text: &str) -> Cron {
     Cron::parse(text).expect("a pattern")
 }
 
 /// Never by itself while a test runs.
-fn rarely() -> Cron {
+pub(crate) fn rarely() -> Cron {
     pattern("0 0 29 2 *")
 }
 
 impl House {
-    async fn put(&self, no: i64, name: &str, cron: &Cron, zone: &Zone, options: &ScheduleOptions) {
+    pub(crate) async fn put(&self, no: i64, name: &str, cron: &Cron, zone: &Zone, options: &ScheduleOptions) {
         let mut tx = self.data.begin(&self.tenant(no)).await.expect("a transaction");
         schedules::put(&mut tx, name, cron, zone, &Note::new(name, 0), options).await.expect("put");
         tx.commit().await.expect("committed");
@@ -30,19 +30,19 @@ impl House {
         schedules::list(&mut tx).await.expect("a list")
     }
 
-    async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut self.admin().await).await.expect(sql);
     }
 
     /// Lets all schedules of a condition have come so long ago.
-    async fn came(&self, ago: &str, which: &str) {
+    pub(crate) async fn came(&self, ago: &str, which: &str) {
         let sql = format!(
             "UPDATE insula.schedule SET next_at = clock_timestamp() - interval '{ago}', version = version + 1 WHERE {which}"
         );
         self.sql(&sql).await;
     }
 
-    async fn planned(&self) {
+    pub(crate) async fn planned(&self) {
         self.until("times", "SELECT count(*) = 0 FROM insula.schedule WHERE next_at IS NULL AND NOT paused").await;
     }
 }

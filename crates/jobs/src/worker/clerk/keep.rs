@@ -65,12 +65,16 @@ impl Kept {
             self.seen.clear();
             return Box::pin(self.keep(desk, link)).await;
         }
+        let mut left_out = false;
         for routes in changed.chunks(BATCH) {
             let changes = self.changes(desk, routes);
-            self.say(desk, link, changes).await?;
-            self.seen.extend(routes.iter().map(|route| (route.no.get(), route.clone())));
+            let left = self.say(desk, link, changes).await?;
+            left_out |= !left.is_empty();
+            // Of those with something left, what was seen before is what the next look compares with.
+            let through = routes.iter().filter(|route| !left.contains(&route.no.get()));
+            self.seen.extend(through.map(|route| (route.no.get(), route.clone())));
         }
-        self.revision = Some(revision);
+        self.revision = (!left_out).then_some(revision);
         Ok(())
     }
 
@@ -144,27 +148,36 @@ impl Kept {
         changes
     }
 
-    async fn say(&mut self, desk: &Arc<Desk>, link: &mut Link, changes: Changes) -> Result<(), Error> {
+    /// Tenants for whom not all could be said now, because an open transaction of theirs is in the way: they have their turn at the next look, and
+    /// nobody waits for them.
+    async fn say(&mut self, desk: &Arc<Desk>, link: &mut Link, changes: Changes) -> Result<BTreeSet<i64>, Error> {
         let Changes { keep, drop, follow, told } = changes;
+        let mut left = BTreeSet::new();
+        let mut untold = BTreeSet::new();
         if !follow.is_empty() {
-            link.schedules_follow(&Value::Array(follow)).await?;
+            left.extend(link.schedules_follow(&Value::Array(follow)).await?);
         }
         if !drop.is_empty() {
-            link.schedules_drop(&Value::Array(drop)).await?;
+            untold.extend(link.schedules_drop(&Value::Array(drop)).await?);
         }
         let mut keep = keep.into_iter().peekable();
         while keep.peek().is_some() {
             let rows = Value::Array(keep.by_ref().take(BATCH).collect());
-            for (tenant, name) in link.schedules_keep(&rows).await? {
-                tracing::warn!(tenant, schedule = name, database = %desk.name().database, "a tenant has a schedule of its own by the name of one that code declares");
+            for (tenant, name, left_out) in link.schedules_keep(&rows).await? {
+                if left_out {
+                    untold.insert((tenant, name));
+                } else {
+                    tracing::warn!(tenant, schedule = name, database = %desk.name().database, "a tenant has a schedule of its own by the name of one that code declares");
+                }
             }
         }
-        for (key, mark) in told {
+        for (key, mark) in told.into_iter().filter(|(key, _)| !untold.contains(key)) {
             match mark {
                 Some(mark) => self.told.insert(key, mark),
                 None => self.told.remove(&key),
             };
         }
-        Ok(())
+        left.extend(untold.into_iter().map(|(tenant, _)| tenant));
+        Ok(left)
     }
 }
