@@ -24,6 +24,8 @@ const ROUND: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 64;
 /// How long a tenant that the catalog does not know is left alone.
 const STRANGER: Duration = Duration::from_secs(5);
+/// How long a visit lasts while there is more to do: others wait for the place.
+const VISIT: Duration = Duration::from_secs(5);
 const STATE_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Desk {
@@ -50,9 +52,10 @@ impl Desk {
             let served = self.session(visitors.is_some(), &mut stopping).await;
             drop(permit);
             let rest = match served {
-                Ok(()) => {
+                Ok(more) => {
                     pause = Duration::from_millis(100);
-                    self.shared.config.visit
+                    // Behind those that wait for a place, and not later.
+                    if more { Duration::ZERO } else { self.shared.config.visit }
                 }
                 Err(error) => {
                     counter!("insula_events_outbox_faults_total").increment(1);
@@ -65,9 +68,12 @@ impl Desk {
         }
     }
 
-    async fn session(&mut self, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<(), Error> {
+    /// Serves for as long as there is something to do; a visit ends after a while all the same. Whether there was more.
+    async fn session(&mut self, visiting: bool, stopping: &mut watch::Receiver<bool>) -> Result<bool, Error> {
         let mut link = Link::open(&self.shared, &self.place).await?;
-        let mut idle_since = Instant::now();
+        let began = Instant::now();
+        let mut idle_since = began;
+        let mut more = false;
         let sink = self.shared.sink.clone();
         while !*stopping.borrow() {
             let mut sent = 0;
@@ -90,6 +96,10 @@ impl Desk {
             }
             if sent > 0 {
                 idle_since = Instant::now();
+                more = visiting && began.elapsed() > VISIT;
+                if more {
+                    break;
+                }
                 continue;
             }
             if visiting && idle_since.elapsed() > Duration::from_millis(500) {
@@ -98,7 +108,7 @@ impl Desk {
             let _ = tokio::time::timeout(rest, stopping.wait_for(|stop| *stop)).await;
         }
         link.close().await;
-        Ok(())
+        Ok(more)
     }
 
     /// Takes, hands over, deletes: in one transaction, which keeps other relays away. How many the bus has now, and whether it refused one for now.

@@ -12,4 +12,5 @@ mod publish;
 mod relay;
 mod secure;
 mod troubles;
+mod visits;
 mod webhook;
