@@ -40,9 +40,9 @@ fn run() -> Result<Vec<Outcome>> {
     let door = house.door(2)?;
     let (report, before) = runtime.block_on(loaded(&mut house, &door, clients, outage))?;
     ensure!(house.is_gone(), "somebody has started the control plane again");
-    // It did follow this control plane, and has noticed.
+    // It did follow this control plane, and has noticed. It says how old its knowledge is when it has last tried, which it does ever more rarely.
     let age = door.age()?;
-    ensure!(age > outage.as_secs_f64() - 5.0, "the gateway has heard from a control plane {age:.0} s ago");
+    ensure!(age > outage.as_secs_f64() / 2.0, "the gateway has heard from a control plane {age:.0} s ago");
     let all = report.total;
     let failed = all.errors;
     ensure!(all.requests > 0, "nothing was asked");
@@ -54,7 +54,7 @@ fn run() -> Result<Vec<Outcome>> {
     };
     let detail = format!(
         "{} requests of {TENANTS} tenants, half of them with API keys, {before} of them before it; {:.0} requests/s; p99 {:.1} ms, the longest {:.1} ms; \
-         the gateway had not heard of it for {age:.0} s at the end{failures}",
+         the gateway had not heard of it for {age:.0} s when it last said so{failures}",
         all.requests,
         all.rps,
         all.latency.p99_us as f64 / 1e3,
