@@ -14,6 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, PgTransaction};
 
 use crate::config::CellSecrets;
+use crate::doors::Doors;
 use crate::error::Error;
 use crate::model::{Cell, Provider};
 
@@ -34,6 +35,7 @@ pub(crate) struct Cells {
     pools: Mutex<HashMap<PoolKey, PgPool>>,
     /// One at a time makes databases in a cell: CREATE DATABASE does not share its template.
     making: Mutex<HashMap<CellName, Arc<tokio::sync::Mutex<()>>>>,
+    doors: Doors,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,11 +48,16 @@ struct PoolKey {
 
 impl Cells {
     pub(crate) fn new(root_key: RootKey, secrets: Option<PathBuf>, authorities: Option<PathBuf>) -> Self {
-        Self { root_key, secrets, authorities, pools: Mutex::default(), making: Mutex::default() }
+        Self { root_key, secrets, authorities, pools: Mutex::default(), making: Mutex::default(), doors: Doors::default() }
     }
 
     pub(crate) fn key(&self, cell: &CellName) -> CellKey {
         self.root_key.cell(cell)
+    }
+
+    /// Where requests that open a connection of their own wait for their turn.
+    pub(crate) fn doors(&self) -> &Doors {
+        &self.doors
     }
 
     /// Held while databases of a cell are made or its template is changed.
@@ -93,11 +100,22 @@ impl Cells {
 
     /// One connection, for a database that is not worth a pool.
     pub(crate) async fn connect(&self, cell: &Cell, database: &str) -> Result<PgConnection, Error> {
-        let options = self.options(cell, database)?;
-        match tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await {
-            Ok(connected) => connected.map_err(in_cell(cell)),
-            Err(_) => Err(Error::Away(format!("the database server of cell {} does not answer", cell.name))),
-        }
+        self.connecting(cell, database)?.await
+    }
+
+    /// The same for whoever cannot wait here.
+    pub(crate) fn connecting(
+        &self,
+        cell: &Cell,
+        database: &str,
+    ) -> Result<impl Future<Output = Result<PgConnection, Error>> + Send + use<>, Error> {
+        let (options, cell) = (self.options(cell, database)?, cell.clone());
+        Ok(async move {
+            match tokio::time::timeout(PATIENCE, PgConnection::connect_with(&options)).await {
+                Ok(connected) => connected.map_err(in_cell(&cell)),
+                Err(_) => Err(Error::Away(format!("the database server of cell {} does not answer", cell.name))),
+            }
+        })
     }
 
     /// The pool of a database that many tenants share, or of the maintenance database.
@@ -140,6 +158,7 @@ impl Cells {
 
     /// Lets go of all connections to a cell that is to be taken away.
     pub(crate) async fn forget(&self, cell: &CellName) {
+        self.doors.forget(cell);
         let gone: Vec<PgPool> = {
             let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
             let keys: Vec<_> = pools.keys().filter(|k| k.cell == *cell).cloned().collect();

@@ -13,6 +13,7 @@ mod cells;
 mod check;
 pub mod config;
 pub mod dns;
+mod doors;
 mod error;
 mod feed_trim;
 mod handle;

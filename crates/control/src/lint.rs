@@ -3,6 +3,7 @@
 use insula_core::placement::{POOL_DATABASE, SCHEMAS_DATABASE, TEMPLATE_DATABASE};
 
 use crate::cells::kit_in;
+use crate::doors::Errand;
 use crate::error::Error;
 use crate::handle::Control;
 use crate::model::{Cell, CellState, LintFinding, LintReport, LintTarget};
@@ -11,7 +12,9 @@ use crate::store;
 pub(crate) async fn lint(control: &Control, target: &LintTarget) -> Result<Vec<LintReport>, Error> {
     let mut reports = Vec::new();
     for (cell, database) in places(control, target).await? {
-        reports.push(lint_database(control, &cell, database).await?);
+        // On a task of its own: a caller who goes away in between does not leave a place before its connection does.
+        let looked = tokio::spawn(lint_database(control.clone(), cell, database));
+        reports.push(looked.await.unwrap_or_else(|_| Err(Error::Away("the control plane is ending".into())))?);
     }
     Ok(reports)
 }
@@ -50,13 +53,14 @@ async fn places(control: &Control, target: &LintTarget) -> Result<Vec<(Cell, Str
     Ok(places)
 }
 
-async fn lint_database(control: &Control, cell: &Cell, database: String) -> Result<LintReport, Error> {
+async fn lint_database(control: Control, cell: Cell, database: String) -> Result<LintReport, Error> {
     // A clone waits for nobody to be connected to the template.
     let making = control.cells().making(&cell.name);
     let _alone = if database == TEMPLATE_DATABASE { Some(making.lock().await) } else { None };
-    let mut conn = control.cells().connect(cell, &database).await?;
-    let findings = insula_kit::lint(&mut conn).await.map_err(kit_in(cell))?;
-    sqlx::Connection::close(conn).await.map_err(crate::cells::in_cell(cell))?;
+    let _place = control.cells().doors().enter(&cell.name, Errand::Look).await?;
+    let mut conn = control.cells().connect(&cell, &database).await?;
+    let findings = insula_kit::lint(&mut conn).await.map_err(kit_in(&cell))?;
+    sqlx::Connection::close(conn).await.map_err(crate::cells::in_cell(&cell))?;
     let findings = findings
         .into_iter()
         .map(|f| LintFinding {
@@ -66,5 +70,5 @@ async fn lint_database(control: &Control, cell: &Cell, database: String) -> Resu
             severity: format!("{:?}", f.severity).to_lowercase(),
         })
         .collect();
-    Ok(LintReport { cell: cell.name.clone(), database, findings })
+    Ok(LintReport { cell: cell.name, database, findings })
 }

@@ -1,7 +1,7 @@
 //! The queues in the cells, as their administrator sees and changes them: `crates/kit/sql/087_operate.sql` and its neighbours, a call each.
 //!
 //! For: one short connection for one request. Not for: who may ask, or the audit log. Always: a server that is away, or slow, is a refusal
-//! that names its cell, within seconds.
+//! that names its cell, within seconds; and whoever asks how often, a cell has no more of these connections than [`crate::doors`] lets in.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use sqlx::{Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::cells::{Cells, in_cell};
+use crate::doors::{Errand, Pass};
 use crate::error::Error;
 use crate::model::Cell;
 
@@ -29,26 +30,42 @@ const BEGIN: &str =
 /// An open connection to the database of a queue. Changes are made in a transaction that [`Queue::commit`] ends; dropped, nothing has changed.
 pub(crate) struct Queue {
     cell: Cell,
+    /// There until it is committed or dropped.
+    open: Option<Open>,
+}
+
+/// A connection, and the place in its cell that it takes.
+struct Open {
     conn: PgConnection,
+    pass: Pass,
 }
 
 impl Queue {
-    pub(crate) async fn open(cells: &Cells, cell: &Cell, database: &str) -> Result<Self, Error> {
-        let opened = within(cell, async {
-            let mut conn = cells.connect(cell, database).await?;
-            sqlx::raw_sql(BEGIN).execute(&mut conn).await.map_err(in_cell(cell))?;
-            Ok(conn)
+    pub(crate) async fn open(cells: &Cells, cell: &Cell, database: &str, errand: Errand) -> Result<Self, Error> {
+        let pass = cells.doors().enter(&cell.name, errand).await?;
+        let (connecting, cell) = (cells.connecting(cell, database)?, cell.clone());
+        // On a task of its own: a caller who goes away in between still has the connection closed before its place is free.
+        let opened = tokio::spawn(async move {
+            let opened = within(&cell, async {
+                let mut queue = Self { cell: cell.clone(), open: Some(Open { conn: connecting.await?, pass }) };
+                let (cell, conn) = queue.parts()?;
+                sqlx::raw_sql(BEGIN).execute(conn).await.map_err(in_cell(cell))?;
+                Ok(queue)
+            });
+            opened.await
         });
-        Ok(Self { cell: cell.clone(), conn: opened.await? })
+        opened.await.unwrap_or_else(|_| Err(Error::Away("the control plane is ending".into())))
+    }
+
+    fn parts(&mut self) -> Result<(&Cell, &mut PgConnection), Error> {
+        let open = self.open.as_mut().ok_or_else(|| Error::Corrupt("a queue is used after its end".into()))?;
+        Ok((&self.cell, &mut open.conn))
     }
 
     /// Makes good what was changed.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        let Self { cell, conn } = &mut self;
-        within(cell, async { sqlx::raw_sql("COMMIT").execute(conn).await.map(|_| ()).map_err(in_cell(cell)) }).await?;
-        // Nobody waits for a goodbye.
-        tokio::spawn(self.conn.close());
-        Ok(())
+        let (cell, conn) = self.parts()?;
+        within(cell, async { sqlx::raw_sql("COMMIT").execute(conn).await.map(|_| ()).map_err(in_cell(cell)) }).await
     }
 
     /// A page of jobs, newest first.
@@ -64,7 +81,7 @@ impl Queue {
                    FROM insula.job_list($1, $2, $3, $4, $5)";
         let query = sqlx::query(sql).bind(tenant.get()).bind(state.map(JobState::as_str)).bind(kind).bind(before);
         let query = query.bind(i32::try_from(most).unwrap_or(i32::MAX));
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let rows = within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await?;
         rows.iter().map(|row| job(row).map_err(in_cell(cell))?).collect()
     }
@@ -72,7 +89,7 @@ impl Queue {
     /// One job.
     pub(crate) async fn job(&mut self, tenant: TenantNo, id: Uuid) -> Result<Option<Job>, Error> {
         let query = sqlx::query("SELECT * FROM insula.job_show($1, $2)").bind(tenant.get()).bind(id);
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let row = within(cell, async { query.fetch_optional(conn).await.map_err(in_cell(cell)) }).await?;
         row.map(|row| job(&row).map_err(in_cell(cell))?).transpose()
     }
@@ -80,7 +97,7 @@ impl Queue {
     /// What it was asked and what it answered.
     pub(crate) async fn body(&mut self, tenant: TenantNo, id: Uuid) -> Result<Option<JobBody>, Error> {
         let query = sqlx::query_as("SELECT body, result FROM insula.job_body($1, $2)").bind(tenant.get()).bind(id);
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let row: Option<(serde_json::Value, Option<serde_json::Value>)> =
             within(cell, async { query.fetch_optional(conn).await.map_err(in_cell(cell)) }).await?;
         Ok(row.map(|(body, result)| JobBody { body, result }))
@@ -110,7 +127,7 @@ impl Queue {
     pub(crate) async fn schedules(&mut self, tenant: TenantNo) -> Result<Vec<Schedule>, Error> {
         let sql = "SELECT name, origin, kind, cron, zone, paused, next_at, last_at, error FROM insula.schedules_of($1, 10000)";
         let query = sqlx::query(sql).bind(tenant.get());
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let rows = within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await?;
         rows.iter().map(schedule).collect::<Result<_, _>>().map_err(in_cell(cell))
     }
@@ -125,7 +142,7 @@ impl Queue {
     pub(crate) async fn host_schedules(&mut self) -> Result<Vec<HostSchedule>, Error> {
         let sql = "SELECT name, cron, zone, paused, next_at, firing, attempt, last_at, error FROM insula.host_schedules()";
         let query = sqlx::query(sql);
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let rows = within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await?;
         rows.iter().map(host_schedule).collect::<Result<_, _>>().map_err(in_cell(cell))
     }
@@ -139,7 +156,7 @@ impl Queue {
     /// Everybody who works on this queue; whether they are alive is not known yet.
     pub(crate) async fn workers(&mut self, database: &str) -> Result<Vec<Worker>, Error> {
         let query = sqlx::query("SELECT no, name, lease_ms, beats, started_at, running, kinds FROM insula.worker_list()");
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         let rows = within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await?;
         let read = |row: &PgRow| {
             Ok(Worker {
@@ -161,7 +178,7 @@ impl Queue {
     /// How many signs of life each worker has given, by number.
     pub(crate) async fn beats(&mut self) -> Result<Vec<(i64, i64)>, Error> {
         let query = sqlx::query_as("SELECT no, beats FROM insula.workers()");
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await
     }
 
@@ -170,7 +187,7 @@ impl Queue {
         let sql = "SELECT DISTINCT a.datname::text FROM pg_catalog.pg_stat_activity a
                    WHERE a.usename = $1 AND a.datname <> current_database() ORDER BY 1";
         let query = sqlx::query_scalar(sql).bind(WORKER_ROLE);
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         within(cell, async { query.fetch_all(conn).await.map_err(in_cell(cell)) }).await
     }
 
@@ -195,8 +212,22 @@ impl Queue {
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
     {
-        let Self { cell, conn } = self;
+        let (cell, conn) = self.parts()?;
         within(cell, async { query.fetch_one(conn).await.map_err(in_cell(cell)) }).await
+    }
+}
+
+/// Nobody waits for a goodbye; but the server hears it only when it has ended what it is at, and until then the place is taken.
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let (Some(Open { mut conn, pass }), Ok(runtime)) = (self.open.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(WITHIN, conn.ping()).await;
+            let _ = tokio::time::timeout(WITHIN, conn.close()).await;
+            drop(pass);
+        });
     }
 }
 

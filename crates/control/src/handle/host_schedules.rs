@@ -6,6 +6,7 @@ use insula_core::placement::POOL_DATABASE;
 use serde_json::json;
 
 use super::Control;
+use crate::doors::Errand;
 use crate::error::Error;
 use crate::model::{Page, PageRequest};
 use crate::queue::Queue;
@@ -13,7 +14,7 @@ use crate::store;
 
 impl Control {
     /// Where workers keep them, unless they are told another place; `None` while no cell has a pool.
-    async fn host_queue(&self) -> Result<Option<Queue>, Error> {
+    async fn host_queue(&self, errand: Errand) -> Result<Option<Queue>, Error> {
         let mut conn = self.catalog_pool().acquire().await?;
         let queues = store::cells::queues(&mut conn).await?;
         let Some((name, database)) = queues.into_iter().filter(|(_, database)| database == POOL_DATABASE).min() else {
@@ -22,7 +23,7 @@ impl Control {
         let name: CellName = name.parse().map_err(|_| Error::Corrupt(format!("a cell is called {name}")))?;
         let cell = store::cells::get(&mut conn, &name).await?.ok_or_else(|| Error::not_found("cell", &name))?;
         drop(conn);
-        Ok(Some(Queue::open(self.cells(), &cell, &database).await?))
+        Ok(Some(Queue::open(self.cells(), &cell, &database, errand).await?))
     }
 
     /// The host's schedules, by name.
@@ -31,7 +32,7 @@ impl Control {
     /// [`Error::Invalid`]; [`Error::Away`] when the cell that has them does not answer.
     pub async fn host_schedules(&self, page: &PageRequest) -> Result<Page<HostSchedule>, Error> {
         let after = page.name_key()?;
-        let found = match self.host_queue().await? {
+        let found = match self.host_queue(Errand::Read).await? {
             Some(mut queue) => {
                 let found = queue.host_schedules().await?;
                 queue.commit().await?;
@@ -51,7 +52,7 @@ impl Control {
         if name.contains('\0') {
             return Err(missing());
         }
-        let mut queue = self.host_queue().await?.ok_or_else(missing)?;
+        let mut queue = self.host_queue(Errand::Change).await?.ok_or_else(missing)?;
         if !queue.pause_host(name, paused).await? {
             return Err(missing());
         }

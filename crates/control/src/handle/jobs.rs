@@ -1,7 +1,10 @@
 //! Jobs of tenants and their schedules, in the queues of their cells.
 //!
 //! Always: a change is in the audit log before it holds in the cell. So the log may tell of one that was not to be (the cell went away in
-//! between), and never keeps one back.
+//! between), and never keeps one back. What jobs say of themselves (errors, progress, keys, who asked) is the tenant's own as well: who reads it
+//! is in the log, too, at most once an hour for each key and tenant, so that looking on does not fill the log; a body, each time.
+
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use insula_api::job::{Job, JobBody, JobQuery, JobState};
@@ -10,6 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Control;
+use crate::doors::Errand;
 use crate::error::Error;
 use crate::model::{Page, PageRequest, Tenant};
 use crate::queue::Queue;
@@ -17,7 +21,7 @@ use crate::{check, store};
 
 impl Control {
     /// The queue that a tenant's jobs are in.
-    pub(crate) async fn queue_of(&self, tenant: &str) -> Result<(Tenant, Queue), Error> {
+    pub(crate) async fn queue_of(&self, tenant: &str, errand: Errand) -> Result<(Tenant, Queue), Error> {
         let mut conn = self.catalog_pool().acquire().await?;
         let tenant = store::tenants::find(&mut conn, tenant).await?;
         let Some(place) = &tenant.placement else {
@@ -25,7 +29,7 @@ impl Control {
         };
         let cell = store::cells::get(&mut conn, &place.cell).await?.ok_or_else(|| Error::not_found("cell", &place.cell))?;
         drop(conn);
-        let queue = Queue::open(self.cells(), &cell, &place.database).await?;
+        let queue = Queue::open(self.cells(), &cell, &place.database, errand).await?;
         Ok((tenant, queue))
     }
 
@@ -44,30 +48,46 @@ impl Control {
         queue.commit().await
     }
 
-    /// Jobs of a tenant, newest first.
+    /// Says in the audit log who looks at a tenant's jobs, unless it has said so lately.
+    async fn seen_by(&self, actor: &str, tenant: &Tenant) -> Result<(), Error> {
+        let now = Instant::now();
+        if !self.onlookers().is_new(actor, tenant.id, now) {
+            return Ok(());
+        }
+        let mut tx = self.catalog_pool().begin().await?;
+        store::audit::append(&mut tx, actor, "job.read", Some(tenant.id.uuid()), tenant.slug.as_str(), &json!({})).await?;
+        tx.commit().await?;
+        self.onlookers().told(actor, tenant.id, now);
+        Ok(())
+    }
+
+    /// Jobs of a tenant, newest first. The audit log says who looked.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Invalid`]; [`Error::Away`] when its cell does not answer.
-    pub async fn jobs(&self, tenant: &str, query: &JobQuery, page: &PageRequest) -> Result<Page<Job>, Error> {
+    /// [`Error::NotFound`], [`Error::Invalid`]; [`Error::Away`] when its cell does not answer, or too many ask it at once.
+    pub async fn jobs(&self, actor: &str, tenant: &str, query: &JobQuery, page: &PageRequest) -> Result<Page<Job>, Error> {
         if let Some(kind) = &query.kind {
             check::text("kind", kind, 1, 100)?;
         }
         let before = page.id_key()?;
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Read).await?;
         let found = queue.jobs(tenant.no, query.state, query.kind.as_deref(), before, page.rows()).await?;
         queue.commit().await?;
+        self.seen_by(actor, &tenant).await?;
         Ok(page.page(found, |job| job.id.simple().to_string()))
     }
 
-    /// One job.
+    /// One job. The audit log says who looked.
     ///
     /// # Errors
     /// As [`Control::jobs`].
-    pub async fn job(&self, tenant: &str, id: Uuid) -> Result<Job, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+    pub async fn job(&self, actor: &str, tenant: &str, id: Uuid) -> Result<Job, Error> {
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Read).await?;
         let found = queue.job(tenant.no, id).await?;
         queue.commit().await?;
-        found.ok_or_else(|| Error::not_found("job", id))
+        let found = found.ok_or_else(|| Error::not_found("job", id))?;
+        self.seen_by(actor, &tenant).await?;
+        Ok(found)
     }
 
     /// What a job was asked and what it answered. It is the tenant's own data: the audit log says who looked.
@@ -75,7 +95,7 @@ impl Control {
     /// # Errors
     /// As [`Control::jobs`].
     pub async fn job_body(&self, actor: &str, tenant: &str, id: Uuid) -> Result<JobBody, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Read).await?;
         let found = queue.body(tenant.no, id).await?.ok_or_else(|| Error::not_found("job", id))?;
         self.settle_queue((actor, "job.body"), &tenant, queue, &id.to_string(), json!({})).await?;
         Ok(found)
@@ -86,7 +106,7 @@ impl Control {
     /// # Errors
     /// As [`Control::jobs`]; [`Error::Conflict`] when it has ended.
     pub async fn cancel_job(&self, actor: &str, tenant: &str, id: Uuid) -> Result<Job, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Change).await?;
         let was = queue.cancel(tenant.no, id).await?.ok_or_else(|| Error::not_found("job", id))?;
         if JobState::from_name(&was).is_none_or(|state| matches!(state, JobState::Done | JobState::Dead | JobState::Cancelled)) {
             return Err(Error::Conflict(format!("job {id} is {was}: there is nothing to cancel")));
@@ -102,7 +122,7 @@ impl Control {
     /// # Errors
     /// As [`Control::jobs`]; [`Error::Conflict`] when it is neither.
     pub async fn retry_job(&self, actor: &str, tenant: &str, id: Uuid) -> Result<Job, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Change).await?;
         let was = queue.retry(tenant.no, id).await?.ok_or_else(|| Error::not_found("job", id))?;
         match was.as_str() {
             "dead" | "later" => {}
@@ -120,7 +140,7 @@ impl Control {
     /// # Errors
     /// As [`Control::jobs`].
     pub async fn replay_dead(&self, actor: &str, tenant: &str) -> Result<i64, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Change).await?;
         let jobs = queue.replay_dead(tenant.no).await?;
         self.settle_queue((actor, "dead.replay"), &tenant, queue, tenant.slug.as_str(), json!({"jobs": jobs})).await?;
         Ok(jobs)
@@ -131,7 +151,7 @@ impl Control {
     /// # Errors
     /// As [`Control::jobs`].
     pub async fn purge_dead(&self, actor: &str, tenant: &str, before: Option<DateTime<Utc>>) -> Result<i64, Error> {
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Change).await?;
         let before = before.unwrap_or_else(Utc::now);
         let jobs = queue.purge_dead(tenant.no, before).await?;
         let detail = json!({"jobs": jobs, "before": before});
@@ -145,7 +165,7 @@ impl Control {
     /// As [`Control::jobs`].
     pub async fn schedules(&self, tenant: &str, page: &PageRequest) -> Result<Page<Schedule>, Error> {
         let after = page.name_key()?;
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Read).await?;
         let found = queue.schedules(tenant.no).await?;
         queue.commit().await?;
         Ok(page.page(found.into_iter().filter(|s| s.name > after).collect(), |schedule| schedule.name.clone()))
@@ -160,7 +180,7 @@ impl Control {
         if name.contains('\0') {
             return Err(missing());
         }
-        let (tenant, mut queue) = self.queue_of(tenant).await?;
+        let (tenant, mut queue) = self.queue_of(tenant, Errand::Change).await?;
         if !queue.pause(tenant.no, name, paused).await? {
             return Err(missing());
         }

@@ -11,6 +11,7 @@ mod edge;
 mod host_schedules;
 mod identity;
 mod jobs;
+mod onlookers;
 mod records;
 mod registry;
 mod tenants;
@@ -26,6 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::onlookers::Onlookers;
 use crate::cells::Cells;
 use crate::config::Config;
 use crate::dns::Dns;
@@ -62,6 +64,8 @@ struct Inner {
     dns: Dns,
     /// The change feed, for data planes.
     hub: Hub,
+    /// Who looked at tenants' jobs lately.
+    onlookers: Onlookers,
 }
 
 /// Most streams of news at once.
@@ -114,6 +118,7 @@ impl Control {
             events: Notify::new(),
             closing: CancellationToken::new(),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
+            onlookers: Onlookers::default(),
         })))
     }
 
@@ -156,6 +161,10 @@ impl Control {
 
     pub(crate) fn soft_pool(&self) -> &PgPool {
         &self.0.soft
+    }
+
+    pub(crate) fn onlookers(&self) -> &Onlookers {
+        &self.0.onlookers
     }
 
     pub(crate) fn cells(&self) -> &Cells {

@@ -9,6 +9,7 @@ use insula_core::CellName;
 use insula_core::placement::POOL_DATABASE;
 
 use super::Control;
+use crate::doors::Errand;
 use crate::error::Error;
 use crate::model::{Cell, CellState};
 use crate::queue::Queue;
@@ -75,7 +76,7 @@ impl Control {
     }
 
     async fn count_workers(&self, cell: &Cell, database: &str) -> Result<i64, Error> {
-        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let mut queue = Queue::open(self.cells(), cell, database, Errand::Look).await?;
         let count = queue.connected_workers().await?;
         queue.commit().await?;
         Ok(count)
@@ -95,7 +96,7 @@ impl Control {
         let places = self.queues(None).await?;
         let looks = stream::iter(places).map(async |(cell, database)| {
             let look = async {
-                let mut queue = Queue::open(self.cells(), &cell, &database).await?;
+                let mut queue = Queue::open(self.cells(), &cell, &database, Errand::Own).await?;
                 let unattended = queue.is_unattended().await?;
                 queue.commit().await?;
                 Ok::<_, Error>(unattended)
@@ -135,7 +136,7 @@ impl Control {
             places.iter().filter(|(cell, _)| !cell.dedicated).map(|place| (&place.0.name, place.clone())).collect();
         let looks = stream::iter(servers.into_values().collect::<Vec<_>>()).map(|(cell, database)| async move {
             let look = async {
-                let mut queue = Queue::open(self.cells(), &cell, &database).await?;
+                let mut queue = Queue::open(self.cells(), &cell, &database, Errand::Look).await?;
                 let visited = queue.visited().await?;
                 queue.commit().await?;
                 Ok::<_, Error>(visited)
@@ -148,7 +149,7 @@ impl Control {
     }
 
     async fn watch_queue(&self, cell: &Cell, database: &str) -> Result<Vec<Worker>, Error> {
-        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let mut queue = Queue::open(self.cells(), cell, database, Errand::Look).await?;
         let before = queue.beats().await?;
         if before.is_empty() {
             queue.commit().await?;
@@ -156,7 +157,7 @@ impl Control {
         }
         queue.commit().await?;
         tokio::time::sleep(BEAT).await;
-        let mut queue = Queue::open(self.cells(), cell, database).await?;
+        let mut queue = Queue::open(self.cells(), cell, database, Errand::Look).await?;
         let mut now = queue.workers(database).await?;
         queue.commit().await?;
         for worker in &mut now {

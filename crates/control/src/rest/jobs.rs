@@ -19,11 +19,12 @@ use crate::handle::Control;
 )]
 pub(super) async fn list_jobs(
     State(control): State<Control>,
+    caller: Caller,
     Path(tenant): Path<String>,
     Query(query): Query<JobQuery>,
 ) -> Answer {
     let page = page_request(query.limit, query.cursor.clone())?;
-    ok(&wire::page(control.jobs(&tenant, &query, &page).await?, |job| job))
+    ok(&wire::page(control.jobs(&caller.name, &tenant, &query, &page).await?, |job| job))
 }
 
 /// One job. There is none when its end is not kept.
@@ -32,8 +33,12 @@ pub(super) async fn list_jobs(
     params(("tenant" = String, Path, description = "Id or slug"), ("job" = Uuid, Path, description = "Its id")),
     responses((status = 200, body = Job), Refused), security(("key" = ["read"]))
 )]
-pub(super) async fn show_job(State(control): State<Control>, Path((tenant, job)): Path<(String, Uuid)>) -> Answer {
-    ok(&control.job(&tenant, job).await?)
+pub(super) async fn show_job(
+    State(control): State<Control>,
+    caller: Caller,
+    Path((tenant, job)): Path<(String, Uuid)>,
+) -> Answer {
+    ok(&control.job(&caller.name, &tenant, job).await?)
 }
 
 /// What a job was asked and what it answered: the tenant's own data, so the audit log says who looked.

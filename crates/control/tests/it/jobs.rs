@@ -65,7 +65,7 @@ impl Stage {
 
 async fn list(house: &House, tenant: &str, state: Option<JobState>, kind: Option<&str>) -> Vec<Job> {
     let query = JobQuery { state, kind: kind.map(str::to_owned), ..JobQuery::default() };
-    house.control.jobs(tenant, &query, &PageRequest::default()).await.unwrap().items
+    house.control.jobs("ops", tenant, &query, &PageRequest::default()).await.unwrap().items
 }
 
 fn ids(jobs: &[Job]) -> Vec<Uuid> {
@@ -95,7 +95,7 @@ async fn a_life(house: &House, slug: &str, isolation: Isolation) {
     let mut page = PageRequest { after: None, limit: 2 };
     let mut seen = Vec::new();
     loop {
-        let found = control.jobs(slug, &JobQuery::default(), &page).await.unwrap();
+        let found = control.jobs("ops", slug, &JobQuery::default(), &page).await.unwrap();
         seen.extend(ids(&found.items));
         page.after = found.next;
         if page.after.is_none() {
@@ -104,7 +104,7 @@ async fn a_life(house: &House, slug: &str, isolation: Isolation) {
     }
     assert_eq!(seen, newest);
     page.after = Some("x".to_owned());
-    assert_eq!(control.jobs(slug, &JobQuery::default(), &page).await.unwrap_err().kind(), Kind::Invalid);
+    assert_eq!(control.jobs("ops", slug, &JobQuery::default(), &page).await.unwrap_err().kind(), Kind::Invalid);
 
     // One waits and is cancelled: over at once. What is the tenant's own is in no list.
     let cancelled = control.cancel_job("ops", slug, made[4]).await.unwrap();
@@ -126,10 +126,10 @@ async fn a_life(house: &House, slug: &str, isolation: Isolation) {
     stage.settle(worker, of(made[1]), "dead", 0).await;
     stage.settle(worker, of(made[2]), "retry", 3_600_000).await;
     stage.settle(worker, of(made[3]), "done", 0).await;
-    assert_eq!(control.job(slug, made[3]).await.unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(control.job("ops", slug, made[3]).await.unwrap_err().kind(), Kind::NotFound);
     let dead = list(house, slug, Some(JobState::Dead), None).await;
     assert_eq!((ids(&dead), dead[0].error.as_deref()), (vec![made[1]], Some("it failed")));
-    assert_eq!(control.job(slug, made[2]).await.unwrap().state, JobState::Later);
+    assert_eq!(control.job("ops", slug, made[2]).await.unwrap().state, JobState::Later);
 
     // Tried again: at once.
     for id in [made[1], made[2]] {
@@ -154,11 +154,24 @@ async fn a_life(house: &House, slug: &str, isolation: Isolation) {
     assert_eq!(control.purge_dead("ops", slug, None).await.unwrap(), 2);
     assert!(list(house, slug, Some(JobState::Dead), None).await.is_empty());
 
-    // The body is told to whoever may see it, and the audit log knows.
+    // The body is told to whoever may see it, and the audit log knows: each time, and of those who looked at the rest once an hour.
+    control.job("eve", slug, made[4]).await.unwrap();
+    control.jobs("eve", slug, &JobQuery::default(), &PageRequest::default()).await.unwrap();
     let body = control.job_body("ops", slug, made[4]).await.unwrap();
     assert_eq!((body.body["secret"].as_str(), body.result), (Some("of the tenant"), None));
     let done: Vec<String> = actions(house, &stage.tenant).await.into_iter().map(|(action, _)| action).collect();
-    let expected = ["job.body", "dead.purge", "dead.purge", "dead.replay", "job.retry", "job.retry", "job.cancel", "job.cancel"];
+    let expected = [
+        "job.body",
+        "job.read",
+        "dead.purge",
+        "dead.purge",
+        "dead.replay",
+        "job.retry",
+        "job.retry",
+        "job.cancel",
+        "job.cancel",
+        "job.read",
+    ];
     assert_eq!(done, expected);
 }
 
@@ -180,7 +193,7 @@ async fn a_tenants_jobs_are_nobody_elses() {
     let control = &house.control;
     assert!(list(&house, "globex", None, None).await.is_empty());
     for outcome in [
-        control.job("globex", job).await.err(),
+        control.job("ops", "globex", job).await.err(),
         control.job_body("ops", "globex", job).await.err(),
         control.cancel_job("ops", "globex", job).await.err(),
         control.retry_job("ops", "globex", job).await.err(),
@@ -188,10 +201,14 @@ async fn a_tenants_jobs_are_nobody_elses() {
         assert_eq!(outcome.map(|error| error.kind()), Some(Kind::NotFound));
     }
     assert_eq!(control.replay_dead("ops", "globex").await.unwrap(), 0);
-    assert_eq!(control.jobs("nobody", &JobQuery::default(), &PageRequest::default()).await.unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(control.job("acme", job).await.unwrap().key.as_deref(), Some("once"));
+    assert_eq!(
+        control.jobs("ops", "nobody", &JobQuery::default(), &PageRequest::default()).await.unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(control.job("ops", "acme", job).await.unwrap().key.as_deref(), Some("once"));
     let refused = actions(&house, &globex.tenant).await;
-    assert!(refused.iter().all(|(action, _)| action == "dead.replay"), "refusals are no deeds: {refused:?}");
+    let done = |(action, _): &(String, String)| ["dead.replay", "job.read"].contains(&action.as_str());
+    assert!(refused.iter().all(done), "refusals are no deeds: {refused:?}");
 
     // A dead letter whose key a living job has stays dead.
     let worker = acme.worker("tests").await;
@@ -216,7 +233,7 @@ async fn a_cell_that_is_away_is_named_within_seconds() {
     let cell = house.server.cell();
     let started = Instant::now();
     for error in [
-        house.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await.err(),
+        house.control.jobs("ops", "acme", &JobQuery::default(), &PageRequest::default()).await.err(),
         house.control.workers(Some(&cell)).await.err(),
     ] {
         let error = error.expect("refused");
@@ -236,6 +253,61 @@ async fn a_cell_that_is_away_is_named_within_seconds() {
     assert!(actions(&house, &stage.tenant).await.is_empty(), "what was not done is in the log");
     sqlx::query("UPDATE catalog.cell SET port = $1").bind(i32::from(house.server.port())).execute(&mut catalog).await.unwrap();
     assert_eq!(house.control.cancel_job("ops", "acme", job).await.unwrap().state, JobState::Cancelled);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_lot_has_a_part_of_a_cells_connections() {
+    let mut house = House::start().await;
+    house.tenant("acme", Isolation::Row).await;
+    // Whoever lists jobs waits for this one.
+    let mut holder = house.server.admin("insula_pool").await;
+    sqlx::raw_sql("BEGIN; LOCK TABLE insula.job IN ACCESS EXCLUSIVE MODE").execute(&mut holder).await.unwrap();
+    let mut watcher = house.server.admin("insula_pool").await;
+    let mut connected = async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%insula.job_list%' AND state = 'active' AND pid <> pg_backend_pid()";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut watcher).await.unwrap()
+    };
+    let ask = || {
+        let control = house.control.clone();
+        async move { control.jobs("eve", "acme", &JobQuery::default(), &PageRequest::default()).await.map(|_| ()) }
+    };
+    let mut most = 0;
+    // The first go away while they wait; their places are taken until the server has noticed.
+    let deadline = Instant::now() + crate::house::LONG;
+    let gone: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    while most < 8 {
+        most = most.max(connected().await);
+        assert!(Instant::now() < deadline, "{most}");
+    }
+    drop(gone);
+    let mut asking: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    let mut refused = Vec::new();
+    while !asking.is_empty() {
+        most = most.max(connected().await);
+        while let Some(told) = asking.try_join_next() {
+            refused.push(told.unwrap().unwrap_err());
+        }
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(most, 8, "connections of one reader");
+    assert!(refused.iter().any(|error| error.kind() == Kind::Unavailable && error.public().contains("too many")), "{refused:?}");
+
+    // Nobody else is kept out by those who wait.
+    let waiting: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    while connected().await < 8 {
+        assert!(Instant::now() < deadline);
+    }
+    let there = house.control.pause_schedule("ops", "acme", "none", true).await.unwrap_err();
+    assert_eq!(there.kind(), Kind::NotFound, "{there}");
+    drop(waiting);
+    sqlx::raw_sql("ROLLBACK").execute(&mut holder).await.unwrap();
+    loop {
+        match ask().await {
+            Ok(()) => break,
+            Err(error) => assert!(error.kind() == Kind::Unavailable && Instant::now() < deadline, "{error}"),
+        }
+    }
     house.stop().await;
 }
 
@@ -286,13 +358,13 @@ async fn a_database_of_an_older_kit_says_so_and_is_brought_up_to_date_by_the_nex
     }
     let old = "ALTER TABLE insula.config DROP COLUMN digest; DROP FUNCTION insula.job_list(bigint, text, text, uuid, integer)";
     sqlx::raw_sql(old).execute(&mut stage.admin).await.unwrap();
-    let refused = house.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await.unwrap_err();
+    let refused = house.control.jobs("ops", "acme", &JobQuery::default(), &PageRequest::default()).await.unwrap_err();
     assert!(refused.kind() == Kind::Conflict && refused.to_string().contains("older SQL kit"), "{refused}");
 
     let mut next = house.another(|_| {}).await;
     let deadline = Instant::now() + crate::house::LONG;
     let found = loop {
-        match next.control.jobs("acme", &JobQuery::default(), &PageRequest::default()).await {
+        match next.control.jobs("ops", "acme", &JobQuery::default(), &PageRequest::default()).await {
             Ok(found) => break found.items,
             Err(error) => assert!(error.kind() == Kind::Conflict && Instant::now() < deadline, "{error}"),
         }
