@@ -43,7 +43,10 @@ pub struct App {
 /// # Errors
 /// When a pattern of ours is none.
 pub fn jobs() -> Result<Jobs, CronError> {
-    let jobs = Jobs::new().with::<exports::job::WriteExport>().with::<exports::job::RemoveExport>();
+    let jobs = Jobs::new()
+        .with::<exports::job::WriteExport>()
+        .with::<exports::job::RemoveExport>()
+        .with::<exports::forget::ForgetExports>();
     // The nights of one time zone fall together: they take half an hour to come, whoever pays more first.
     let spread = EachTenant { spread: Duration::from_secs(1800), ..EachTenant::default() };
     let nightly = Cron::parse(digests::NIGHTLY)?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::documents::{Format as Written, Number};
 use crate::events;
 use crate::exports::archive::{self, Chunks, Entries, Entry, file_name};
-use crate::exports::{FORGOTTEN, Format, KEPT, MOST_KEPT, Progress};
+use crate::exports::{Format, KEPT, MOST_KEPT, Progress};
 use crate::features::EXPORTS;
 
 /// Bytes of text that are read in one go; one document more than that at most.
@@ -110,11 +110,11 @@ async fn finish(context: &JobContext, tenant: &Tenant, object: &str, documents: 
     Ok(done)
 }
 
-/// Has the files of these exports removed after `delay`.
+/// Has the files of these exports removed after `delay`. Asked for again while that waits, it is one removal.
 pub(crate) async fn expire(tx: &mut TenantTx, exports: &[Uuid], delay: Duration) -> Result<()> {
-    let removals: Vec<_> = exports.iter().map(|export| RemoveExport { export: *export }).collect();
-    if !removals.is_empty() {
-        jobs::enqueue_all(tx, &removals, &Enqueue { delay, ..Enqueue::default() }).await?;
+    for export in exports {
+        let key = Some(format!("{export}:{}", delay.as_secs()));
+        jobs::enqueue(tx, &RemoveExport { export: *export }, &Enqueue { delay, key, ..Enqueue::default() }).await?;
     }
     Ok(())
 }
@@ -259,9 +259,6 @@ impl Job for RemoveExport {
         let mut tx = tenant.begin().await?;
         let sql = "UPDATE exports SET outcome = 'expired', object = NULL WHERE id = $1 AND outcome = 'done'";
         sqlx::query(sql).bind(self.export).execute(&mut tx).await?;
-        // Index `exports_ended`.
-        let sql = "DELETE FROM exports WHERE ended_at < now() - make_interval(secs => $1)";
-        sqlx::query(sql).bind(FORGOTTEN.as_secs_f64()).execute(&mut tx).await?;
         tx.commit().await?;
         tenant.objects().remove_all(&format!("exports/{}", self.export)).await.map_err(insula::Error::from)?;
         Ok(())

@@ -1,9 +1,10 @@
 //! Batch exports: all documents of a workspace as one zip file, made by a job, kept for a day, downloaded by a link that expires.
 //!
-//! For: asking for one, how far it is, its end. Not for: making it ([`job`]) and the file's format ([`archive`]).
+//! For: asking for one, how far it is, its end. Not for: making it ([`job`]), the file's format ([`archive`]) and what is left in the end ([`forget`]).
 //! Always: a row is "done" exactly when its file is in the store, whole. How many run at once is the plan's affair, and the queue's.
 
 pub(crate) mod archive;
+pub mod forget;
 pub mod job;
 
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub const MOST_UNFINISHED: usize = 10;
 pub const MOST_KEPT: i64 = 10;
 /// How long a file is kept.
 pub const KEPT: Duration = Duration::from_secs(24 * 3600);
-/// How long an export is remembered.
+/// How long an export is remembered, at least.
 pub const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a link is good.
 const LINK: TimeDelta = TimeDelta::minutes(15);
@@ -156,8 +157,8 @@ pub async fn request(tx: &mut TenantTx, tenant: &Tenant, user: Uuid, new: New) -
         .bind(user)
         .execute(&mut *tx)
         .await?;
-    // Whatever becomes of it, in a week nothing of it is left in the store.
-    job::expire(tx, &[id], FORGOTTEN).await?;
+    // Whatever becomes of it, in the end nothing of it is left in the store.
+    forget::later(tx).await?;
     read(tx, tenant, id).await
 }
 
@@ -168,6 +169,15 @@ async fn room(tx: &mut TenantTx, tenant: &Tenant) -> Result<()> {
     if open.len() < MOST_UNFINISHED {
         return Ok(());
     }
+    if write_off(tx, tenant, open).await? > 0 {
+        return Ok(());
+    }
+    let text = format!("{MOST_UNFINISHED} exports wait or run already: wait for one of them, or cancel it.");
+    Err(Error::problem(Kind::Limited, Problem::new(Kind::Limited).detail(text).retry_after(Duration::from_secs(30))))
+}
+
+/// Ends those whose job came to nothing; how many.
+async fn write_off(tx: &mut TenantTx, tenant: &Tenant, open: Vec<Row>) -> Result<u64> {
     let mut settled = 0;
     for row in open {
         let id = row.id;
@@ -176,11 +186,7 @@ async fn room(tx: &mut TenantTx, tenant: &Tenant) -> Result<()> {
             settled += sqlx::query(write_off).bind(id).execute(&mut *tx).await?.rows_affected();
         }
     }
-    if settled > 0 {
-        return Ok(());
-    }
-    let text = format!("{MOST_UNFINISHED} exports wait or run already: wait for one of them, or cancel it.");
-    Err(Error::problem(Kind::Limited, Problem::new(Kind::Limited).detail(text).retry_after(Duration::from_secs(30))))
+    Ok(settled)
 }
 
 /// The newest exports (index `exports_pkey`: ids sort by time).
@@ -264,12 +270,16 @@ fn progress(said: Value) -> Option<Progress> {
 /// # Errors
 /// `NotFound`.
 pub async fn remove(tx: &mut TenantTx, id: Uuid) -> Result<()> {
-    let sql = "UPDATE exports SET outcome = 'cancelled', ended_at = now() WHERE id = $1 AND outcome IS NULL";
-    if sqlx::query(sql).bind(id).execute(&mut *tx).await?.rows_affected() > 0 {
-        // Its job finds the row closed, should it be about to finish.
+    let sql = "UPDATE exports SET outcome = 'cancelled', ended_at = now() WHERE id = $1 AND outcome IS NULL RETURNING attempt";
+    let ended: Option<i32> = sqlx::query_scalar(sql).bind(id).fetch_optional(&mut *tx).await?;
+    if let Some(attempt) = ended {
+        // Its job finds the row closed, should it be about to begin or to finish.
         jobs::cancel(tx, id).await?;
-        // What it had begun, once it has surely stopped.
-        return job::expire(tx, &[id], Duration::from_secs(120)).await;
+        if attempt > 0 {
+            // What it had begun, once it has surely stopped.
+            job::expire(tx, &[id], Duration::from_secs(120)).await?;
+        }
+        return Ok(());
     }
     let found: Option<String> =
         sqlx::query_scalar("SELECT outcome FROM exports WHERE id = $1").bind(id).fetch_optional(&mut *tx).await?;

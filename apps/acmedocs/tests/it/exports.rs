@@ -155,6 +155,53 @@ async fn there_is_an_end_to_asking() {
     ann.get(&format!("/api/exports/{}", uuid())).await.must_be_problem(404);
 }
 
+async fn jobs_of(house: &House, tenant: &TestTenant, kind: &str) -> Vec<uuid::Uuid> {
+    let mut admin = house.cell.server().admin(&tenant.placement.database).await;
+    let sql = "SELECT id FROM insula.job WHERE tenant_id = $1 AND kind = $2";
+    sqlx::query_scalar(sql).bind(tenant.context.no.get()).bind(kind).fetch_all(&mut admin).await.expect("jobs")
+}
+
+#[tokio::test]
+async fn asking_and_deleting_again_and_again_leaves_one_job() {
+    let house = House::open().await;
+    let tenant = house.tenant("export-again", Isolation::Row).await;
+    let ann = house.person("export-again", "admin").await;
+    for _ in 0..5 {
+        let id = ask(&ann).await;
+        assert_eq!(ann.delete(&format!("/api/exports/{id}")).await.status, 204);
+    }
+    assert_eq!(jobs_of(&house, &tenant, "export_removal").await.len(), 0, "nothing was begun");
+    let left = jobs_of(&house, &tenant, "export_forgetting").await.len();
+    assert!((1..=2).contains(&left), "one a day, and the day may have changed: {left}");
+}
+
+#[tokio::test]
+async fn in_the_end_nothing_is_left() {
+    let house = House::open().await;
+    let tenant = house.tenant("export-forgotten", Isolation::Database).await;
+    let ann = house.person("export-forgotten", "admin").await;
+    let worker = worker(&house, &tenant);
+    let (old, new) = (ask(&ann).await, ask(&ann).await);
+    for id in [&old, &new] {
+        until(&ann, id, |export| export["state"] == "done").await;
+    }
+    let mut admin = house.cell.server().admin(&tenant.placement.database).await;
+    let sql = "UPDATE app.exports SET ended_at = now() - interval '8 days' WHERE id = $1::uuid";
+    sqlx::query(sql).bind(&old).execute(&mut admin).await.expect("aged");
+    for job in jobs_of(&house, &tenant, "export_forgetting").await {
+        let now = sqlx::query("SELECT insula.job_retry($1, $2)").bind(tenant.context.no.get()).bind(job);
+        now.execute(&mut admin).await.expect("at once");
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while ann.get(&format!("/api/exports/{old}")).await.status != 404 {
+        assert!(tokio::time::Instant::now() < deadline, "it is remembered");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(house.objects_of(&tenant, &old), Vec::<String>::new());
+    assert_eq!(house.objects_of(&tenant, &new).len(), 1, "not its time");
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn a_plan_without_exports_has_none() {
     let house = House::open().await;
