@@ -19,6 +19,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (6, "domains", include_str!("../sql/0006_domains.sql")),
     (7, "replicas", include_str!("../sql/0007_replicas.sql")),
     (8, "certificate", include_str!("../sql/0008_certificate.sql")),
+    (9, "host_schedule", include_str!("../sql/0009_host_schedule.sql")),
 ];
 
 /// Any constant; the lock is per database.

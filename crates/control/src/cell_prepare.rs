@@ -33,6 +33,10 @@ pub(crate) async fn prepare(control: &Control, cell: &Cell) -> Result<(), Error>
     let way = prepare_server(control, cell).await?;
     for (database, purpose) in [(POOL_DATABASE, Some("pool")), (SCHEMAS_DATABASE, Some("schemas")), (TEMPLATE_DATABASE, None)] {
         let fence = prepare_database(control, cell, database).await?;
+        if database == POOL_DATABASE {
+            // From the moment that the catalog has it, schedules of the host may lie there.
+            control.tell_pool(cell).await?;
+        }
         if let Some(purpose) = purpose {
             store::cells::put_database(&mut *control.catalog_pool().acquire().await?, &cell.name, database, purpose, fence)
                 .await?;

@@ -19,6 +19,7 @@ use crate::cells::{Cells, in_cell};
 use crate::doors::{Errand, Pass};
 use crate::error::Error;
 use crate::model::Cell;
+use crate::store::host_schedules::Word;
 
 /// For everything that one request does in a cell.
 const WITHIN: Duration = Duration::from_secs(8);
@@ -147,10 +148,13 @@ impl Queue {
         rows.iter().map(host_schedule).collect::<Result<_, _>>().map_err(in_cell(cell))
     }
 
-    /// Pauses a schedule of the host, or lets it go on; false when there is none.
-    pub(crate) async fn pause_host(&mut self, name: &str, paused: bool) -> Result<bool, Error> {
-        let sql = "SELECT insula.host_pause($1, $2)";
-        self.scalar(sqlx::query_scalar(sql).bind(name.to_owned()).bind(paused)).await
+    /// Tells this database what was said of schedules of the host, whether they lie here or may one day.
+    pub(crate) async fn tell_host(&mut self, words: &[Word]) -> Result<(), Error> {
+        let names: Vec<&str> = words.iter().map(|word| word.name.as_str()).collect();
+        let (paused, versions): (Vec<bool>, Vec<i64>) = words.iter().map(|word| (word.paused, word.version)).unzip();
+        let sql = "SELECT count(*) FROM unnest($1::text[], $2::boolean[], $3::bigint[]) w (name, paused, told)
+                    CROSS JOIN LATERAL insula.host_pause(w.name, w.paused, w.told)";
+        self.scalar::<i64>(sqlx::query_scalar(sql).bind(names).bind(paused).bind(versions)).await.map(|_| ())
     }
 
     /// Everybody who works on this queue; whether they are alive is not known yet.

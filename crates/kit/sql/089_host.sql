@@ -194,6 +194,8 @@ CREATE TABLE IF NOT EXISTS insula.host_schedule (
     paused   boolean     NOT NULL DEFAULT false
 );
 ALTER TABLE insula.host_schedule ADD COLUMN IF NOT EXISTS paused boolean NOT NULL DEFAULT false;
+-- Which word of the control plane on `paused` was heard here last.
+ALTER TABLE insula.host_schedule ADD COLUMN IF NOT EXISTS told bigint NOT NULL DEFAULT 0;
 GRANT SELECT, INSERT, UPDATE, DELETE ON insula.host_schedule TO insula_queue;
 RESET ROLE;
 
@@ -283,7 +285,7 @@ CREATE FUNCTION insula.host_schedules()
 RETURNS TABLE (name text, cron text, zone text, paused boolean, next_at timestamptz, firing timestamptz, attempt integer, last_at timestamptz, error text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
     SELECT h.name, h.cron, h.zone, h.paused, CASE WHEN NOT h.paused THEN nullif(h.next_at, 'infinity') END, h.firing, h.attempt, h.last_at, h.error
-      FROM insula.host_schedule h ORDER BY h.name
+      FROM insula.host_schedule h WHERE h.cron <> '' ORDER BY h.name
 $fn$;
 
 -- Pauses a schedule, or lets it come again from now on; false when there is none. A firing that has begun goes on, and is tried again, either way.
@@ -301,6 +303,23 @@ BEGIN
     -- So that one that no code declares any more goes after a while.
     INSERT INTO insula.declared VALUES (host_pause.name, true, clock_timestamp()) ON CONFLICT DO NOTHING;
     RETURN true;
+END $fn$;
+
+-- The same as every pool is told, whether schedules of the host lie there or will one day: one that is not kept here is paused when it comes (until
+-- then its pattern is empty, and nobody sees it). A word that is older than what was heard changes nothing.
+CREATE OR REPLACE FUNCTION insula.host_pause(name text, paused boolean, told bigint) RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $fn$
+DECLARE
+    was boolean;
+BEGIN
+    INSERT INTO insula.host_schedule (name, cron, zone, since, paused)
+        SELECT host_pause.name, '', 'UTC', clock_timestamp(), true WHERE host_pause.paused
+        ON CONFLICT DO NOTHING;
+    UPDATE insula.host_schedule h SET told = host_pause.told WHERE h.name = host_pause.name AND h.told < host_pause.told RETURNING h.paused INTO was;
+    IF was <> host_pause.paused THEN
+        PERFORM insula.host_pause(host_pause.name, host_pause.paused);
+    END IF;
+    DELETE FROM insula.host_schedule h WHERE h.name = host_pause.name AND h.cron = '' AND NOT h.paused;
 END $fn$;
 RESET ROLE;
 REVOKE CREATE ON SCHEMA insula FROM insula_queue;

@@ -82,7 +82,8 @@ impl Control {
         Ok(count)
     }
 
-    /// Shows, again and again, in how many databases of each cell work waits and nobody is there to do it: no worker can say that.
+    /// Shows, again and again, in how many databases of each cell work waits and nobody is there to do it: no worker can say that. And tells pools
+    /// what they may have missed of schedules of the host.
     pub(crate) async fn watch_queues(self) {
         loop {
             if let Err(error) = self.look_at_queues().await {
@@ -94,10 +95,18 @@ impl Control {
 
     async fn look_at_queues(&self) -> Result<(), Error> {
         let places = self.queues(None).await?;
+        let words = store::host_schedules::all(&mut *self.catalog_pool().acquire().await?).await?;
+        let words = words.as_slice();
         let looks = stream::iter(places).map(async |(cell, database)| {
             let look = async {
                 let mut queue = Queue::open(self.cells(), &cell, &database, Errand::Own).await?;
                 let unattended = queue.is_unattended().await?;
+                if database == POOL_DATABASE
+                    && !words.is_empty()
+                    && let Err(error) = queue.tell_host(words).await
+                {
+                    tracing::warn!(%error, cell = %cell.name, "its pool was not told which schedules of the host are paused");
+                }
                 queue.commit().await?;
                 Ok::<_, Error>(unattended)
             };

@@ -9,6 +9,7 @@ pub(crate) mod certificates;
 pub(crate) mod documents;
 pub(crate) mod domains;
 pub(crate) mod feed;
+pub(crate) mod host_schedules;
 pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod operations;

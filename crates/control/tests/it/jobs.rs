@@ -404,3 +404,63 @@ async fn schedules_of_the_host_are_seen_paused_and_resumed() {
         lines.iter().filter(|line| line.action.starts_with("host-schedule.")).map(|line| line.action.as_str()).collect();
     assert!(ours.contains(&"host-schedule.pause") && ours.contains(&"host-schedule.resume") && ours.len() == 2, "{ours:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_of_the_host_outlives_a_cell_that_comes_before() {
+    let early = insula_testkit::durable_server().await;
+    let mut secrets = tempfile::NamedTempFile::new().unwrap();
+    let logins = json!({"cells": {"early": early.admin_url("postgres")}});
+    std::io::Write::write_all(&mut secrets, logins.to_string().as_bytes()).unwrap();
+    let server = std::sync::Arc::new(insula_testkit::durable_server().await);
+    let mut house = House::on(server, |config| config.cell_secrets = Some(secrets.path().to_owned())).await;
+    let control = &house.control;
+    let kept = json!([{"n": "bills", "c": "0 6 1 * *", "z": "UTC"}, {"n": "reports", "c": "0 6 1 * *", "z": "UTC"}]);
+    let keep = async |pool: &mut PgConnection| {
+        sqlx::query("SELECT insula.host_keep($1)").bind(&kept).execute(pool).await.unwrap();
+    };
+    keep(&mut house.server.admin("insula_pool").await).await;
+    for name in ["bills", "reports"] {
+        assert!(control.pause_host_schedule("ops", name, true).await.unwrap().paused);
+    }
+    assert!(!control.pause_host_schedule("ops", "reports", false).await.unwrap().paused);
+
+    let register = insula_control::model::RegisterCell {
+        name: "early".parse().unwrap(),
+        region: "local".into(),
+        labels: vec![],
+        host: early.host().into(),
+        port: early.port(),
+        tls: "prefer".into(),
+        app_url: None,
+        capacity: 1,
+        dedicated: false,
+    };
+    let prepared = control.register_cell("ops", register).await.unwrap().1.unwrap();
+    house.done(prepared.id).await;
+    assert!(control.host_schedules(&PageRequest::default()).await.unwrap().items.is_empty(), "no worker has come there yet");
+    // A worker comes, and finds them as they were left.
+    let mut pool = early.admin("insula_pool").await;
+    keep(&mut pool).await;
+    let found = control.host_schedules(&PageRequest::default()).await.unwrap().items;
+    let told: Vec<_> = found.iter().map(|schedule| (schedule.name.as_str(), schedule.paused)).collect();
+    assert_eq!(told, [("bills", true), ("reports", false)]);
+    let due: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM insula.host_due('{bills,reports}')").fetch_all(&mut pool).await.unwrap();
+    assert_eq!(due, ["reports"]);
+
+    // The pool of before hears of what is said now; it may be the first again.
+    control.pause_host_schedule("ops", "bills", false).await.unwrap();
+    control.pause_host_schedule("ops", "reports", true).await.unwrap();
+    let mut before = house.server.admin("insula_pool").await;
+    let deadline = Instant::now() + crate::house::LONG;
+    loop {
+        let sql = "SELECT name FROM insula.host_schedules() WHERE paused";
+        let paused: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut before).await.unwrap();
+        if paused == ["reports"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{paused:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    house.stop().await;
+}

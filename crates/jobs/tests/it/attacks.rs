@@ -95,6 +95,7 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
         "host_tidy('{}')",
         "host_schedules()",
         "host_pause('x', true)",
+        "host_pause('x', true, 1)",
     ]
     .iter()
     .chain(OPERATORS)

@@ -253,6 +253,32 @@ async fn one_that_is_paused_does_not_come_until_it_is_resumed() {
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_paused_before_it_is_here_is_paused_when_it_comes() {
+    let house = House::new(1).await;
+    let seen = Seen::default();
+    let say = |paused: bool, told: i64| format!("SELECT count(*) FROM insula.host_pause('bills', {paused}, {told})");
+    house.count(&say(true, 5)).await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_schedules()").await, 0, "nobody has kept it yet");
+    let worker = house.host(counted(&seen, 0));
+    house.until("it", "SELECT count(*) = 1 FROM insula.host_schedules() WHERE paused AND cron <> ''").await;
+    house.fire().await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_due('{bills}')").await, 0);
+    // Who comes late with what was said before is not heard.
+    house.count(&say(false, 4)).await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_schedules() WHERE paused").await, 1);
+    house.count(&say(false, 6)).await;
+    house.until("a time", "SELECT count(*) = 1 FROM insula.host_schedule WHERE NOT paused AND next_at > now()").await;
+    house.count(&say(true, 5)).await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_schedules() WHERE NOT paused").await, 1);
+    worker.stop().await;
+    // One that never came is not left behind when it is let go on.
+    house.count("SELECT count(*) FROM insula.host_pause('other', true, 1)").await;
+    house.count("SELECT count(*) FROM insula.host_pause('other', false, 2)").await;
+    assert_eq!(house.count("SELECT count(*) FROM insula.host_schedule").await, 1);
+    assert!(seen.lock().expect("a lock").is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_killed_one_is_run_again_and_a_stopped_one_is_waited_for() {
     let house = House::new(1).await;
