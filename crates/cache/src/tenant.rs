@@ -204,6 +204,9 @@ impl<'a> TenantCache<'a> {
                 return Ok(found);
             }
             self.inner.store.stands(self.tenant, self.epoch);
+            if let Some(second) = &self.inner.second {
+                second.meet(self.whose());
+            }
             let generation = self.inner.store.generation(self.tenant, resource.id());
             let wait = match self.inner.flights.join(&name, generation) {
                 Part::Lead(lead) => return self.lead(resource, &name, generation, lead, load).await,

@@ -78,7 +78,8 @@ async fn hear(inner: &Weak<Inner>, second: &Second) -> Result<(), RedisError> {
                 let Some(message) = message else { return Err(late()) };
                 heard = Instant::now();
                 let Some(inner) = inner.upgrade() else { return Ok(()) };
-                if let Some((from, notice)) = Notice::decode(message.get_payload_bytes()) && from != second.id {
+                let notice = Notice::decode(message.get_payload_bytes(), |tenant| second.known(tenant));
+                if let Some((from, notice)) = notice && from != second.id {
                     apply(&inner, &notice);
                 }
             }

@@ -14,7 +14,8 @@ mod bus;
 mod notice;
 mod outbox;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use insula_core::{TenantId, TenantNo};
@@ -53,9 +54,9 @@ const MARK_BYTES: usize = 16;
 /// A tenant, as both levels know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Whose {
-    /// In this process, and on the bus.
+    /// In this process.
     pub(crate) no: TenantNo,
-    /// On the server: another installation, or a catalog that was restored, gives a number to somebody else, and an id to nobody.
+    /// On the server, and on the bus: another installation, or a catalog that was restored, gives a number to somebody else, and an id to nobody.
     pub(crate) id: TenantId,
 }
 
@@ -101,6 +102,8 @@ pub(crate) struct Second {
     keep: Script,
     on_their_way: Arc<Semaphore>,
     pub(crate) outbox: Outbox,
+    /// Tenants for whom something was loaded here. Of others there is nothing to forget.
+    known: RwLock<HashMap<TenantId, TenantNo>>,
 }
 
 impl SecondLevel {
@@ -126,7 +129,21 @@ impl Second {
             keep: Script::new(include_str!("keep.lua")),
             on_their_way: Arc::new(Semaphore::new(AT_ONCE)),
             outbox: Outbox::default(),
+            known: RwLock::default(),
         }
+    }
+
+    /// Something is about to be loaded for this tenant: from now on it matters what others forget of it.
+    pub(crate) fn meet(&self, tenant: Whose) {
+        if self.known(tenant.id) != Some(tenant) {
+            self.known.write().unwrap_or_else(PoisonError::into_inner).insert(tenant.id, tenant.no);
+        }
+    }
+
+    /// The tenant of an id, as this process knows it.
+    fn known(&self, id: TenantId) -> Option<Whose> {
+        let no = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()?;
+        Some(Whose { no, id })
     }
 
     /// What is there under that name.

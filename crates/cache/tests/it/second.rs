@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use insula_cache::{Cache, Resource};
 
 use crate::server::Server;
@@ -138,6 +139,34 @@ async fn another_tenant_of_the_same_number_is_shown_nothing() {
     })
     .await;
     assert_eq!(ask(two.of(&theirs), key, "theirs").await, "theirs");
+}
+
+/// What one forgets is told by the tenant's id: who has another tenant of that number keeps what it has.
+#[tokio::test]
+async fn another_tenant_of_the_same_number_is_not_forgotten() {
+    let server = Server::fresh();
+    let (here, there) = (Town::new(1 << 20).await, Town::new(1 << 20).await);
+    let [one, neighbour, two, three] = [(); 4].map(|()| process(&server.url()));
+    together(&here, &one, &neighbour).await;
+    together(&there, &three, &two).await;
+    let (ours, theirs) = (here.route("acme"), there.route("acme"));
+    assert!(ours.no == theirs.no && ours.id != theirs.id);
+    let forgets: [&dyn Fn(); 3] =
+        [&|| one.of(&ours).forget(&TEXTS, &1), &|| one.of(&ours).forget_all(&TEXTS), &|| one.of(&ours).forget_everything()];
+    for (n, forget) in forgets.into_iter().enumerate() {
+        let last = 100 + n as u64;
+        for key in [1, last] {
+            assert_eq!(ask(two.of(&theirs), key, "theirs").await, "theirs");
+        }
+        // Whoever hears the second notice has heard the first.
+        let mut bus = server.bus("insula:test:forgotten").await;
+        forget();
+        bus.on_message().next().await.expect("the notice");
+        three.of(&theirs).forget(&TEXTS, &last);
+        until("theirs is forgotten", async || two.of(&theirs).get(&TEXTS, &last).is_none()).await;
+        let kept = two.of(&theirs).get(&TEXTS, &1).flatten();
+        assert_eq!(kept.as_deref().map(String::as_str), Some("theirs"), "what was forgotten was another's");
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,13 @@ impl Server {
         }
     }
 
+    /// What is said on a channel from now on.
+    pub(crate) async fn bus(&self, channel: &str) -> redis::aio::PubSub {
+        let mut bus = redis::Client::open(self.url()).unwrap().get_async_pubsub().await.unwrap();
+        bus.subscribe(channel).await.unwrap();
+        bus
+    }
+
     pub(crate) fn kill(mut self) -> u16 {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
