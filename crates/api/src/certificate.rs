@@ -33,6 +33,9 @@ pub struct Certificate {
     pub fingerprint: String,
     /// When it was put.
     pub updated_at: DateTime<Utc>,
+    /// Until when the host's own certificate is good; null when it does not say so in a way that we can read.
+    #[serde(default)]
+    pub not_after: Option<DateTime<Utc>>,
 }
 
 /// A certificate as gateways get it.

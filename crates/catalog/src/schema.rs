@@ -20,6 +20,7 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
     (7, "replicas", include_str!("../sql/0007_replicas.sql")),
     (8, "certificate", include_str!("../sql/0008_certificate.sql")),
     (9, "host_schedule", include_str!("../sql/0009_host_schedule.sql")),
+    (10, "certificate_end", include_str!("../sql/0010_certificate_end.sql")),
 ];
 
 /// Any constant; the lock is per database.

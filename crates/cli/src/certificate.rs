@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use insula_api::certificate::{Certificate, PutCertificate};
 
 use crate::error::Error;
@@ -47,11 +48,14 @@ pub(crate) async fn run(args: CertificateArgs) -> Result<(), Error> {
             let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| file_error("read", path, &e));
             let certificate = PutCertificate { chain: read(&chain)?, key: read(&key)? };
             let made = client.put_certificate(&name, &certificate).await?;
-            screen.show(&made, |_| format!("{} has the certificate {}", made.name, made.fingerprint))
+            screen.show(&made, |_| {
+                let until = made.not_after.map_or_else(String::new, |end| format!(", good until {}", time(end)));
+                format!("{} has the certificate {}{until}", made.name, made.fingerprint)
+            })
         }
         CertificateCommand::List => {
             let found = client.certificates().await?;
-            screen.show(&found, |screen| table(screen, &found.items))
+            screen.show(&found, |screen| table(screen, &found.items, Utc::now()))
         }
         CertificateCommand::Remove { name } => {
             client.delete_certificate(&name).await?;
@@ -60,12 +64,21 @@ pub(crate) async fn run(args: CertificateArgs) -> Result<(), Error> {
     }
 }
 
-fn table(screen: Screen, certificates: &[Certificate]) -> String {
+/// Less than this is shown as something to do.
+const SOON: TimeDelta = TimeDelta::days(14);
+
+fn table(screen: Screen, certificates: &[Certificate], now: DateTime<Utc>) -> String {
+    let until = |end: Option<DateTime<Utc>>| match end {
+        None => ("-".to_owned(), Tone::Plain),
+        Some(end) if end <= now => (format!("{} (over)", time(end)), Tone::Bad),
+        Some(end) if end - now < SOON => (format!("{} (soon)", time(end)), Tone::Wait),
+        Some(end) => (time(end), Tone::Plain),
+    };
     let row = |one: &Certificate| {
         let short = one.fingerprint.get(..23).unwrap_or(&one.fingerprint).to_owned();
-        vec![(one.name.clone(), Tone::Plain), (time(one.updated_at), Tone::Plain), (short, Tone::Plain)]
+        vec![(one.name.clone(), Tone::Plain), until(one.not_after), (time(one.updated_at), Tone::Plain), (short, Tone::Plain)]
     };
-    screen.table(&["NAME", "PUT", "SHA-256 BEGINS"], certificates.iter().map(row).collect(), "No certificates.")
+    screen.table(&["NAME", "GOOD UNTIL", "PUT", "SHA-256 BEGINS"], certificates.iter().map(row).collect(), "No certificates.")
 }
 
 #[cfg(test)]
@@ -75,11 +88,19 @@ mod tests {
     #[test]
     fn certificates_are_listed() {
         let one: Certificate = serde_json::from_value(serde_json::json!({
-            "name": "docs.acme.example", "fingerprint": "AB:CD:EF:01:23:45:67:89:AB:CD", "updated_at": "2026-01-02T03:04:05Z"
+            "name": "docs.acme.example", "fingerprint": "AB:CD:EF:01:23:45:67:89:AB:CD", "updated_at": "2026-01-02T03:04:05Z",
+            "not_after": "2026-04-02T03:04:05Z"
         }))
         .expect("a certificate");
-        let text = table(Screen::PIPE, &[one]);
-        assert!(text.contains("docs.acme.example  2026-01-02 03:04:05Z  AB:CD:EF:01:23:45:67:89"), "{text}");
-        assert_eq!(table(Screen::PIPE, &[]).trim_end(), "No certificates.");
+        let at = |now: &str| table(Screen::PIPE, std::slice::from_ref(&one), now.parse().expect("a time"));
+        for (now, until) in [
+            ("2026-03-01T00:00:00Z", "2026-04-02 03:04:05Z"),
+            ("2026-03-20T00:00:00Z", "2026-04-02 03:04:05Z (soon)"),
+            ("2026-04-02T03:04:05Z", "2026-04-02 03:04:05Z (over)"),
+        ] {
+            let row = format!("docs.acme.example  {until}  2026-01-02 03:04:05Z  AB:CD:EF:01:23:45:67:89");
+            assert!(at(now).contains(&row), "{}", at(now));
+        }
+        assert_eq!(table(Screen::PIPE, &[], Utc::now()).trim_end(), "No certificates.");
     }
 }

@@ -10,6 +10,7 @@ mod bundle_apply;
 mod cell_prepare;
 mod cell_provider;
 mod cells;
+mod certificate_watch;
 mod check;
 pub mod config;
 pub mod dns;

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::handle::Control;
 use crate::model::CellState;
 use crate::operation::engine::Engine;
-use crate::{bundle_apply, cell_prepare, feed_trim, kit_upgrade, rest, store, warm_pool, webhook};
+use crate::{bundle_apply, cell_prepare, certificate_watch, feed_trim, kit_upgrade, rest, store, warm_pool, webhook};
 
 /// Runs the control plane until `shutdown` resolves; then answers what has begun, lets leases go, and returns.
 ///
@@ -56,6 +56,7 @@ impl Control {
             tokio::spawn(webhook::run(self.clone(), poster)),
             tokio::spawn(self.clone().watch_queues()),
             tokio::spawn(kit_upgrade::run(self.clone())),
+            tokio::spawn(certificate_watch::run(self.clone())),
         ];
         Ok(Background { control: self.clone(), tasks })
     }

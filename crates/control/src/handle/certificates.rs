@@ -1,6 +1,7 @@
 //! Certificates of host names: checked when they are put, kept with a sealed key, handed to gateways as they are kept.
 
 use aws_lc_rs::digest::{SHA256, digest};
+use chrono::{DateTime, Utc};
 use insula_api::certificate::{Certificate, PutCertificate};
 use insula_catalog::host;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -34,8 +35,8 @@ impl Control {
             return Err(Error::Conflict(format!("there are {MOST} certificates: use one for *.NAME, or files at the gateways")));
         }
         let sealed = Sealed { name, chain: new.chain.clone(), sealed_key };
-        let made = store::certificates::put(&mut tx, &sealed, &fingerprint(&leaf)).await?;
-        let detail = json!({"fingerprint": made.fingerprint});
+        let made = store::certificates::put(&mut tx, &sealed, &fingerprint(&leaf), not_after(&leaf)).await?;
+        let detail = json!({"fingerprint": made.fingerprint, "not_after": made.not_after});
         store::audit::append(&mut tx, actor, "certificate.put", None, &made.name, &detail).await?;
         tx.commit().await?;
         Ok(made)
@@ -107,6 +108,17 @@ fn fitting(name: &str, new: &PutCertificate) -> Result<CertificateDer<'static>, 
     let fits = parsed.and_then(|parsed| rustls::client::verify_server_name(&parsed, &shown));
     fits.map_err(|_| Error::invalid("chain", format!("its first certificate is not for {name}")))?;
     Ok(leaf)
+}
+
+/// Until when it is good.
+fn not_after(leaf: &CertificateDer<'_>) -> Option<DateTime<Utc>> {
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    DateTime::from_timestamp(leaf.validity().not_after.timestamp(), 0)
+}
+
+/// The same for a chain that was checked when it was put.
+pub(crate) fn chain_not_after(chain: &str) -> Option<DateTime<Utc>> {
+    not_after(&CertificateDer::pem_slice_iter(chain.as_bytes()).next()?.ok()?)
 }
 
 /// As `openssl x509 -fingerprint -sha256` prints it.

@@ -4,7 +4,7 @@
 //! audit line, and leaves long work to an operation. Not for: who may ask (REST's authentication decides that).
 
 mod access;
-mod certificates;
+pub(crate) mod certificates;
 mod documents;
 mod domains;
 mod edge;

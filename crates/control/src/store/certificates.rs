@@ -1,10 +1,12 @@
 //! Certificates of host names, with their sealed keys.
 
+use chrono::{DateTime, Utc};
 use insula_api::certificate::Certificate;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use crate::error::Error;
+use crate::handle::certificates::chain_not_after;
 
 /// A certificate with its sealed key.
 pub(crate) struct Sealed {
@@ -18,28 +20,41 @@ fn read(row: &PgRow) -> Result<Certificate, Error> {
         name: row.try_get("name")?,
         fingerprint: row.try_get("fingerprint")?,
         updated_at: row.try_get("updated_at")?,
+        not_after: match row.try_get("not_after")? {
+            Some(end) => Some(end),
+            // It is there as long as nobody wrote the end down.
+            None => row.try_get::<Option<String>, _>("chain")?.as_deref().and_then(chain_not_after),
+        },
     })
 }
 
 /// Inserts, or replaces the one of that name.
-pub(crate) async fn put(conn: &mut PgConnection, new: &Sealed, fingerprint: &str) -> Result<Certificate, Error> {
+pub(crate) async fn put(
+    conn: &mut PgConnection,
+    new: &Sealed,
+    fingerprint: &str,
+    not_after: Option<DateTime<Utc>>,
+) -> Result<Certificate, Error> {
     let row = sqlx::query(
-        "INSERT INTO catalog.certificate (name, chain, sealed_key, fingerprint) VALUES ($1, $2, $3, $4)
+        "INSERT INTO catalog.certificate (name, chain, sealed_key, fingerprint, not_after) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (name) DO UPDATE SET chain = excluded.chain, sealed_key = excluded.sealed_key,
-             fingerprint = excluded.fingerprint, updated_at = excluded.updated_at
-         RETURNING name, fingerprint, updated_at",
+             fingerprint = excluded.fingerprint, not_after = excluded.not_after, updated_at = excluded.updated_at
+         RETURNING name, fingerprint, updated_at, not_after, NULL::text AS chain",
     )
     .bind(&new.name)
     .bind(&new.chain)
     .bind(&new.sealed_key)
     .bind(fingerprint)
+    .bind(not_after)
     .fetch_one(conn)
     .await?;
     read(&row)
 }
 
 pub(crate) async fn all(conn: &mut PgConnection) -> Result<Vec<Certificate>, Error> {
-    let rows = sqlx::query("SELECT name, fingerprint, updated_at FROM catalog.certificate ORDER BY name").fetch_all(conn).await?;
+    let sql = "SELECT name, fingerprint, updated_at, not_after, CASE WHEN not_after IS NULL THEN chain END AS chain
+               FROM catalog.certificate ORDER BY name";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter().map(read).collect()
 }
 

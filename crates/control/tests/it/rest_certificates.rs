@@ -29,6 +29,7 @@ async fn a_certificate_is_put_seen_by_gateways_with_a_sealed_key_and_taken_away(
     assert_eq!(put(house, "Docs.ACME.example", &chain, &key).await.is(200).at("/name"), "docs.acme.example");
     let list = house.get("/v1/certificates").await;
     assert!(list.is(200).text.contains("docs.acme.example") && !list.text.contains("PRIVATE KEY"), "{}", list.text);
+    assert_eq!(of(&list, "docs.acme.example")["not_after"], "4096-01-01T00:00:00Z", "as it was made");
 
     let first = seen(house, "").await;
     assert!(!first.is(200).text.contains("PRIVATE KEY") && !first.text.contains("\"key\""), "{}", first.text);
@@ -50,6 +51,30 @@ async fn a_certificate_is_put_seen_by_gateways_with_a_sealed_key_and_taken_away(
     assert!(!seen(house, second.header("etag")).await.is(200).text.contains("*.acme.example"));
     let log = house.get("/v1/audit?action=certificate.put&limit=500").await;
     assert!(log.is(200).text.contains("docs.acme.example") && !log.text.contains("PRIVATE KEY"));
+}
+
+fn of(list: &Answer, name: &str) -> serde_json::Value {
+    let items = list.body["items"].as_array().expect("items");
+    items.iter().find(|item| item["name"] == name).expect("ours").clone()
+}
+
+#[tokio::test]
+async fn it_is_shown_until_when_a_certificate_is_good() {
+    let house = house().await;
+    let name = "short.acme.example";
+    for (day, end) in [(3, "2031-02-03T00:00:00Z"), (4, "2031-02-04T00:00:00Z")] {
+        let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        params.not_after = rcgen::date_time_ymd(2031, 2, day);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let chain = params.self_signed(&key).expect("signed").pem();
+        assert_eq!(put(house, name, &chain, &key.serialize_pem()).await.is(200).at("/not_after"), end);
+        assert_eq!(of(&house.get("/v1/certificates").await, name)["not_after"], end);
+    }
+    // One that was put before the end was written down.
+    let mut catalog = server().await.admin(&house.catalog).await;
+    let forget = "UPDATE catalog.certificate SET not_after = NULL WHERE name = $1";
+    sqlx::query(forget).bind(name).execute(&mut catalog).await.expect("forgotten");
+    assert_eq!(of(&house.get("/v1/certificates").await, name)["not_after"], "2031-02-04T00:00:00Z");
 }
 
 #[tokio::test]

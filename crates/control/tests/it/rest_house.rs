@@ -14,6 +14,8 @@ use tokio::sync::OnceCell;
 pub(crate) struct House {
     url: String,
     keys: [(Scope, String); 4],
+    /// Its catalog's database.
+    pub(crate) catalog: String,
 }
 
 /// An answer, read to its end.
@@ -43,12 +45,12 @@ pub(crate) async fn house() -> &'static House {
                 app_url: None,
                 capacity: 1000,
             }];
-            open(config).await
+            open(config, catalog).await
         })
         .await
 }
 
-async fn open(config: Config) -> House {
+async fn open(config: Config, catalog: String) -> House {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -70,7 +72,7 @@ async fn open(config: Config) -> House {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let url = format!("http://{}", listener.local_addr().expect("an address"));
             let keys = keys.try_into().expect("a key of each scope");
-            sender.send(House { url, keys }).expect("somebody waits");
+            sender.send(House { url, keys, catalog }).expect("somebody waits");
             axum::serve(listener, insula_control::rest::router(control)).await.expect("it serves");
             background.stop().await;
         });
