@@ -66,19 +66,38 @@ struct Call<'a> {
 }
 
 impl Client {
-    /// A client for the control plane at `url` (`http://127.0.0.1:8090`) with a key (`ik_...`).
+    /// A client for the control plane at `url` (`http://127.0.0.1:8090`, `https://control.example.com`) with a key (`ik_...`).
     ///
     /// # Errors
     /// [`Error::Invalid`] when either cannot be used.
     pub fn new(url: &str, key: &str) -> Result<Self, Error> {
+        Self::with_authorities(url, key, None)
+    }
+
+    /// As [`Client::new`]; over TLS, only certificates of these authorities (PEM) are believed, or without any, those of the web.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and when there is no certificate in `authorities`.
+    pub fn with_authorities(url: &str, key: &str, authorities: Option<&[u8]>) -> Result<Self, Error> {
         let base = Url::parse(url).map_err(|e| Error::Invalid(format!("{url:?} is not a URL: {e}")))?;
-        if base.scheme() != "http" || base.cannot_be_a_base() {
-            return Err(Error::Invalid(format!("{url:?} is not an address of a control plane: give http://HOST:PORT")));
+        if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
+            let wrong = format!("{url:?} is not an address of a control plane: give http://HOST:PORT or https://HOST");
+            return Err(Error::Invalid(wrong));
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
             .map_err(|_| Error::Invalid("the key holds characters that no key has: a key begins with ik_".into()))?;
         authorization.set_sensitive(true);
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(authorities) = authorities {
+            let believed = reqwest::Certificate::from_pem_bundle(authorities).unwrap_or_default();
+            if believed.is_empty() {
+                return Err(Error::Invalid(
+                    "the file of authorities holds no certificate: it is a PEM file of those to believe".into(),
+                ));
+            }
+            http = http.tls_certs_only(believed);
+        }
+        let http = http
             .timeout(Duration::from_secs(TIMEOUT_SECONDS))
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("insula/", env!("CARGO_PKG_VERSION")))

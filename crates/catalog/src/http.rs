@@ -57,19 +57,37 @@ struct Inbox {
 impl HttpSource {
     /// A source that connects when it is first asked: the control plane may come up later than this process.
     ///
-    /// `url` is `http://HOST:PORT`; `key` is an API key of scope `edge` (or wider).
+    /// `url` is `http://HOST:PORT` or `https://HOST`; `key` is an API key of scope `edge` (or wider).
     ///
     /// # Errors
     /// [`Error::Setting`] when the address or the key cannot be used as given.
     pub fn new(url: &str, key: &str) -> Result<Self, Error> {
+        Self::with_authorities(url, key, None)
+    }
+
+    /// As [`HttpSource::new`]; over TLS, only certificates of these authorities (PEM) are believed, or without any, those of the web.
+    ///
+    /// # Errors
+    /// As [`HttpSource::new`], and when there is no certificate in `authorities`.
+    pub fn with_authorities(url: &str, key: &str, authorities: Option<&[u8]>) -> Result<Self, Error> {
         let base = Url::parse(url).map_err(|e| Error::Setting(format!("{url:?} is not a URL: {e}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
-            return Err(Error::Setting(format!("{url:?} is not an address of a control plane: give http://HOST:PORT")));
+            return Err(Error::Setting(format!(
+                "{url:?} is not an address of a control plane: give http://HOST:PORT or https://HOST"
+            )));
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
             .map_err(|_| Error::Setting("the key holds characters that no key has: a key begins with ik_".into()))?;
         authorization.set_sensitive(true);
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(authorities) = authorities {
+            let believed = reqwest::Certificate::from_pem_bundle(authorities).unwrap_or_default();
+            if believed.is_empty() {
+                return Err(Error::Setting("the control plane's file of authorities holds no certificate: it is PEM".into()));
+            }
+            http = http.tls_certs_only(believed);
+        }
+        let http = http
             .connect_timeout(Duration::from_secs(5))
             .tcp_keepalive(Duration::from_secs(15))
             .user_agent(concat!("insula-edge/", env!("CARGO_PKG_VERSION")))

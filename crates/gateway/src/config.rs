@@ -52,10 +52,12 @@ pub struct TelemetryConfig {
     pub objectives_file: Option<PathBuf>,
     /// A folder of this process's own, in which usage waits until it is sent; without it, requests are not billed.
     pub usage_dir: Option<PathBuf>,
-    /// The control plane, `http://HOST:PORT`: takes usage.
+    /// The control plane, `http://HOST:PORT` or `https://HOST`: takes usage.
     pub control_url: Option<String>,
     /// A file with a key of scope `edge` of that control plane.
     pub control_key_file: Option<PathBuf>,
+    /// For `https`: a file (PEM) of the authorities whose certificates are believed there, and no others; without it, those of the web.
+    pub control_authorities: Option<PathBuf>,
 }
 
 /// Limits shared with other gateways. Without a server, this gateway holds tenants to their plans alone.
@@ -141,8 +143,10 @@ impl Listen {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CatalogConfig {
-    /// The control plane, `http://HOST:PORT`: the gateway follows its stream of changes.
+    /// The control plane, `http://HOST:PORT` or `https://HOST`: the gateway follows its stream of changes.
     pub control_url: Option<String>,
+    /// For `https`: a file (PEM) of the authorities whose certificates are believed there, and no others; without it, those of the web.
+    pub control_authorities: Option<PathBuf>,
     /// A file that holds a key of scope `edge` for it.
     pub key_file: Option<PathBuf>,
     /// Instead of the control plane: a file that holds the URL of the catalog's database, for its reader.
@@ -158,10 +162,19 @@ pub struct CatalogConfig {
     pub base_domain: String,
 }
 
+impl CatalogConfig {
+    /// What stands in the file of the control plane's authorities.
+    pub(crate) fn authorities(&self) -> Result<Option<Vec<u8>>, String> {
+        let read = |file: &PathBuf| std::fs::read(file).map_err(|e| format!("control_authorities: {}: {e}", file.display()));
+        self.control_authorities.as_ref().map(read).transpose()
+    }
+}
+
 impl Default for CatalogConfig {
     fn default() -> Self {
         Self {
             control_url: None,
+            control_authorities: None,
             key_file: None,
             postgres_url_file: None,
             snapshot_file: None,

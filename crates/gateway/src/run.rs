@@ -81,7 +81,11 @@ fn follow(config: &Config) -> Result<Catalog, Error> {
         ..Options::default()
     };
     match (&config.control_url, &config.key_file, &config.postgres_url_file) {
-        (Some(url), Some(key), None) => Ok(Catalog::start(HttpSource::new(url, read(key)?.trim())?, options)),
+        (Some(url), Some(key), None) => {
+            let authorities = config.authorities().map_err(bad)?;
+            let source = HttpSource::with_authorities(url, read(key)?.trim(), authorities.as_deref())?;
+            Ok(Catalog::start(source, options))
+        }
         (None, None, Some(file)) => Ok(Catalog::start(PgSource::connect(read(file)?.trim())?, options)),
         (Some(_), None, _) => Err(bad("control_url needs key_file: a key of scope edge".into())),
         _ => Err(bad("name one source: control_url with key_file, or postgres_url_file".into())),

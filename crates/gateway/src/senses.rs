@@ -15,7 +15,8 @@ use crate::config::TelemetryConfig;
 pub(crate) fn start(config: &TelemetryConfig, takes_over: bool) -> Result<Senses, Error> {
     let deliver = match (&config.control_url, &config.control_key_file) {
         (Some(url), Some(key)) => {
-            let desk = UsageDesk::new(url, key).map_err(|what| Error::Setting { part: "telemetry", what })?;
+            let desk = UsageDesk::new(url, key, config.control_authorities.as_deref());
+            let desk = desk.map_err(|what| Error::Setting { part: "telemetry", what })?;
             Some(Arc::new(desk) as Arc<dyn Deliver>)
         }
         _ => None,

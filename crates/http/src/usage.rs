@@ -18,14 +18,19 @@ pub struct UsageDesk {
 }
 
 impl UsageDesk {
-    /// At this control plane, with the key in this file (scope `edge`).
+    /// At this control plane, with the key in this file (scope `edge`); over TLS, the certificates in `authorities` alone are believed, or without
+    /// that file, those of the web.
     ///
     /// # Errors
-    /// In words, when the file or the address cannot be read.
-    pub fn new(url: &str, key_file: &Path) -> Result<Self, String> {
-        let key =
-            std::fs::read_to_string(key_file).map_err(|e| format!("the key file {} cannot be read: {e}", key_file.display()))?;
-        Ok(Self { client: Client::new(url, key.trim()).map_err(|e| e.to_string())? })
+    /// In words, when a file or the address cannot be read.
+    pub fn new(url: &str, key_file: &Path, authorities: Option<&Path>) -> Result<Self, String> {
+        let read = |what: &str, file: &Path| {
+            std::fs::read_to_string(file).map_err(|e| format!("the {what} file {} cannot be read: {e}", file.display()))
+        };
+        let authorities = authorities.map(|file| read("authorities", file)).transpose()?;
+        let authorities = authorities.as_ref().map(String::as_bytes);
+        let client = Client::with_authorities(url, read("key", key_file)?.trim(), authorities);
+        Ok(Self { client: client.map_err(|e| e.to_string())? })
     }
 }
 

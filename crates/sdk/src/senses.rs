@@ -18,7 +18,10 @@ pub(crate) fn start(config: &Config) -> Result<Senses, Error> {
     };
     let watching = &config.watching;
     let deliver = match (many.and_then(|many| many.control_url.as_ref()), &watching.control_key) {
-        (Some(url), Some(key)) => Some(Arc::new(UsageDesk::new(url, key).map_err(Error::Delivery)?) as Arc<dyn Deliver>),
+        (Some(url), Some(key)) => {
+            let desk = UsageDesk::new(url, key, watching.control_authorities.as_deref()).map_err(Error::Delivery)?;
+            Some(Arc::new(desk) as Arc<dyn Deliver>)
+        }
         _ => None,
     };
     let objectives = watching.objectives.as_deref().map(Objectives::read).transpose()?.unwrap_or_default();

@@ -7,6 +7,7 @@ mod edge_disk;
 mod edge_documents;
 mod edge_feed;
 mod edge_house;
+mod edge_tls;
 mod faults;
 mod feed;
 mod house;

@@ -45,7 +45,8 @@ impl FromCatalog {
             return Err(bad("catalog_key_file needs [catalog] control_url and key_file".into()));
         };
         let key = CertificateKey::from_hex(read(file)?.trim()).map_err(|e| bad(format!("{}: {e}", file.display())))?;
-        let client = Client::new(url, &read(edge_key)?).map_err(|e| bad(e.to_string()))?;
+        let authorities = config.catalog.authorities().map_err(bad)?;
+        let client = Client::with_authorities(url, &read(edge_key)?, authorities.as_deref()).map_err(|e| bad(e.to_string()))?;
         let this = Self { client, key, copy: config.tls.catalog_copy.clone(), certificates: Arc::clone(certificates) };
         match this.copy.as_deref().map(std::fs::read) {
             None => {}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -104,6 +105,81 @@ async fn control(holds: Arc<Mutex<String>>) -> SocketAddr {
         format!("HTTP/1.1 200 OK\r\netag: {etag}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
     };
     app(answer).await.addr
+}
+
+/// Ends TLS before an HTTP server; counts who did not believe the certificate.
+async fn behind_tls(to: SocketAddr, made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> (u16, Arc<AtomicUsize>) {
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let server = builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, refused) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&refused);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, count) = (acceptor.clone(), Arc::clone(&count));
+            tokio::spawn(async move {
+                match acceptor.accept(stream).await {
+                    Ok(mut inside) => {
+                        let mut outside = TcpStream::connect(to).await.unwrap();
+                        tokio::io::copy_bidirectional(&mut inside, &mut outside).await.ok();
+                    }
+                    Err(_) => drop(count.fetch_add(1, Ordering::SeqCst)),
+                }
+            });
+        }
+    });
+    (port, refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_plane_behind_tls_is_believed_by_the_authority_that_is_named() {
+    let main = echo("main").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let secret = "7b".repeat(32);
+    let made = rcgen::generate_simple_self_signed(["acme.localhost".to_owned()]).unwrap();
+    let sealed = CertificateKey::from_hex(&secret).unwrap();
+    let sealed = STANDARD.encode(sealed.seal("acme.localhost", made.signing_key.serialize_pem().as_bytes()).unwrap());
+    let item = serde_json::json!({"name": "acme.localhost", "chain": made.cert.pem(), "sealed_key": sealed});
+    let holds = Arc::new(Mutex::new(serde_json::json!({"items": [item]}).to_string()));
+    let [own, foreign] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+    let (port, refused) = behind_tls(control(holds).await, &own).await;
+    let settings = |authority: Option<&str>| {
+        let mut config = config();
+        config.listen.https = std::mem::take(&mut config.listen.http);
+        config.catalog.control_url = Some(format!("https://localhost:{port}"));
+        config.catalog.key_file = Some(file("edge.key", "ik_edge\n"));
+        config.catalog.control_authorities = authority.map(|pem| file("authorities.pem", pem));
+        config.tls.catalog_key_file = Some(file("certificates.key", &secret));
+        config
+    };
+    let trusted = made.cert.der().clone();
+    // Neither those of the web nor another one vouch for it.
+    for authority in [None, Some(foreign.cert.pem())] {
+        refused.store(0, Ordering::SeqCst);
+        let stage = start(settings(authority.as_deref()), main.addr, main.addr).await;
+        let deadline = tokio::time::Instant::now() + LONG;
+        while refused.load(Ordering::SeqCst) < 2 {
+            assert!(tokio::time::Instant::now() < deadline);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        assert!(connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err(), "it was believed");
+        stage.shutdown.trigger();
+        tokio::time::timeout(LONG, stage.running).await.unwrap().unwrap().unwrap();
+    }
+    let stage = start(settings(Some(&own.cert.pem())), main.addr, main.addr).await;
+    let deadline = tokio::time::Instant::now() + LONG;
+    while connect(stage.addr, "acme.localhost", &trusted, b"http/1.1").await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "its certificates never came");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
