@@ -16,6 +16,7 @@ mod keys;
 pub mod listener;
 mod moves;
 pub mod pipeline;
+mod probe;
 mod refusal;
 mod request_id;
 mod run;

@@ -27,6 +27,7 @@ use crate::body::{Body, Progress, RequestBody};
 use crate::connection::Peer;
 use crate::forward::{self, Call};
 use crate::headers::{self, REQUEST_ID};
+use crate::probe;
 use crate::refusal::Refusal;
 use crate::streams::Pieces;
 use crate::upgrade::{self, Wish};
@@ -128,6 +129,9 @@ async fn go(
 ) -> Result<Response<Body>, Refusal> {
     let shared = &*worker.shared;
     is_one_sentence(&head)?;
+    if let Some(answer) = probe::answer(worker, &head) {
+        return Ok(answer);
+    }
     let identity = prove(worker, &mut head).await?;
     if let Some(principal) = identity.principal() {
         seen.principal(Arc::clone(&principal.subject));

@@ -130,7 +130,7 @@ pub async fn serve_watched(
         following_certificates.extend(FromCatalog::open(&config, certificates)?.map(|from| tokio::spawn(from.follow())));
     }
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
-    let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone(), senses)?);
+    let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone(), (senses, readiness))?);
     let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
@@ -195,7 +195,7 @@ fn share(
     catalog: Catalog,
     certificates: Option<&Arc<Certificates>>,
     shutdown: Shutdown,
-    senses: Senses,
+    (senses, readiness): (Senses, Readiness),
 ) -> Result<Shared, Error> {
     let wrong = |part, error: &dyn std::fmt::Display| Error::Setting { part, what: error.to_string() };
     let fetcher = Fetcher::new().map_err(|e| wrong("identity", &e))?;
@@ -206,7 +206,7 @@ fn share(
     let keys = config.identity.signing_keys.as_deref().map(keys::read).transpose()?;
     let signer = keys.map(|keys| Arc::new(ContextSigner::gateway(keys)));
     let tls = certificates.map(tls::acceptor).transpose()?;
-    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, senses, shutdown })
+    Ok(Shared { config, catalog, authenticator, resolver, admission, signer, tls, senses, readiness, shutdown })
 }
 
 fn work(number: usize, shared: Arc<Shared>, sockets: Vec<Spoken>) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use insula_catalog::Catalog;
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
-use insula_telemetry::{Senses, Shutdown};
+use insula_telemetry::{Readiness, Senses, Shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     /// `None` without certificates.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) senses: Senses,
+    pub(crate) readiness: Readiness,
     pub(crate) shutdown: Shutdown,
 }
 

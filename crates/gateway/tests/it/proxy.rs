@@ -263,3 +263,43 @@ async fn http2_with_prior_knowledge_is_served() {
         );
     }
 }
+
+/// As load balancers ask: by address, or with no host at all. Host names are tenants' own, those paths with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_balancer_hears_whether_it_may_send_requests() {
+    let main = echo("main").await;
+    let mut settings = config();
+    settings.resolve.fallback = Some("acme".parse().unwrap());
+    let stage = start(settings, main.addr, main.addr).await;
+    let deadline = tokio::time::Instant::now() + LONG;
+    let mut client = Wire::connect(stage.addr).await;
+    while status(&client.ask(&get("127.0.0.1", "/readyz")).await) != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "never ready");
+    }
+    for host in ["127.0.0.1", "10.0.0.7:8080", "[::1]:80"] {
+        for path in ["/healthz", "/readyz", "/readyz?from=elb"] {
+            let answer = client.ask(&get(host, path)).await;
+            assert!(status(&answer) == 200 && answer.contains("cache-control: no-store\r\n"), "{host} {path}: {answer}");
+        }
+        // Nothing else is different there.
+        assert!(client.ask(&get(host, "/healthz/x")).await.contains("\r\n\r\nmain\nGET /healthz/x"));
+    }
+    let mut old = Wire::connect(stage.addr).await;
+    assert_eq!(status(&old.ask("GET /readyz HTTP/1.0\r\n\r\n").await), 200);
+    let mut head = Wire::connect(stage.addr).await;
+    head.send("HEAD /readyz HTTP/1.1\r\nhost: 10.0.0.7\r\n\r\n").await;
+    let mut told = [0; 15];
+    head.stream.read_exact(&mut told).await.unwrap();
+    assert_eq!(&told, b"HTTP/1.1 200 OK");
+    for (host, path) in [("acme.localhost", "/healthz"), ("acme.localhost", "/readyz")] {
+        let answer = client.ask(&get(host, path)).await;
+        assert!(answer.contains(&format!("\r\n\r\nmain\nGET {path} ")), "a tenant's own: {answer}");
+    }
+    assert!(client.ask("POST /readyz HTTP/1.1\r\nhost: 10.0.0.7\r\ncontent-length: 0\r\n\r\n").await.contains("main\nPOST"));
+    // While it drains, it lives and gets no more: on a connection that was there before.
+    let mut before = Wire::connect(stage.addr).await;
+    assert_eq!(status(&before.ask(&get("10.0.0.7", "/readyz")).await), 200);
+    stage.shutdown.trigger();
+    let answer = before.ask(&get("10.0.0.7", "/readyz")).await;
+    assert!(status(&answer) == 503 && answer.contains("connection: close\r\n"), "{answer}");
+}
