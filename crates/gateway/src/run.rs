@@ -24,13 +24,15 @@ use crate::{Config, Error, Listeners, keys, senses, sharing, tls};
 /// When it cannot start, or a worker dies.
 pub async fn run(config: Config, listeners: Listeners, shutdown: Shutdown) -> Result<(), Error> {
     let readiness = Readiness::new();
+    // Before anybody can ask: without a gate it would be ready.
+    let serving = readiness.gate("serving");
     let takes_over = listeners.predecessor.is_some();
     let senses = senses::start(&config.telemetry, takes_over)?;
     let _admin = AdminPort::open(config.listen.admin, &readiness, &senses, takes_over)?;
     let catalog = follow(&config)?;
     let named = catalog.clone();
     senses.set_names(Box::new(move |wanted| insula_http::observe::names(&named, wanted)));
-    let served = serve_watched(config, catalog, listeners, shutdown, readiness, senses.clone()).await;
+    let served = serve_behind(&serving, config, catalog, listeners, shutdown, readiness, senses.clone()).await;
     // It may wait for the control plane, for some seconds. A panic there was reported by its own thread.
     let _ = tokio::task::spawn_blocking(move || senses.close()).await;
     insula_telemetry::logs::flush();
@@ -118,7 +120,21 @@ pub async fn serve_watched(
     readiness: Readiness,
     senses: Senses,
 ) -> Result<(), Error> {
-    let (serving, fresh) = (readiness.gate("serving"), readiness.gate("catalog"));
+    let serving = readiness.gate("serving");
+    serve_behind(&serving, config, catalog, listeners, shutdown, readiness, senses).await
+}
+
+/// As [`serve_watched`], behind a gate that is there already.
+async fn serve_behind(
+    serving: &Gate,
+    config: Config,
+    catalog: Catalog,
+    listeners: Listeners,
+    shutdown: Shutdown,
+    readiness: Readiness,
+    senses: Senses,
+) -> Result<(), Error> {
+    let fresh = readiness.gate("catalog");
     for (scheme, addr) in listeners.addrs() {
         tracing::info!(scheme, %addr, "serving");
     }
@@ -215,7 +231,7 @@ fn work(number: usize, shared: Arc<Shared>, sockets: Vec<Spoken>) -> Result<(), 
     runtime.block_on(Worker::new(number, shared).run(sockets)).map_err(failed)
 }
 
-/// Keeps the gate as the catalog is.
+/// Keeps the gate as the catalog is, and leaves it closed at `shutdown`.
 async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
     loop {
         // What is known is served however old it is; what must not be opened by old knowledge is refused where it is judged.

@@ -1,7 +1,7 @@
 //! Readiness: named gates, all of which must be open.
 //!
 //! Alive means that the process answers; ready means that work may be sent to it. A gate is closed until its owner opens it, and may close again (the
-//! catalog went stale, the process drains). Always: a dropped gate is removed with its owner; reading never waits for the data path.
+//! catalog went stale, the process drains). Always: a gate whose owner is gone is closed, whether he ended or died; reading never waits for the data path.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,7 +64,8 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.readiness.lock().remove(self.name);
+        let mut gates = self.readiness.lock();
+        gates.entry(self.name).or_default().get_or_insert_with(|| "gone".to_owned());
     }
 }
 
@@ -84,6 +85,21 @@ mod tests {
         catalog.close("stale for 61 s");
         assert_eq!(readiness.gates()["catalog"].as_deref(), Some("stale for 61 s"));
         drop(catalog);
+        assert_eq!(readiness.gates()["catalog"].as_deref(), Some("stale for 61 s"));
+    }
+
+    #[test]
+    fn what_nobody_looks_after_any_more_is_not_ready() {
+        let readiness = Readiness::new();
+        let (serving, catalog) = (readiness.gate("serving"), readiness.gate("catalog"));
+        serving.open();
+        catalog.open();
+        drop(serving);
+        assert!(!readiness.is_ready());
+        assert_eq!(readiness.gates()["serving"].as_deref(), Some("gone"));
+        // One of the same name takes its place.
+        let again = readiness.gate("serving");
+        again.open();
         assert!(readiness.is_ready());
     }
 }

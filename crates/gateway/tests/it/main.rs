@@ -6,6 +6,7 @@ mod guide;
 mod health;
 mod http2;
 mod proxy;
+mod ready;
 mod rules;
 mod sharing;
 mod stage;
