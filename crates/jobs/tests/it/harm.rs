@@ -31,7 +31,8 @@ impl Job for Stuck {
 async fn a_job_that_blocks_its_thread_for_ever_stays_at_work_and_is_seen_and_others_go_on() {
     let meters = insula_telemetry::meters::install().expect("a recorder");
     let house = House::new(2).await;
-    let (one, two) = (house.worker(Jobs::new().with::<Stuck>().with::<Note>()), house.worker(Jobs::new().with::<Note>()));
+    let kinds = Jobs::new().with::<Stuck>().with::<Note>();
+    let (one, two) = (house.worker(kinds.clone()), house.worker(kinds));
     send(&house.data, &house.tenant(1), &Stuck, &Enqueue { attempts: Some(3), ..Enqueue::default() }).await.expect("sent");
     house.until("it to block", "SELECT count(*) = 1 FROM insula.job WHERE state = 'r' AND kind = 'stuck'").await;
     let beats = house.count("SELECT sum(beats)::bigint FROM insula.worker").await;
