@@ -1,5 +1,7 @@
 //! Puts the kit into one database, or brings the one that is there up to date.
 
+use std::time::Duration;
+
 use insula_core::placement::{APP_ROLE, APP_SCHEMA, POOL_DATABASE, SCHEMAS_DATABASE};
 use insula_core::{CellKey, GrantKey};
 use sqlx::{Connection, PgConnection};
@@ -12,6 +14,12 @@ use crate::version::check_version;
 
 /// Counts up when the SQL changes in a way that operators should be able to see.
 const KIT: i32 = 5;
+
+/// How long a step waits for whoever uses a table. Everybody else stands behind it meanwhile.
+const WAIT: &str = "1s";
+/// Until it is tried again, when that was not enough; and how many times.
+const PAUSE: Duration = Duration::from_secs(2);
+const TRIES: usize = 30;
 
 /// What an installation ended with.
 #[derive(Clone, Copy, Debug)]
@@ -61,10 +69,26 @@ fn files(way: Way) -> Vec<&'static str> {
 /// (usually the database's own name); `kid` is the key that grants are signed with now. When it counts up, the one before stays
 /// good until the next time. In the pool's database this also lets the app role in.
 ///
+/// A transaction that is open has what it used locked: it is waited for, a second at a time, with pauses in which others go on, for a minute and a half.
+///
 /// # Errors
-/// [`Error::Version`], [`Error::Privilege`], or what Postgres says; then nothing has changed.
+/// [`Error::Version`], [`Error::Privilege`], or what Postgres says (55P03: a transaction stayed open); then nothing has changed.
 pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid: i32) -> Result<Installed, Error> {
     check_version(conn).await?;
+    for _ in 1..TRIES {
+        match install_now(conn, database, key, kid).await {
+            Err(Error::Database(sqlx::Error::Database(error))) if error.code().as_deref() == Some("55P03") => {
+                tracing::info!(database, "somebody's transaction is open: the kit is installed a little later");
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    install_now(conn, database, key, kid).await
+}
+
+/// In one transaction, which waits for nobody for long.
+async fn install_now(conn: &mut PgConnection, database: &str, key: &CellKey, kid: i32) -> Result<Installed, Error> {
     let way = Way::of_server(conn).await?;
     let mut tx = conn.begin().await?;
     hush(&mut tx, way).await?;
@@ -76,6 +100,7 @@ pub async fn install(conn: &mut PgConnection, database: &str, key: &CellKey, kid
     .await?;
     // Logins of new tenants are given rights on the same objects meanwhile.
     one_at_a_time(&mut tx).await?;
+    run(&mut tx, format!("SET LOCAL lock_timeout = '{WAIT}'")).await?;
     let before = keys_before(&mut tx).await?;
     if let Some((1, ..)) = before
         && way == Way::Ticket

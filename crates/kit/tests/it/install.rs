@@ -2,7 +2,10 @@
 
 use insula_kit::Way;
 
-use crate::{Pool, enter, pid, refused, soon};
+use sqlx::Connection;
+
+use crate::queue::until_one_waits;
+use crate::{Pool, enter, pid, refused, run, soon};
 
 #[tokio::test]
 async fn installing_again_changes_nothing_and_keeps_data() {
@@ -97,4 +100,30 @@ async fn an_older_queue_is_brought_up_to_date() {
         left -= taken;
     }
     assert_eq!(left, 0);
+}
+
+/// What would wait behind it, had it waited for the transaction: everybody who publishes.
+#[tokio::test]
+async fn a_transaction_that_stays_open_holds_up_the_installation_and_nobody_else() {
+    let mut pool = Pool::new().await;
+    let tenants = [pool.tenant(1).await, pool.tenant(2).await];
+    let (mut one, mut two) = (pool.app().await, pool.app().await);
+    let publish = "SELECT insula.publish('{a}', ARRAY[gen_random_uuid()], '{1}')";
+    let pids = [pid(&mut one).await, pid(&mut two).await];
+    let mut open = one.begin().await.expect("begin");
+    enter(&mut open, &pool.key(1).sign(tenants[0], 1, soon(), pids[0], -1)).await.expect("enter");
+    run(&mut open, publish).await.expect("published");
+    let (database, key) = (pool.database.clone(), pool.server.cell_key());
+    let mut admin = pool.server.admin(&pool.database).await;
+    let installing = tokio::spawn(async move { insula_kit::install(&mut admin, &database, &key, 1).await });
+    until_one_waits(&mut pool.admin).await;
+    // Behind it, as long as it waits; and it goes on while that one is open.
+    let mut tx = two.begin().await.expect("begin");
+    run(&mut tx, "SET LOCAL statement_timeout = '20s'").await.expect("set");
+    enter(&mut tx, &pool.key(1).sign(tenants[1], 1, soon(), pids[1], -1)).await.expect("enter");
+    run(&mut tx, publish).await.expect("published");
+    tx.commit().await.expect("committed");
+    assert!(!installing.is_finished());
+    open.commit().await.expect("still open");
+    installing.await.expect("no panic").expect("installed");
 }
