@@ -221,10 +221,14 @@ GRANT SELECT ON insula.tenant TO insula_queue;
 CREATE OR REPLACE FUNCTION insula.hold_lanes() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $fn$
 BEGIN
     IF TG_OP = 'DELETE' THEN
-        -- Whoever chooses at this moment may be making one of its lanes.
-        PERFORM FROM insula.queue FOR UPDATE;
-        DELETE FROM insula.arrival a WHERE a.tenant_id = OLD.no;
         DELETE FROM insula.cancellation c WHERE c.tenant_id = OLD.no;
+    END IF;
+    -- Who is choosing goes by the state from before, and may be making one of its lanes: so after him. A tenant that is new has none.
+    IF TG_OP <> 'INSERT' THEN
+        PERFORM FROM insula.queue FOR UPDATE;
+    END IF;
+    IF TG_OP = 'DELETE' THEN
+        DELETE FROM insula.arrival a WHERE a.tenant_id = OLD.no;
         DELETE FROM insula.lane l WHERE l.tenant_id = OLD.no;
         DELETE FROM insula.lane_name n WHERE n.tenant_id = OLD.no;
     ELSIF NEW.state <> 'active' THEN

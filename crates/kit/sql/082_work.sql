@@ -229,7 +229,7 @@ BEGIN
                since = CASE WHEN t.taken > 0 THEN now ELSE l.since END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + t.taken * l.pace * interval '1 microsecond' END,
                blocked = t.taken >= t.room,
-               -- What `l` is by now: who suspends a tenant or opens a breaker does not wait for the queue's lock.
+               -- What `l` is by now, should somebody have taken it out without the queue's lock.
                wake_at = greatest(l.wake_at, CASE WHEN t.taken >= t.paced THEN greatest(l.paid_until, now) + (t.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END),
                ready = l.ready AND t.taken < t.room AND t.taken < t.paced AND t.next IS NOT NULL
           FROM t

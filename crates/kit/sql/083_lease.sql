@@ -8,31 +8,43 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $fn$;
 
 -- Jobs whose worker is no more wait again, or are dead when that was their last attempt. Their attempt stays counted: a job that kills its
--- worker does not do so for ever.
+-- worker does not do so for ever. Answers how many wait.
 CREATE OR REPLACE FUNCTION insula.release_orphans() RETURNS bigint LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 DECLARE
-    freed bigint;
+    tenants bigint[];
+    freed   bigint;
 BEGIN
-    WITH j AS (
-        DELETE FROM insula.job j WHERE j.state = 'r' AND j.attempt >= j.attempts AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker)
-        RETURNING j.*
-    )
-    INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
-                                principal, trace, error, body)
-        SELECT j.tenant_id, j.id, 'dead', j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, clock_timestamp(),
-               clock_timestamp() + greatest(j.keep, 1209600) * interval '1 second', j.key, j.principal, j.trace,
-               'its worker was lost, and that was its last attempt', j.body
-          FROM j ON CONFLICT DO NOTHING;
-    WITH j AS (
+    -- Who is choosing has counted them as running, and may block their lane by that: so after him.
+    PERFORM FROM insula.queue FOR UPDATE;
+    WITH o AS MATERIALIZED (
+        -- What somebody else has locked, like their worker that is only thought to be lost and says how they ended, is left to the next time.
+        SELECT j.tenant_id, j.id FROM insula.job j
+         WHERE j.state = 'r' AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker) FOR UPDATE OF j SKIP LOCKED
+    ), d AS (
+        DELETE FROM insula.job j USING o WHERE j.tenant_id = o.tenant_id AND j.id = o.id AND j.attempt >= j.attempts RETURNING j.*
+    ), e AS (
+        INSERT INTO insula.job_end (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
+                                    principal, trace, error, body)
+            SELECT d.tenant_id, d.id, 'dead', d.kind, d.lane, d.rank, d.attempt, d.attempts, d.cost, d.keep, d.created_at, clock_timestamp(),
+                   clock_timestamp() + greatest(d.keep, 1209600) * interval '1 second', d.key, d.principal, d.trace,
+                   'its worker was lost, and that was its last attempt', d.body
+              FROM d ON CONFLICT DO NOTHING
+    ), w AS (
         UPDATE insula.job j SET state = 'w', worker = NULL, error = 'its worker was lost'
-         WHERE j.state = 'r' AND NOT EXISTS (SELECT FROM insula.worker w WHERE w.no = j.worker)
-        RETURNING j.tenant_id, j.lane, j.rank, j.due, j.id
-    ), l AS (
-        UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id IN (SELECT j.tenant_id FROM j)
+          FROM o WHERE j.tenant_id = o.tenant_id AND j.id = o.id AND j.attempt < j.attempts
+        RETURNING j.tenant_id, j.lane, j.rank, j.due
+    ), a AS (
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT w.tenant_id, w.lane, w.rank, w.due FROM w
     )
-    INSERT INTO insula.arrival (tenant_id, lane, rank, due) SELECT j.tenant_id, j.lane, j.rank, j.due FROM j;
-    GET DIAGNOSTICS freed = ROW_COUNT;
+    SELECT array_agg(DISTINCT x.tenant_id), count(*) FILTER (WHERE x.waits) INTO tenants, freed
+      FROM (SELECT w.tenant_id, true AS waits FROM w UNION ALL SELECT d.tenant_id, false FROM d) x;
+    IF tenants IS NOT NULL THEN
+        -- All lanes of theirs: a tenant's cap blocks those of other kinds, too.
+        UPDATE insula.lane l SET blocked = false WHERE l.blocked AND l.tenant_id = ANY (tenants);
+        INSERT INTO insula.arrival (tenant_id, lane, rank, due)
+            SELECT l.tenant_id, l.lane, l.head_rank, l.head_due FROM insula.lane l WHERE l.tenant_id = ANY (tenants) AND NOT l.ready;
+    END IF;
     RETURN freed;
 END $fn$;
 
@@ -150,6 +162,7 @@ CREATE OR REPLACE FUNCTION insula.settle(me bigint, ends jsonb) RETURNS bigint L
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $fn$
 DECLARE
     now  timestamptz := clock_timestamp();
+    well jsonb;
     gone bigint;
     kept bigint;
 BEGIN
@@ -160,17 +173,16 @@ BEGIN
          -- One that its tenant has locked is forgotten later, by insula.end_cancelled().
          c AS (DELETE FROM insula.cancellation c WHERE c.ctid = ANY (ARRAY(
                    SELECT c.ctid FROM j JOIN insula.cancellation c ON c.tenant_id = j.tenant_id AND c.id = j.id FOR UPDATE OF c SKIP LOCKED))),
-         l AS (UPDATE insula.lane l SET failures = 0 FROM (SELECT DISTINCT j.tenant_id, j.lane FROM j WHERE j.o = 'done') d
-                WHERE l.tenant_id = d.tenant_id AND l.lane = d.lane AND l.failures > 0)
-    INSERT INTO insula.job_end AS e (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
-                                     principal, trace, error, result, body)
-        SELECT j.tenant_id, j.id, j.o, j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, now,
-               now + CASE j.o WHEN 'done' THEN j.keep WHEN 'dead' THEN greatest(j.keep, 1209600) ELSE greatest(j.keep, 86400) END * interval '1 second',
-               j.key, j.principal, j.trace, left(coalesce(j.e, j.error), 4000), j.r, j.body
-          FROM j
-        ON CONFLICT (tenant_id, id) DO UPDATE SET outcome = excluded.outcome, ended_at = excluded.ended_at, expires_at = excluded.expires_at,
-            error = excluded.error, result = excluded.result, attempt = excluded.attempt;
-    GET DIAGNOSTICS gone = ROW_COUNT;
+         e AS (
+        INSERT INTO insula.job_end AS e (tenant_id, id, outcome, kind, lane, rank, attempt, attempts, cost, keep, created_at, ended_at, expires_at, key,
+                                         principal, trace, error, result, body)
+            SELECT j.tenant_id, j.id, j.o, j.kind, j.lane, j.rank, j.attempt, j.attempts, j.cost, j.keep, j.created_at, now,
+                   now + CASE j.o WHEN 'done' THEN j.keep WHEN 'dead' THEN greatest(j.keep, 1209600) ELSE greatest(j.keep, 86400) END * interval '1 second',
+                   j.key, j.principal, j.trace, left(coalesce(j.e, j.error), 4000), j.r, j.body
+              FROM j
+            ON CONFLICT (tenant_id, id) DO UPDATE SET outcome = excluded.outcome, ended_at = excluded.ended_at, expires_at = excluded.expires_at,
+                error = excluded.error, result = excluded.result, attempt = excluded.attempt)
+    SELECT count(*), jsonb_agg(DISTINCT jsonb_build_object('t', j.tenant_id, 'l', j.lane)) FILTER (WHERE j.o = 'done') INTO gone, well FROM j;
     WITH x AS MATERIALIZED (SELECT x.t, x.i, x.a, x.o, x.e, x.n, CASE WHEN x.n IS NULL THEN coalesce(x.d, 0) ELSE 0 END AS d
                               FROM jsonb_to_recordset(ends) x (t bigint, i uuid, a integer, o text, d bigint, e text, n text)),
          j AS (UPDATE insula.job j
@@ -186,6 +198,11 @@ BEGIN
     INSERT INTO insula.arrival (tenant_id, lane, rank, due)
         SELECT j.tenant_id, j.lane, j.rank, j.due FROM j WHERE j.state = 'w';
     GET DIAGNOSTICS kept = ROW_COUNT;
+    -- Who is choosing has counted these jobs as running, and may block their lanes by that: so lanes are looked at after him, and as he left them. Not
+    -- before: outputs may be large, and whoever chooses would wait for their being written.
+    PERFORM FROM insula.queue FOR UPDATE;
+    UPDATE insula.lane l SET failures = 0 FROM jsonb_to_recordset(well) d (t bigint, l text)
+     WHERE l.tenant_id = d.t AND l.lane = d.l AND l.failures > 0;
     -- The breaker: ten failures in a row, whichever jobs', stop the lane for a second, and each time that it fails again for twice as long, up to five
     -- minutes. Then one job may try. Those that were at work together fail as one. Whatever ended may also have let a blocked lane go on: an arrival has it looked at.
     UPDATE insula.lane l
@@ -323,8 +340,9 @@ BEGIN
         RETURN true;
     END IF;
     UPDATE insula.queue SET swept_at = clock_timestamp(), floor = least(floor, (SELECT min(l.start) FROM insula.lane l WHERE l.ready));
-    DELETE FROM insula.job_end e WHERE (e.tenant_id, e.id) IN (
-        SELECT x.tenant_id, x.id FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000);
+    -- One that is being written by insula.settle(), which wants this lock, too, is passed over.
+    DELETE FROM insula.job_end e WHERE e.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM insula.job_end x WHERE x.expires_at < clock_timestamp() ORDER BY x.expires_at LIMIT 5000 FOR UPDATE SKIP LOCKED));
     PERFORM insula.release_orphans(), insula.end_cancelled(2000), insula.forget_lanes('1 hour', 1000), insula.sweep_events(60000);
     RETURN true;
 END $fn$;

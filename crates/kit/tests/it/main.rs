@@ -8,6 +8,7 @@ mod lint;
 mod login;
 mod pool;
 mod queue;
+mod race;
 mod search;
 mod table;
 

@@ -13,7 +13,7 @@ async fn enqueue(tx: &mut PgConnection, lane: &str, priority: i16) {
 }
 
 /// Takes up to `want`, until nothing comes.
-async fn take(admin: &mut PgConnection, want: i64) -> i64 {
+pub(crate) async fn take(admin: &mut PgConnection, want: i64) -> i64 {
     let sql = "SELECT count(*) FROM insula.work(1, '{}', '{}', '{}', $1)";
     let mut all = 0;
     loop {
@@ -68,39 +68,6 @@ pub(crate) async fn until_one_waits(admin: &mut PgConnection) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("nobody waits");
-}
-
-/// What takes a lane out while jobs are chosen from it: a suspended tenant, and a breaker that opens. The choice was begun before, and ends after.
-#[tokio::test]
-async fn a_lane_that_is_taken_out_while_it_is_chosen_from_stays_out() {
-    let suspend = "UPDATE insula.tenant SET state = 'suspended' WHERE no = 1";
-    let fail = "SELECT insula.settle(1, (SELECT jsonb_agg(jsonb_build_object('t', 1, 'i', gen_random_uuid(), 'a', 1, 'l', '', 'o', 'retry'))
-                                           FROM generate_series(1, 10)))";
-    for (out, is_out) in [(suspend, "held AND NOT ready"), (fail, "failures >= 10 AND wake_at > now() AND NOT ready")] {
-        // Fewer than there are lanes (one of each), and more.
-        for want in [1, 5] {
-            let mut pool = Pool::new().await;
-            pool.tenant(1).await;
-            let fill = "INSERT INTO insula.lane (tenant_id, ready) VALUES (1, true);
-                INSERT INTO insula.job (tenant_id, id, due, created_at, kind, body)
-                    SELECT 1, gen_random_uuid(), now() + n * interval '1 ms', now(), 'nothing', 'null' FROM generate_series(1, 20) n";
-            run(&mut pool.admin, fill).await.expect("jobs");
-            let mut other = pool.server.admin(&pool.database).await;
-            let mut tx = other.begin().await.expect("begin");
-            run(&mut tx, out).await.expect("taken out");
-            let mut chooser = pool.server.admin(&pool.database).await;
-            let chosen = tokio::spawn(async move {
-                let sql = format!("SELECT count(*) FROM insula.work(1, '{{}}', '{{}}', '{{}}', {want})");
-                number(&mut chooser, &sql).await
-            });
-            until_one_waits(&mut pool.admin).await;
-            tx.commit().await.expect("commit");
-            assert_eq!(chosen.await.expect("the chooser").expect("work"), want, "they were chosen before");
-            let out = format!("SELECT count(*) FROM insula.lane WHERE {is_out}");
-            assert_eq!(number(&mut pool.admin, &out).await.expect("lanes"), 1, "{want} wanted: not {is_out}");
-            assert_eq!(take(&mut pool.admin, want).await, 0, "{want} wanted: not {is_out}");
-        }
-    }
 }
 
 /// Of 100,000 that wait for their time, a list of one tenant's reads that tenant's.
