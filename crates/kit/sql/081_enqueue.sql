@@ -99,15 +99,18 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
     SELECT pg_sequence_last_value('insula.asleep') <> 1
 $fn$;
 
--- Rings the bell of a database of one tenant, in the cell's pool database, where workers listen for all of them. Whoever rings for nothing, or for
--- another's, sends a worker to look: nothing else, and not more often than it may.
+-- Rings the bell of a database of one tenant, in the cell's pool database, where workers listen for all of them. Applications ring for all their tenants
+-- on a connection that is bound to none, so nobody does from within a tenant's transaction. Nothing is said of a database that there is not: one may
+-- have gone meanwhile, and whoever guesses is told nothing. Whoever rings for nothing sends a worker to look: nothing else, and not more often than it may.
 CREATE OR REPLACE FUNCTION insula.ring(database text) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 BEGIN
     IF (database ~ '^d[0-9a-f]{16}$') IS NOT TRUE THEN
         RAISE EXCEPTION 'insula: this is no database of one tenant' USING ERRCODE = '22023';
+    ELSIF insula.current_tenant() IS NOT NULL THEN
+        RAISE EXCEPTION 'insula: the bell is rung outside of a tenant''s transaction' USING ERRCODE = '28000';
     END IF;
-    PERFORM pg_notify('insula_bell', database);
+    PERFORM pg_notify('insula_bell', d.datname::text) FROM pg_database d WHERE d.datname = ring.database;
 END $fn$;
 
 -- Cancels a job, once this transaction has committed: one that waits is over, one that runs is told, and is over when it stops. False when there is

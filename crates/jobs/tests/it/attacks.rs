@@ -1,6 +1,9 @@
 //! What somebody who can run any SQL as the application, or as a worker, can do to others' jobs: nothing.
 
+use std::time::Duration;
+
 use insula_jobs::{Enqueue, JobId, send};
+use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::house::{House, Note};
@@ -109,6 +112,17 @@ async fn the_application_s_role_reaches_its_own_tenant_s_jobs_and_nothing_of_the
     for not_one in ["insula_pool", "d0123456789abcdeg", "d0123456789abcdef\nx", ""] {
         assert_eq!(refused(&mut app, &format!("SELECT insula.ring('{not_one}')")).await, "22023", "{not_one}");
     }
+    // Not from within a tenant's transaction, and not for what is not there: what is heard first is what there is.
+    let ring = |database: &str| format!("SELECT insula.ring('{database}')");
+    assert_eq!(refused(&mut app, &format!("{bound}{}", ring(&house.database))).await, "28000");
+    sqlx::raw_sql("ROLLBACK").execute(&mut app).await.expect("rolled back");
+    let mut listener = PgListener::connect(&house.server.role_url("insula_worker", &house.database)).await.expect("a listener");
+    listener.listen("insula_bell").await.expect("listening");
+    for database in ["d0123456789abcdef", &house.database] {
+        sqlx::raw_sql(AssertSqlSafe(ring(database))).execute(&mut app).await.expect("rung");
+    }
+    let heard = tokio::time::timeout(Duration::from_secs(20), listener.recv()).await.expect("rung").expect("a notification");
+    assert_eq!(heard.payload(), house.database);
     let enqueue = "SELECT insula.enqueue('note', ARRAY[gen_random_uuid()], ARRAY['{}'])";
     assert_eq!(refused(&mut app, enqueue).await, "28000", "unbound");
     let put = "SELECT insula.schedule_put('x', 'note', '{}', '* * * * *')";
