@@ -5,7 +5,7 @@
 //! served in time is told so at once.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -68,10 +68,10 @@ impl Desks {
     /// The calling thread's.
     #[inline]
     pub(crate) fn mine(&self) -> Arc<Desk> {
-        thread_local! { static HERE: u8 = const { 0 } }
-        // Where a thread keeps its locals is a number of its own; multiplied (Fibonacci hashing), its high bits spread well.
-        let at = HERE.with(|here| std::ptr::from_ref(here).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61;
-        Arc::clone(&self.0[at as usize % DESKS])
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        // In turn: drawn by lot, two of four threads would mostly meet at one desk.
+        thread_local! { static HERE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % DESKS }
+        Arc::clone(&self.0[HERE.with(|here| *here)])
     }
 }
 
