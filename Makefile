@@ -4,7 +4,7 @@
 CARGO ?= cargo
 UP ?=
 
-.PHONY: up test bench dist lint fmt openapi
+.PHONY: up test bench dist lint fmt openapi console
 
 ## Builds everything and runs it on this machine, with four demo tenants.
 up: setup-run
@@ -42,6 +42,10 @@ fmt:
 openapi:
 	$(CARGO) run --locked -p insula-cli -- openapi > openapi/insula.json.new
 	mv openapi/insula.json.new openapi/insula.json
+
+## Builds the web console into the folder that the control plane embeds; commit what changes there.
+console: setup-test
+	cd console && npm ci --silent --no-fund --no-audit && npm run --silent build
 
 .PHONY: setup-run setup-test
 setup-run:

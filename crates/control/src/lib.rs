@@ -13,6 +13,7 @@ mod cells;
 mod certificate_watch;
 mod check;
 pub mod config;
+mod console;
 pub mod dns;
 mod doors;
 mod error;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a rule that cannot be checked is to fail, loudly")]
 
+mod console;
 mod deploy;
 mod files;
 mod floors;

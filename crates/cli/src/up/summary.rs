@@ -13,6 +13,7 @@ pub(crate) fn text(house: &House, demo: &[DemoTenant], seconds: f64) -> String {
         house.control,
         house.folder.root().join("admin.key").display()
     ));
+    text.push_str(&format!("  console   http://{}/console/ (sign in with that key)\n", house.control));
     text.push_str(&format!("  logs      {}\n\n", house.folder.root().join("logs").display()));
     // The longest name, and what stands around each.
     let width = demo.iter().map(|t| t.slug.len()).max().unwrap_or(0) + 18 + port.to_string().len();

@@ -47,26 +47,29 @@ use utoipa_axum::routes;
 
 use self::authorize::{Gate, authorize};
 use crate::auth::{Policy, SCHEME};
+use crate::console;
 use crate::handle::Control;
 
 /// How long calls that have begun are given when the process is asked to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The API's router.
+/// The API's router, and the console's.
 pub fn router(control: Control) -> Router {
     let (router, document) = calls().split_for_parts();
     let document = finish(document);
     let gate = Gate { control: control.clone(), policy: Arc::new(Policy::of(&document)) };
     let served = Json(document);
     // Read from the bottom: a request is dressed, guarded against panics, authorized, and done once.
-    router
+    let api = router
         .route("/v1/openapi.json", axum::routing::get(async || served))
         .route_layer(from_fn_with_state(control.clone(), idempotency::once))
         .route_layer(from_fn_with_state(gate, authorize))
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::new())
         .layer(from_fn(failure::dress))
-        .with_state(control)
+        .with_state(control);
+    // The API's answer to what is nowhere stays the whole's.
+    console::router().merge(api)
 }
 
 /// Serves the API until `shutdown` resolves, and then what has begun, for a few seconds: a call that waits for news is not to

@@ -2,6 +2,7 @@
 //! the REST API over it.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+mod console;
 mod edge_chaos;
 mod edge_disk;
 mod edge_documents;
