@@ -2,7 +2,10 @@
 //!
 //! The process says which routes are in a class (here); the plan says what a tenant may do with the class
 //! ([`insula_core::ClassLimits`]). What is in no class is in the default one. Always: at most [`MOST`] classes; a lookup
-//! allocates nothing.
+//! allocates nothing, unless the path is written in a way that only some applications read as the plain one: it is in the class of the plain one,
+//! too, so that nobody escapes a limit by another spelling.
+
+use std::borrow::Cow;
 
 use http::Method;
 use insula_core::RouteClass;
@@ -119,9 +122,15 @@ impl Classes {
     /// The class of a request.
     #[must_use]
     pub fn of(&self, method: &Method, path: &str) -> ClassNo {
-        let found = self.all.iter().position(|class| {
-            (class.methods.is_empty() || class.methods.contains(method)) && class.patterns.iter().any(|p| p.matches(path))
-        });
+        if self.all.is_empty() {
+            return ClassNo::DEFAULT;
+        }
+        let among = |path: &str| {
+            self.all.iter().position(|class| {
+                (class.methods.is_empty() || class.methods.contains(method)) && class.patterns.iter().any(|p| p.matches(path))
+            })
+        };
+        let found = among(path).or_else(|| is_odd(path).then(|| among(&plain(path)))?);
         // At most MOST.
         ClassNo(found.map_or(0, |at| at as u8 + 1))
     }
@@ -160,13 +169,59 @@ impl Pattern {
         let mut given = path.split('/');
         for wanted in &self.segments {
             match given.next() {
-                Some(segment) if wanted == "*" || wanted == segment => {}
+                // Some applications do not tell letters of either case apart.
+                Some(segment) if wanted == "*" || wanted.eq_ignore_ascii_case(segment) => {}
                 // `/exports/**` is also `/exports`.
                 _ => return false,
             }
         }
         self.open || given.next().is_none()
     }
+}
+
+/// Whether applications differ in what they read there.
+fn is_odd(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let twice = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
+    bytes.iter().any(|b| matches!(b, b'%' | b';' | b'\\'))
+        || bytes.windows(2).any(twice)
+        || (bytes.len() > 1 && path.ends_with('/'))
+}
+
+/// The path as the most lenient application reads it: decoded, without empty segments, dots and parameters (`;`).
+fn plain(path: &str) -> String {
+    let decoded: Cow<'_, str> = percent_decode(path);
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split(['/', '\\']) {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    format!("/{}", segments.join("/"))
+}
+
+fn percent_decode(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let digit = |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16));
+    let (bytes, mut decoded, mut at) = (path.as_bytes(), Vec::with_capacity(path.len()), 0);
+    while let Some(byte) = bytes.get(at) {
+        match (byte, digit(bytes.get(at + 1)), digit(bytes.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                // Two digits of sixteen make a byte.
+                decoded.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
 }
 
 #[cfg(test)]
@@ -202,6 +257,32 @@ mod tests {
             assert_eq!(of(method, path), name, "{method} {path}");
         }
         assert_eq!(classes.named("search"), Some(ClassNo(2)));
+    }
+
+    #[test]
+    fn another_spelling_is_no_way_around() {
+        let classes = Classes::new(&[class("export", &["/exports/**"], &["POST"]), class("search", &["/search"], &[])]).unwrap();
+        let of = |path: &str| classes.name(classes.of(&Method::POST, path)).to_owned();
+        for path in [
+            "/%65xports",
+            "/%65%78%70orts/7",
+            "/exports%2f7",
+            "//exports",
+            "/./exports",
+            "/x/../exports",
+            "/x/%2e%2E/exports",
+            "/exports;v=1",
+            "/exports;v=1/7",
+            "/\\exports",
+            "/EXPORTS/7",
+            "/Exports/",
+        ] {
+            assert_eq!(of(path), "export", "{path}");
+        }
+        assert_eq!((of("/search/"), of("/SEARCH"), of("//search//")), ("search".into(), "search".into(), "search".into()));
+        for path in ["/", "//", "/%", "/%6", "/%zzexports", "/..", "/search/../", "/export%73x", "/%ff", "*", ""] {
+            assert_eq!(of(path), "default", "{path}");
+        }
     }
 
     #[test]
