@@ -188,6 +188,34 @@ impl Source {
         let url = format!("{}/.well-known/openid-configuration", self.place.issuer.trim_end_matches('/'));
         let body = fetcher.get(&url).await.map_err(|error| error.to_string())?;
         let document: Document = serde_json::from_slice(&body).map_err(|_| format!("{url} is not a discovery document"))?;
-        if document.issuer == *self.place.issuer { Ok(document.jwks_uri) } else { Err(format!("{url} is of another issuer")) }
+        if document.issuer != *self.place.issuer {
+            return Err(format!("{url} is of another issuer"));
+        }
+        if !may_lead(&self.place.issuer, &document.jwks_uri) {
+            return Err(format!("{url} leads from https to {}", document.jwks_uri));
+        }
+        Ok(document.jwks_uri)
+    }
+}
+
+/// Who answers from elsewhere does not send us to what this machine says to itself over plain HTTP; and its keys are no less safe on their way
+/// than its name was (OpenID Connect Discovery 1.0, section 3: `jwks_uri` is an https URL).
+fn may_lead(issuer: &str, to: &str) -> bool {
+    let is_safe = |text: &str| url::Url::parse(text).is_ok_and(|url| url.scheme() == "https");
+    !is_safe(issuer) || is_safe(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_lead;
+
+    #[test]
+    fn an_issuer_elsewhere_does_not_lead_to_this_machine() {
+        for to in ["http://127.0.0.1:9090/metrics", "http://localhost/", "HTTP://[::1]/", "file:///etc/passwd", "nonsense"] {
+            assert!(!may_lead("https://id.example", to), "{to}");
+        }
+        assert!(may_lead("https://id.example", "https://keys.example/jwks"));
+        assert!(may_lead("http://127.0.0.1:4000", "http://127.0.0.1:4000/jwks"));
+        assert!(may_lead("http://localhost:4000", "https://keys.example/jwks"));
     }
 }
