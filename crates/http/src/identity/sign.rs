@@ -100,7 +100,7 @@ impl ContextSigner {
     fn sign(&self, route: &Route, identity: &Identity, audience: Option<&str>, now: i64) -> HeaderValue {
         missed("context");
         let principal = identity.principal();
-        let claims = Claims {
+        let mut claims = Claims {
             iss: Arc::clone(&self.issuer),
             aud: audience.map_or_else(|| token::audience(&route.placement.cell).into(), Arc::from),
             iat: now,
@@ -120,12 +120,30 @@ impl ContextSigner {
             },
             scope: principal.filter(|principal| !principal.scopes.is_empty()).map(|principal| principal.scopes.join(" ").into()),
         };
-        let token = token::sign(self.keys.load().at(now), &claims);
+        let keys = self.keys.load();
+        let mut token = token::sign(keys.at(now), &claims);
+        // Nobody would believe it. What is left out are rights: whoever has more than there is room for has fewer, and not none.
+        while token.len() > token::LONGEST
+            && let Some(scope) = claims.scope.take()
+        {
+            claims.scope = shorter(&scope, token.len()).map(Arc::from);
+            tracing::warn!(tenant = %route.slug, kept = claims.scope.as_ref().map_or(0, |kept| kept.len()), of = scope.len(),
+                "somebody has more scopes than a tenant context has room for");
+            token = token::sign(keys.at(now), &claims);
+        }
         // Letters, digits, hyphens, dots.
         let mut value = HeaderValue::try_from(token).unwrap_or_else(|_| HeaderValue::from_static(""));
         value.set_sensitive(true);
         value
     }
+}
+
+/// The first of these words, one less at least, for a token that is `len` bytes long and may be [`token::LONGEST`]; `None` when none is left.
+fn shorter(scope: &str, len: usize) -> Option<&str> {
+    // The rest of the token stays as it is, so that the first cut is seldom the last, and never far too deep.
+    let most = scope.len() * token::LONGEST / len.max(1);
+    let end = (0..=most.min(scope.len().saturating_sub(1))).rev().find(|at| scope.as_bytes().get(*at) == Some(&b' '))?;
+    Some(&scope[..end])
 }
 
 /// Whether two would get the same token: what it says of them is the same.

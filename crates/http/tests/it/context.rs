@@ -96,6 +96,27 @@ async fn one_signature_serves_a_tenant_and_principal_for_half_a_minute() {
 }
 
 #[tokio::test]
+async fn whoever_has_many_scopes_has_those_that_there_is_room_for() {
+    let (catalog, clock) = (crate::catalog().await, Stopped::new());
+    let (verifier, _file) = verifier(&first().public(), &clock).await;
+    let route = catalog.by_slug("acme").unwrap().arc();
+    // As many, and as long, as are taken from a token; some would be longer written as JSON.
+    for letter in ["r", "\"", "\u{e9}"] {
+        let names: Vec<String> = (0..64).map(|n| format!("{n:02}{}", letter.repeat(98 / letter.len()))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let token = signer(first(), &clock).header(&route, &alice(&catalog, &names));
+        let verified = verifier.verify(&carrying(&[&token])).await.unwrap();
+        let kept = &verified.identity.principal().unwrap().scopes;
+        assert!((10..64).contains(&kept.len()), "{} of {letter}", kept.len());
+        assert!(kept.iter().zip(&names).all(|(kept, name)| **kept == **name), "{kept:?}");
+    }
+    let enough: Vec<String> = (0..20).map(|n| format!("{n:0100}")).collect();
+    let enough: Vec<&str> = enough.iter().map(String::as_str).collect();
+    let token = signer(first(), &clock).header(&route, &alice(&catalog, &enough));
+    assert_eq!(verifier.verify(&carrying(&[&token])).await.unwrap().identity, alice(&catalog, &enough));
+}
+
+#[tokio::test]
 async fn a_request_without_a_context_that_holds_has_none() {
     let (catalog, clock) = (crate::catalog().await, Stopped::new());
     let (verifier, _file) = verifier(&first().public(), &clock).await;
