@@ -158,9 +158,10 @@ impl Contributor for Cookie {
         }
         let pairs = headers.flat_map(|value| value.as_bytes().split(|b| *b == b';'));
         let found = pairs.filter_map(|pair| {
-            let text = std::str::from_utf8(pair.trim_ascii());
-            let value = text.ok()?.split_once('=').and_then(|(name, value)| (name.trim_end() == &*self.0).then_some(value))?;
-            Some(Cow::Borrowed(value.trim_start()))
+            let at = pair.iter().position(|b| *b == b'=')?;
+            let is_it = pair[..at].trim_ascii() == self.0.as_bytes();
+            // As with headers: what is no text must not count as silence.
+            is_it.then(|| Cow::Borrowed(std::str::from_utf8(pair[at + 1..].trim_ascii()).unwrap_or("%")))
         });
         single(self.name(), found)
     }

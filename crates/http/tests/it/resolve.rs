@@ -148,6 +148,16 @@ async fn what_names_nobody_is_refused() {
     ] {
         assert_eq!(town.ask(&all, &request(host, target, headers, None)), wanted, "{host} {target} {headers:?}");
     }
+    // What is no text is no name either.
+    for (cookie, wanted) in [
+        (&b"insula_tenant=globex\xff"[..], "Unreadable"),
+        (b"insula_tenant=acme; insula_tenant=\xff", "Twice"),
+        (b"a=\xff", "acme by domain"),
+    ] {
+        let mut request = request("acme.example.com", "/", &[], None);
+        request.headers_mut().insert("cookie", http::HeaderValue::from_bytes(cookie).unwrap());
+        assert_eq!(town.ask(&all, &request), wanted, "{cookie:?}");
+    }
 }
 
 #[tokio::test]
