@@ -1,14 +1,14 @@
 //! `insula certificate`: certificates of host names, for gateways that follow the catalog.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use insula_api::certificate::{Certificate, PutCertificate};
+use insula_core::Kind;
 
 use crate::error::Error;
 use crate::screen::{Screen, Tone, time};
 use crate::target::Target;
-use crate::up::folder::file_error;
 
 /// Put, list and remove the certificates that gateways show for host names
 #[derive(clap::Args, Debug)]
@@ -41,11 +41,18 @@ enum CertificateCommand {
     },
 }
 
+/// A file that the caller named.
+fn read(path: &Path) -> Result<String, Error> {
+    let fault = |e: std::io::Error| {
+        Error::new(Kind::Invalid, format!("cannot read {}: {e}", path.display()), "give files with PEM in them")
+    };
+    std::fs::read_to_string(path).map_err(fault)
+}
+
 pub(crate) async fn run(args: CertificateArgs) -> Result<(), Error> {
     let (client, screen) = (args.target.client()?, Screen::new(args.target.json));
     match args.command {
         CertificateCommand::Put { name, chain, key } => {
-            let read = |path: &PathBuf| std::fs::read_to_string(path).map_err(|e| file_error("read", path, &e));
             let certificate = PutCertificate { chain: read(&chain)?, key: read(&key)? };
             let made = client.put_certificate(&name, &certificate).await?;
             screen.show(&made, |_| {
@@ -84,6 +91,11 @@ fn table(screen: Screen, certificates: &[Certificate], now: DateTime<Utc>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_the_callers_mistake() {
+        assert_eq!(read(Path::new("/nowhere/chain.pem")).expect_err("no file").kind(), Kind::Invalid);
+    }
 
     #[test]
     fn certificates_are_listed() {

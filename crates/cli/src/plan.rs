@@ -51,7 +51,7 @@ enum PlanCommand {
     },
 }
 
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default, PartialEq)]
 struct Values {
     /// Where its new tenants live
     #[arg(long, value_parser = isolation())]
@@ -151,21 +151,30 @@ pub(crate) async fn run(args: PlanArgs) -> Result<(), Error> {
         }
         PlanCommand::Update { plan, values, reset_features } => {
             let now = client.plan(&plan).await?;
-            let (tier, limits) = (values.tier(now.value.tier.clone()), values.limits(&now.value.limits)?);
-            let mut change = UpdatePlan {
-                tier: Some(tier).filter(|tier| *tier != now.value.tier),
-                isolation: values.isolation,
-                limits: Some(limits).filter(|limits| *limits != now.value.limits),
-                ..UpdatePlan::default()
-            };
-            change.features.extend(values.features.into_iter().map(|(name, value)| (name, FeatureChange::Set(value))));
-            change.features.extend(reset_features.into_iter().map(|name| (name, FeatureChange::Reset)));
-            if change == UpdatePlan::default() {
-                return Err(Error::new(Kind::Invalid, "nothing to change", "`insula plan update --help` lists what can be"));
+            match change(values, reset_features, &now.value)? {
+                Some(change) => show(screen, &client.update_plan(&plan, &now.etag, &change).await?.value),
+                // Said once more, as scripts do.
+                None => show(screen, &now.value),
             }
-            show(screen, &client.update_plan(&plan, &now.etag, &change).await?.value)
         }
     }
+}
+
+/// What is to change; `None` when the plan says so already.
+fn change(values: Values, reset_features: Vec<String>, now: &Plan) -> Result<Option<UpdatePlan>, Error> {
+    if values == Values::default() && reset_features.is_empty() {
+        return Err(Error::new(Kind::Invalid, "nothing to change", "`insula plan update --help` lists what can be"));
+    }
+    let (tier, limits) = (values.tier(now.tier.clone()), values.limits(&now.limits)?);
+    let mut change = UpdatePlan {
+        tier: Some(tier).filter(|tier| *tier != now.tier),
+        isolation: values.isolation.filter(|isolation| *isolation != now.isolation),
+        limits: Some(limits).filter(|limits| *limits != now.limits),
+        ..UpdatePlan::default()
+    };
+    change.features.extend(values.features.into_iter().map(|(name, value)| (name, FeatureChange::Set(value))));
+    change.features.extend(reset_features.into_iter().map(|name| (name, FeatureChange::Reset)));
+    Ok(Some(change).filter(|change| *change != UpdatePlan::default()))
 }
 
 async fn new_plan(client: &Client, name: PlanName, like: Option<PlanName>, values: Values) -> Result<CreatePlan, Error> {
@@ -242,15 +251,30 @@ mod tests {
         }
     }
 
-    #[test]
-    fn tables_for_people() {
-        let plan: Plan = serde_json::from_value(serde_json::json!({
+    fn gold() -> Plan {
+        serde_json::from_value(serde_json::json!({
             "name": "gold", "isolation": "database", "version": 1,
             "tier": {"name": "gold", "weight": 4, "pool_guarantee": 30, "pool_cap": 90},
             "limits": Limits::default(), "features": {"search": true, "max_concurrent_exports": 4},
             "created_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:04:05Z"
         }))
-        .expect("a plan");
+        .expect("a plan")
+    }
+
+    #[test]
+    fn what_is_so_already_is_no_fault() {
+        let mut plan = gold();
+        let export = || ("export".parse::<RouteClass>().expect("a class"), Some(ClassLimits::default()));
+        plan.limits.route_classes.insert(export().0, ClassLimits::default());
+        let asked = |classes: Vec<_>, weight| change(Values { classes, weight, ..Values::default() }, Vec::new(), &plan);
+        assert_eq!(asked(vec![export()], Some(4)).expect("fine"), None);
+        assert!(asked(vec![export()], Some(5)).expect("fine").is_some());
+        assert_eq!(asked(Vec::new(), None).expect_err("nothing").kind(), Kind::Invalid);
+    }
+
+    #[test]
+    fn tables_for_people() {
+        let plan = gold();
         insta::assert_snapshot!("plan_table", table(Screen::PIPE, std::slice::from_ref(&plan)));
         insta::assert_snapshot!("plan_facts", facts(Screen::PIPE, &plan));
     }
