@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use insula_core::{Kind, TenantId};
 use insula_http::admit::Outcome;
@@ -22,6 +22,8 @@ pub(crate) struct Call<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     /// `None` on the host side.
     pub(crate) tenant: Option<TenantId>,
+    /// Of whoever was proven: what may be taken back while the answer lasts.
+    pub(crate) credential: Option<HeaderValue>,
     pub(crate) cell: &'a CellUpstream,
     pub(crate) watch: &'a Arc<Watch>,
     pub(crate) progress: &'a Progress,
@@ -79,7 +81,6 @@ pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> 
                 request = *unsent;
             }
             Err(Failure::Broken(_)) if call.cell.has_others() && spare.is_some() && call.cell.budget.spend() => {
-                turn.failed();
                 request = spare.unwrap_or_default();
             }
             Err(failure) => return Err(blame(failure, call.progress, turn)),
@@ -118,10 +119,11 @@ pub(crate) fn blame(failure: Failure, progress: &Progress, turn: Turn) -> Failed
             turn.failed();
             (Refusal::away(), Outcome::Failed)
         }
+        // It was there and took the request, which may be what broke it: no reason to take it from other tenants. One that is gone cannot
+        // be connected to.
         (None, Failure::Broken(error)) => {
             tracing::warn!(endpoint = turn.endpoint.authority(), %error, "an application broke off");
-            turn.failed();
-            (Refusal::of(Kind::Unavailable, "The application broke off."), Outcome::Failed)
+            (Refusal::of(Kind::Unavailable, "The application broke off."), Outcome::Late)
         }
     };
     Failed { refusal, outcome }

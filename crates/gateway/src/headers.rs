@@ -4,7 +4,8 @@
 //! that the settings trust (RFC 7239, section 8.1); hop-by-hop fields and those that `Connection` names stop (RFC 9110, section 7.6.1).
 
 use http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
@@ -54,8 +55,8 @@ fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
         b't' => *name == TE || *name == TRAILER || *name == TRANSFER_ENCODING,
         b'u' => *name == UPGRADE,
         b'x' => {
-            // A trusted proxy does not write them with underscores.
-            let believed = trusted && !name.as_str().contains('_');
+            // A trusted proxy does not write them with anything else than hyphens.
+            let believed = trusted && name.as_str().bytes().all(|b| b == b'-' || b.is_ascii_alphanumeric());
             let id = name.as_str().len() == REQUEST_ID.as_str().len() && begins(name, REQUEST_ID.as_str());
             (!believed && (begins(name, FORWARDED_BY_US) || begins(name, REAL_IP))) || (id && *name != REQUEST_ID)
         }
@@ -63,10 +64,33 @@ fn is_foreign(name: &HeaderName, trusted: bool) -> bool {
     }
 }
 
-/// Whether a field's name begins so, for a reader to whom `_` is `-`.
+/// Whether a field's name begins so, for a reader to whom whatever is neither letter nor digit is `-`: environments of CGI know `_` alone.
 fn begins(name: &HeaderName, with: &str) -> bool {
     let name = name.as_str().as_bytes();
-    name.len() >= with.len() && name.iter().zip(with.as_bytes()).all(|(a, b)| a == b || (*a == b'_' && *b == b'-'))
+    let same = |a: &u8, b: &u8| a == b || (*b == b'-' && !a.is_ascii_alphanumeric());
+    name.len() >= with.len() && name.iter().zip(with.as_bytes()).all(|(a, b)| same(a, b))
+}
+
+/// Brings what HTTP/2 may say in pieces to the one field that HTTP/1.1 has for it: a browser sends each cookie in a field of its own
+/// (RFC 9113, section 8.2.3), and one length may come twice.
+pub(crate) fn of_http2(headers: &mut HeaderMap) {
+    join_cookies(headers);
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some()
+        && let Some(length) = headers.remove(CONTENT_LENGTH)
+    {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(mut whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        whole.set_sensitive(true);
+        headers.insert(COOKIE, whole);
+    }
 }
 
 /// Makes upstream's answer one for the client. That of an upgrade keeps what it is about.
@@ -196,6 +220,9 @@ mod tests {
             let mut headers = map(&[
                 ("insula_tenant_context", "forged"),
                 ("insula-tenant_context", "forged"),
+                ("insula.tenant.context", "forged"),
+                ("insula!tenant~context", "forged"),
+                ("x.forwarded.for", "1.2.3.4"),
                 ("x_forwarded_for", "1.2.3.4"),
                 ("x-forwarded_for", "1.2.3.4"),
                 ("x_real_ip", "1.2.3.4"),
@@ -208,6 +235,25 @@ mod tests {
             left.sort_unstable();
             assert_eq!(left, ["host", "insulation", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x_own_header"]);
         }
+    }
+
+    #[test]
+    fn what_http2_says_in_pieces_is_one_field() {
+        let mut headers = map(&[
+            ("cookie", "a=1"),
+            ("cookie", "session=x"),
+            ("cookie", "b=2; c=3"),
+            ("content-length", "2"),
+            ("content-length", "2"),
+            ("accept", "a"),
+            ("accept", "b"),
+        ]);
+        of_http2(&mut headers);
+        assert_eq!(get(&headers, "cookie"), ["a=1; session=x; b=2; c=3"]);
+        assert_eq!((get(&headers, "content-length"), get(&headers, "accept")), (vec!["2"], vec!["a", "b"]));
+        let mut headers = map(&[("cookie", "one=1"), ("content-length", "3")]);
+        of_http2(&mut headers);
+        assert_eq!((get(&headers, "cookie"), get(&headers, "content-length")), (vec!["one=1"], vec!["3"]));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod request_id;
 mod run;
 mod senses;
 mod sharing;
+mod standing;
 mod streams;
 mod succession;
 mod tls;

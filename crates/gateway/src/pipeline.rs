@@ -9,9 +9,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use insula_catalog::Route;
 use insula_core::Principal;
@@ -29,6 +30,7 @@ use crate::forward::{self, Call};
 use crate::headers::{self, REQUEST_ID};
 use crate::probe;
 use crate::refusal::Refusal;
+use crate::standing::Standing;
 use crate::streams::Pieces;
 use crate::upgrade::{self, Wish};
 use crate::watch::{Phase, Watch};
@@ -136,6 +138,7 @@ async fn go(
     if let Some(principal) = identity.principal() {
         seen.principal(Arc::clone(&principal.subject));
     }
+    let credential = identity.principal().and_then(|_| head.headers.get(AUTHORIZATION).cloned());
     let asked = Asked::read(&head.headers, &head.uri, &head.extensions)?;
     let route = match shared.resolver.find(&asked, &shared.catalog).await? {
         Resolved::Tenant { route, .. } => Some(worker.moves.settle(route, &head.method, &shared.catalog).await?),
@@ -154,6 +157,9 @@ async fn go(
         None => None,
     };
 
+    if head.version == Version::HTTP_2 {
+        headers::of_http2(&mut head.headers);
+    }
     let host = target(&mut head)?;
     headers::of_request(&mut head.headers, peer, &host);
     head.headers.insert(REQUEST_ID, id.clone());
@@ -162,8 +168,13 @@ async fn go(
     let within = limits.map_or(u64::MAX, |limits| limits.request_timeout_ms.into()).min(watch.timeouts().response_ms);
     let progress = Rc::new(Progress { spent: seen.spent(), ..Progress::default() });
     let body = RequestBody::of(body, most, within, &progress, watch);
+    if body.size_hint().exact().is_none() {
+        // Of a GET, hyper would leave out a body that does not say how long it is.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let cell = worker.cells.of(route.as_deref(), &shared.catalog).ok_or_else(Refusal::away)?;
-    let call = Call { worker, tenant: route.as_deref().map(|route| route.id), cell: &cell, watch, progress: &progress };
+    let tenant = route.as_deref().map(|route| route.id);
+    let call = Call { worker, tenant, credential, cell: &cell, watch, progress: &progress };
     let request = Request::from_parts(head, body);
     let outcome = match wish {
         None => forward::send(&call, request).await,
@@ -177,6 +188,7 @@ async fn go(
     if let (Body::Stream(stream), Some(mut permit)) = (response.body_mut(), permit) {
         if lasts {
             permit.linger();
+            stream.ends_with(Standing::new(tenant, call.credential.as_ref()).ends(&shared.catalog));
         }
         stream.hold(permit);
     }

@@ -13,15 +13,14 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use insula_catalog::Catalog;
-use insula_core::{TenantId, TenantState};
 use insula_http::admit::{Outcome, Permit};
 use tokio::net::TcpStream;
 
 use crate::body::{Body, RequestBody};
 use crate::connection::watched;
 use crate::forward::{self, Call, Failed};
-use crate::upstream::{Failure, Streaming};
+use crate::standing::Standing;
+use crate::upstream::{Failure, Measure, Measured, Streaming};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
@@ -101,14 +100,17 @@ pub(crate) async fn send(
 
 /// Asks on a connection that has a task of its own: it lives on when the request is answered, and ends when the time for that is over.
 async fn ask(stream: TcpStream, request: Request<RequestBody>, watch: &Watch) -> Result<Response<Incoming>, Failure> {
-    let (mut sender, conn) = Builder::new().handshake(TokioIo::new(stream)).await.map_err(Failure::Broken)?;
+    let measure = Measure::default();
+    measure.begin();
+    let stream = TokioIo::new(Measured::new(stream, measure.clone()));
+    let (mut sender, conn) = Builder::new().handshake(stream).await.map_err(Failure::Broken)?;
     tokio::task::spawn_local(conn.with_upgrades());
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
         Poll::Pending if watch.is_over() => Poll::Ready(Err(Failure::Timeout)),
         polled => polled.map_err(Failure::Broken),
     });
-    watched(watch, answer).await
+    watched(watch, answer).await.inspect(|_| measure.end())
 }
 
 /// Makes one tunnel of both sides, as soon as the answer is with the client.
@@ -118,13 +120,14 @@ fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permi
         permit.linger();
     }
     let upstream = hyper::upgrade::on(&mut response);
-    let (worker, watch, tenant) = (Rc::clone(call.worker), Arc::clone(call.watch), call.tenant);
+    let (worker, watch) = (Rc::clone(call.worker), Arc::clone(call.watch));
+    let standing = Standing::new(call.tenant, call.credential.as_ref());
     tokio::task::spawn_local(async move {
         let _held = (worker.hold(), permit);
         let ends = futures_util::future::try_join(wish.client, upstream);
         tokio::select! {
             tunnelled = watched(&watch, ends) => match tunnelled {
-                Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch, tenant).await,
+                Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch, standing).await,
                 Err(error) => tracing::debug!(%error, "an upgrade was not carried out"),
             },
             () = worker.shared.shutdown.now() => {}
@@ -136,8 +139,8 @@ fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permi
     answer
 }
 
-/// Carries bytes both ways until one side ends, nothing moves for too long, the tenant is suspended or gone, or the gateway ends.
-async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &Watch, tenant: Option<TenantId>) {
+/// Carries bytes both ways until one side ends, nothing moves for too long, who asked for it may no longer, or the gateway ends.
+async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &Watch, standing: Standing) {
     watch.hand_over();
     let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
     let mut copy = std::pin::pin!(tokio::io::copy_bidirectional(&mut client, &mut upstream));
@@ -148,16 +151,9 @@ async fn tunnel(worker: &Worker, client: Upgraded, upstream: Upgraded, watch: &W
     tokio::select! {
         _ = &mut copy => {}
         () = idle => {}
-        () = refused(&worker.shared.catalog, tenant) => {}
+        () = standing.ends(&worker.shared.catalog) => {}
         () = worker.shared.shutdown.now() => {}
     }
-}
-
-/// Resolves when the tenant is not served any more: what was allowed when the tunnel began no longer is.
-async fn refused(catalog: &Catalog, tenant: Option<TenantId>) {
-    let mut changed = catalog.changed();
-    let is_served = |id| catalog.by_id(id).is_some_and(|route| route.state == TenantState::Active);
-    while tenant.is_none_or(is_served) && changed.changed().await.is_ok() {}
 }
 
 #[cfg(test)]

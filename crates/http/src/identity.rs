@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use insula_core::Principal;
 
-pub use authenticate::{AuthOptions, Authenticator, Refusal};
+pub use authenticate::{AuthOptions, Authenticator, Refusal, Voucher};
 pub use fetch::Fetcher;
 pub use layer::{Authenticate, AuthenticateLayer};
 pub use published::{Published, PublishedError};

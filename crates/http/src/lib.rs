@@ -17,6 +17,6 @@ pub mod resolve;
 pub mod usage;
 
 pub use admit::{Admission, AdmissionConfig, AdmitLayer};
-pub use identity::{Authenticator, ContextSigner, Identity, Verifier};
+pub use identity::{Authenticator, ContextSigner, Identity, Verifier, Voucher};
 pub use problem::Problem;
 pub use resolve::{Resolve, ResolveLayer, ResolveOptions, Resolver};

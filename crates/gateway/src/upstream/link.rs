@@ -17,14 +17,15 @@ use tokio::net::TcpStream;
 
 use crate::body::{BoxError, RequestBody};
 use crate::gather::Gathered;
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Measure, Measured};
 use crate::watch::{Phase, Watch};
 use insula_http::admit::Permit;
 
 /// A connection that serves one request at a time.
 pub(crate) struct Link {
     sender: SendRequest<RequestBody>,
-    conn: Connection<TokioIo<Gathered<TcpStream>>, RequestBody>,
+    conn: Connection<TokioIo<Measured<Gathered<TcpStream>>>, RequestBody>,
+    measure: Measure,
     user: Arc<User>,
     /// `user`, as the connection knows it: always the same.
     waker: Waker,
@@ -75,10 +76,11 @@ impl std::fmt::Debug for RequestBody {
 impl Link {
     /// Speaks HTTP/1.1 on a new connection.
     pub(crate) async fn new(stream: TcpStream) -> Result<Box<Self>, hyper::Error> {
-        let (sender, conn) = Builder::new().handshake(TokioIo::new(Gathered(stream))).await?;
+        let measure = Measure::default();
+        let (sender, conn) = Builder::new().handshake(TokioIo::new(Measured::new(Gathered(stream), measure.clone()))).await?;
         let user = Arc::new(User::default());
         let waker = Waker::from(Arc::clone(&user));
-        Ok(Box::new(Self { sender, conn, user, waker, is_over: false, is_used: false, idle_since: 0 }))
+        Ok(Box::new(Self { sender, conn, measure, user, waker, is_over: false, is_used: false, idle_since: 0 }))
     }
 
     /// Moves what can be moved. Whoever `cx` is woke by hears when there is more.
@@ -120,6 +122,7 @@ impl Link {
         request: Request<RequestBody>,
         is_over: impl Fn() -> bool,
     ) -> Result<Response<Incoming>, Failure> {
+        self.measure.begin();
         let mut answer = pin!(self.sender.try_send_request(request));
         let outcome = std::future::poll_fn(|cx| {
             self.drive(cx);
@@ -130,7 +133,9 @@ impl Link {
                 Poll::Pending => Poll::Pending,
             }
         });
-        match outcome.await {
+        let outcome = outcome.await;
+        self.measure.end();
+        match outcome {
             Some(Ok(response)) => Ok(response),
             Some(Err(mut error)) => match error.take_message() {
                 Some(request) => Err(Failure::Unsent(Box::new(request))),
@@ -150,23 +155,30 @@ pub(crate) struct Streaming {
     watch: Arc<Watch>,
     /// The right to be at work, until the end.
     permit: Option<Permit>,
+    /// Resolves when no more of it may be told.
+    until: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl Streaming {
+    /// Breaks off when `until` resolves.
+    pub(crate) fn ends_with(&mut self, until: impl Future<Output = ()> + 'static) {
+        self.until = Some(Box::pin(until));
+    }
+
     /// Keeps the right to be at work until the last byte.
     pub(crate) fn hold(&mut self, permit: Permit) {
         self.permit = (!self.is_end()).then_some(permit);
     }
 
     pub(crate) fn new(body: Incoming, link: Box<Link>, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        let mut this = Self { body, link: Some(link), endpoint, watch, permit: None };
+        let mut this = Self { body, link: Some(link), endpoint, watch, permit: None, until: None };
         this.give_back_at_end();
         this
     }
 
     /// A body whose connection has a task of its own.
     pub(crate) const fn detached(body: Incoming, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        Self { body, link: None, endpoint, watch, permit: None }
+        Self { body, link: None, endpoint, watch, permit: None, until: None }
     }
 
     fn give_back_at_end(&mut self) {
@@ -185,6 +197,10 @@ impl Streaming {
     }
 
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            (self.link, self.permit, self.until) = (None, None, None);
+            return Poll::Ready(Some(Err("who asked for it may no longer".into())));
+        }
         let polled = match &mut self.link {
             Some(link) => match link.take(&mut self.body) {
                 Poll::Pending => {

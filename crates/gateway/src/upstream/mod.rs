@@ -7,7 +7,9 @@ mod cell;
 mod endpoint;
 pub(crate) mod health;
 mod link;
+mod measure;
 
 pub(crate) use cell::{CellUpstream, Cells, Turn};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use link::{Failure, Link, Streaming};
+pub(crate) use measure::{Measure, Measured};

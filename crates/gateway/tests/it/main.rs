@@ -3,6 +3,7 @@
 
 mod attacks;
 mod guide;
+mod harm;
 mod health;
 mod http2;
 mod proxy;

@@ -417,11 +417,12 @@ pub enum Outcome {
     /// The cell answered 503 and did not say that it is too busy: it is there, but what its tenant needs may be away. Says nothing of how long
     /// the cell takes.
     Excused,
-    /// The cell could not be asked: no connection, broken off.
+    /// The cell could not be asked: no connection.
     Failed,
     /// The cell said that it is too busy (503 with [`OVERLOADED`]).
     Overloaded,
-    /// There was no answer in the time that there may be. Says something of the cell when it happens to several tenants alike, and to most requests.
+    /// There was no answer in the time that there may be, or it broke off. Says something of the cell when it happens to several tenants alike,
+    /// and to most requests.
     Late,
     /// Nobody knows: the client went away, or we refused for reasons of our own.
     Unknown,

@@ -189,6 +189,44 @@ impl Authenticator {
     }
 }
 
+/// What vouched for credentials that were proven: to be looked at again by what goes on after its request was let in.
+#[derive(Clone, Debug)]
+pub struct Voucher(Vouches);
+
+#[derive(Clone, Debug)]
+enum Vouches {
+    Key([u8; 32]),
+    Issuer { issuer: Box<str>, audiences: Vec<Box<str>> },
+}
+
+impl Voucher {
+    /// Of the value of an `Authorization` header that was proven; `None` when that is the application's own.
+    #[must_use]
+    pub fn of(header: &HeaderValue) -> Option<Self> {
+        let text = header.to_str().ok().and_then(bearer)?;
+        if text.starts_with(KEY_PREFIX) {
+            let mut sum = [0; 32];
+            sum.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+            return Some(Self(Vouches::Key(sum)));
+        }
+        let token = Unproven::read(text)?.ok()?;
+        let audiences = token.audiences().map(Box::from).collect();
+        Some(Self(Vouches::Issuer { issuer: token.issuer()?.into(), audiences }))
+    }
+
+    /// Whether it still does, at `now`, for this tenant: the key was neither revoked nor has it expired; the tenant, or the host side, still has the issuer.
+    #[must_use]
+    pub fn stands(&self, catalog: &Catalog, tenant: Option<TenantId>, now: i64) -> bool {
+        catalog.look(|view| match &self.0 {
+            Vouches::Key(sum) => view.api_key(sum).is_some_and(|key| key.expires.is_none_or(|end| now < end)),
+            Vouches::Issuer { issuer, audiences } => {
+                let mut providers = audiences.iter().flat_map(|audience| view.providers(issuer, audience));
+                providers.any(|provider| provider.tenant.is_none() || provider.tenant == tenant)
+            }
+        })
+    }
+}
+
 const AWAY: Refusal = Refusal::of(Kind::Unavailable, "the identity provider of this token does not answer");
 
 impl Shared {
