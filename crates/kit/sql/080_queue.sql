@@ -100,6 +100,12 @@ CREATE TABLE IF NOT EXISTS insula.lane (
     head_due     timestamptz NOT NULL DEFAULT '-infinity',
     -- How far from there a scan need go to find a few, as far as is known: a guess, which costs a second scan when it is wrong.
     reach        timestamptz NOT NULL DEFAULT 'infinity',
+    -- What a scan from there found, for the next takes: the places of jobs in their order, all of the head's rank and of one cost; the head is the one at
+    -- `known_at`. Nothing else waits up to the last of them: an arrival before that one has them forgotten. A place is believed only when that job is there.
+    known_places tid[],
+    known_dues   timestamptz[],
+    known_cost   integer,
+    known_at     smallint,
     -- Whether the tenant has another lane: all of them are charged for what one of them starts.
     siblings     boolean  NOT NULL DEFAULT false,
     -- Told by workers, who know the tenant's plan and the kinds; `told` is their mark of what they told.
@@ -120,7 +126,9 @@ CREATE TABLE IF NOT EXISTS insula.lane (
     PRIMARY KEY (tenant_id, lane)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 ALTER TABLE insula.lane ADD COLUMN IF NOT EXISTS reach timestamptz NOT NULL DEFAULT 'infinity',
-    ADD COLUMN IF NOT EXISTS served_at timestamptz NOT NULL DEFAULT '-infinity';
+    ADD COLUMN IF NOT EXISTS served_at timestamptz NOT NULL DEFAULT '-infinity',
+    ADD COLUMN IF NOT EXISTS known_places tid[], ADD COLUMN IF NOT EXISTS known_dues timestamptz[],
+    ADD COLUMN IF NOT EXISTS known_cost integer, ADD COLUMN IF NOT EXISTS known_at smallint;
 CREATE INDEX IF NOT EXISTS lane_ready ON insula.lane (start) WHERE ready;
 CREATE INDEX IF NOT EXISTS lane_wake ON insula.lane (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS lane_blocked ON insula.lane (tenant_id) WHERE blocked;

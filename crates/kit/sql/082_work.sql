@@ -70,10 +70,12 @@ BEGIN
                       head_due = CASE WHEN m.rank < l.head_rank THEN m.due WHEN m.rank = l.head_rank THEN least(l.head_due, m.due) ELSE l.head_due END,
                       start = CASE WHEN l.ready THEN l.start ELSE greatest(l.start, q.present) END,
                       since = CASE WHEN l.ready THEN l.since ELSE welcome.now END,
-                      ready = NOT (l.held OR l.blocked OR l.wake_at IS NOT NULL)
+                      ready = NOT (l.held OR l.blocked OR l.wake_at IS NOT NULL),
+                      known_places = NULL, known_dues = NULL
                  FROM m
                 WHERE l.tenant_id = m.tenant_id AND l.lane = m.lane
-                  AND (NOT l.ready OR (m.rank, m.due) < (l.head_rank, l.head_due))),
+                  -- Also what is before the last that is known: it would be passed over.
+                  AND (NOT l.ready OR (m.rank, m.due) < (l.head_rank, greatest(l.head_due, l.known_dues[cardinality(l.known_dues)])))),
          c AS MATERIALIZED (SELECT m.tenant_id, m.lane, count(*) OVER (PARTITION BY m.tenant_id) AS together,
                                    row_number() OVER (PARTITION BY m.tenant_id, m.lane = '' ORDER BY m.lane) AS nth
                               FROM m WHERE NOT EXISTS (SELECT FROM insula.lane x WHERE x.tenant_id = m.tenant_id AND x.lane = m.lane)),
@@ -144,6 +146,12 @@ DECLARE
     mended  text[];
     came    boolean;
     crowd   boolean;
+    top     bigint;
+    upto    bigint;
+    known   tid[];
+    others  tid[];
+    given   bigint;
+    gave    boolean;
     cancels boolean;
 BEGIN
     IF cardinality(done_ids) > 0 THEN
@@ -191,41 +199,76 @@ BEGIN
 
     -- Lanes may turn out to have nothing for now: then the next are looked at.
     FOR round IN 1..50 LOOP
+    gave := false;
     -- Lanes as many as jobs are wanted, and nobody's second comes before the last one's first: one of each, which takes less to choose.
-    SELECT count(*) >= want AND min(l.start + 80640 / l.weight) > max(l.start) AND NOT bool_or(l.siblings) INTO crowd
-      FROM (SELECT l.start, l.weight, l.siblings FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want) l;
-    IF crowd THEN
+    SELECT count(*) >= want AND min(l.start + 80640 / l.weight) > max(l.start) AND NOT bool_or(l.siblings),
+           max(l.start), max(l.start) FILTER (WHERE l.known), array_agg(l.spot) FILTER (WHERE l.known), array_agg(l.spot) FILTER (WHERE NOT l.known)
+      INTO crowd, top, upto, known, others
+      FROM (SELECT l.ctid AS spot, l.start, l.weight, l.siblings,
+                   NOT cancels AND l.known_dues[l.known_at + 1] IS NOT NULL AND l.pace IS NULL
+                   AND CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN true ELSE insula.room(l, 2) > 1 END AS known
+              FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want) l;
+    IF crowd AND known IS NOT NULL THEN
+        -- Those of which is known what is next and what comes then, and that may go on then. No scan, and nothing else to find out.
+        RETURN QUERY
+        WITH s AS (
+            UPDATE insula.lane l
+               SET start = l.start + l.known_cost::bigint * 80640 / l.weight, head_due = l.known_dues[l.known_at + 1], known_at = l.known_at + 1, since = now
+             WHERE l.ctid = ANY (known)
+            RETURNING l.tenant_id, l.lane, l.head_rank AS rank, l.known_dues[l.known_at - 1] AS due, l.known_cost AS cost, l.known_places[l.known_at - 1] AS place, l.told
+        ), v AS (
+            UPDATE insula.queue SET arrivals = horizon, present = greatest(q.present, upto), floor = least(greatest(q.present, upto), top)
+        )
+        UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
+          FROM s
+         WHERE j.ctid = s.place AND j.state = 'w' AND j.tenant_id = s.tenant_id AND j.lane = s.lane AND j.rank = s.rank AND j.due = s.due AND j.cost = s.cost
+        RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
+            (date_part('epoch', now - j.due) * 1000000)::bigint, s.told, j.principal, j.trace, j.body::text;
+        GET DIAGNOSTICS given = ROW_COUNT;
+        gave := given > 0;
+        IF given < cardinality(known) THEN
+            -- It was not there: taken out by hand, or the table was written anew. Those lanes are looked at again from where they were.
+            UPDATE insula.lane l SET head_due = l.known_dues[l.known_at - 1], reach = 'infinity', known_places = NULL, known_dues = NULL
+             WHERE l.since = now AND l.known_dues[l.known_at - 1] IS NOT NULL
+               AND NOT EXISTS (SELECT FROM insula.job j WHERE j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'r'
+                                  AND j.worker = me AND j.started_at = now);
+        END IF;
+    END IF;
+    IF crowd AND others IS NOT NULL THEN
     RETURN QUERY
     WITH t AS MATERIALIZED (
-        SELECT l.tenant_id, l.lane, l.start, l.weight, l.told, l.room, l.paced,
-               coalesce(a.place, b.place) AS place, coalesce(a.rank, b.rank) AS rank, coalesce(a.due, b.due) AS due, coalesce(a.cost, b.cost) AS cost,
-               (a.place IS NOT NULL OR b.place IS NOT NULL)::integer AS taken,
-               CASE WHEN a.next IS NOT NULL THEN a.rank WHEN a.place IS NOT NULL THEN b.rank ELSE b.next_rank END AS next_rank,
-               CASE WHEN a.next IS NOT NULL THEN a.next WHEN a.place IS NOT NULL THEN b.due ELSE b.next END AS next
-          FROM (SELECT l.*,
+        SELECT l.spot, l.start, l.weight, l.told, l.room, l.paced,
+               coalesce(a.places[1], b.place) AS place, coalesce(a.rank, b.rank) AS rank, coalesce(a.dues[1], b.due) AS due, coalesce(a.costs[1], b.cost) AS cost,
+               (a.places[1] IS NOT NULL OR b.place IS NOT NULL)::integer AS taken,
+               CASE WHEN a.dues[2] IS NOT NULL THEN a.rank WHEN a.places[1] IS NOT NULL THEN b.rank ELSE b.next_rank END AS next_rank,
+               CASE WHEN a.dues[2] IS NOT NULL THEN a.dues[2] WHEN a.places[1] IS NOT NULL THEN b.due ELSE b.next END AS next,
+               a.dues[cardinality(a.dues)] AS last, greatest(cardinality(a.dues) - 1, 1) AS gaps, a.dues[3] IS NOT NULL AND a.costs[1] = ALL (a.costs) AS alike, a.places, a.dues
+          FROM (SELECT l.ctid AS spot, l.*,
                        CASE WHEN l.cap IS NULL AND l.tenant_cap IS NULL AND l.failures < 10 THEN want + 1 ELSE insula.room(l, want + 1) END AS room,
                        CASE WHEN l.pace IS NULL THEN want + 1 ELSE insula.paced(l, now) END AS paced
-                  FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want) l
-          -- Its first and, to know whether anything is left and where, its second: from its head, as far as they reached when it was looked at last.
+                  FROM unnest(others) o (spot) JOIN insula.lane l ON l.ctid = o.spot OFFSET 0) l
+          -- Its first and, to know whether anything is left and where, those behind it: from its head, as far as they reached when it was looked at last.
           -- The end matters: Postgres reads whatever a page of the index has up to there, and only then gives the first away.
           LEFT JOIN LATERAL (
-              SELECT j.place, j.rank, j.due, j.cost, lead(j.due) OVER () AS next
+              SELECT array_agg(j.place) AS places, array_agg(j.due) AS dues, array_agg(j.cost) AS costs, min(j.rank) AS rank
                 FROM (SELECT j.ctid AS place, j.rank, j.due, j.cost FROM insula.job j
                        WHERE l.room > 0 AND l.paced > 0 AND j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'w'
                          AND j.rank = l.head_rank AND j.due BETWEEN l.head_due AND l.reach
-                       ORDER BY j.due LIMIT 2) j LIMIT 1) a ON true
+                       ORDER BY j.due LIMIT 8) j) a ON true
           -- Less often, what is behind that.
           LEFT JOIN LATERAL (
               SELECT j.place, j.rank, j.due, j.cost, lead(j.rank) OVER () AS next_rank, lead(j.due) OVER () AS next
                 FROM (SELECT j.ctid AS place, j.rank, j.due, j.cost FROM insula.job j
-                       WHERE a.next IS NULL AND l.room > 0 AND l.paced > 0 AND j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'w'
+                       WHERE a.dues[2] IS NULL AND l.room > 0 AND l.paced > 0 AND j.tenant_id = l.tenant_id AND j.lane = l.lane AND j.state = 'w'
                          AND (j.rank, j.due) >= (l.head_rank, l.head_due) AND (j.rank, j.due) > (l.head_rank, l.reach)
                        ORDER BY j.rank, j.due LIMIT 2) j LIMIT 1) b ON true
     ), s AS (
         UPDATE insula.lane l
            SET start = l.start + coalesce(t.cost, 0)::bigint * 80640 / t.weight,
                head_rank = coalesce(t.next_rank, t.rank, l.head_rank), head_due = coalesce(t.next, t.due, l.head_due),
-               reach = CASE WHEN t.next_rank = t.rank THEN t.next + 3 * (t.next - t.due) ELSE 'infinity' END,
+               -- As far behind the last that was found as ten lie apart.
+               reach = CASE WHEN t.next_rank = t.rank THEN greatest(t.last, t.next) + 10 * (greatest(t.last, t.next) - t.due) / t.gaps ELSE 'infinity' END,
+               known_places = CASE WHEN t.alike THEN t.places END, known_dues = CASE WHEN t.alike THEN t.dues END, known_cost = t.cost, known_at = 2,
                since = CASE WHEN t.taken > 0 THEN now ELSE l.since END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + t.taken * l.pace * interval '1 microsecond' END,
                blocked = t.taken >= t.room,
@@ -233,13 +276,13 @@ BEGIN
                wake_at = greatest(l.wake_at, CASE WHEN t.taken >= t.paced THEN greatest(l.paid_until, now) + (t.taken + 1 - l.burst) * l.pace * interval '1 microsecond' END),
                ready = l.ready AND t.taken < t.room AND t.taken < t.paced AND t.next IS NOT NULL
           FROM t
-         WHERE l.tenant_id = t.tenant_id AND l.lane = t.lane
+         WHERE l.ctid = t.spot
         RETURNING l.start, l.ready
     ), v AS (
         UPDATE insula.queue
-           SET arrivals = horizon, present = greatest(q.present, x.picked),
-               floor = least(greatest(q.present, x.picked), x.others, (SELECT min(s.start) FROM s WHERE s.ready))
-          FROM (SELECT max(t.start) FILTER (WHERE t.taken > 0) AS picked, max(t.start) AS others FROM t) x
+           SET arrivals = horizon, present = greatest(q.present, upto, x.picked),
+               floor = least(greatest(q.present, upto, x.picked), top, (SELECT min(s.start) FROM s WHERE s.ready))
+          FROM (SELECT max(t.start) FILTER (WHERE t.taken > 0) AS picked FROM t) x
     )
     UPDATE insula.job j SET state = 'r', worker = me, attempt = j.attempt + 1, started_at = now
       FROM t
@@ -247,7 +290,8 @@ BEGIN
        AND (NOT cancels OR (SELECT c.id FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) IS NULL)
     RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
         (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
-    ELSE
+    gave := gave OR FOUND;
+    ELSIF crowd IS NOT TRUE THEN
     RETURN QUERY
     WITH l AS MATERIALIZED (
         SELECT l.* FROM insula.lane l WHERE l.ready AND l.start >= q.floor ORDER BY l.start LIMIT want
@@ -289,6 +333,7 @@ BEGIN
         UPDATE insula.lane l
            SET start = l.start + m.charges,
                head_rank = CASE WHEN m.taken > 0 THEN m.rank ELSE l.head_rank END, head_due = CASE WHEN m.taken > 0 THEN m.due ELSE l.head_due END,
+               known_places = NULL, known_dues = NULL,
                since = CASE WHEN m.taken > 0 THEN now ELSE l.since END, served_at = CASE WHEN m.taken > 0 THEN now ELSE l.served_at END,
                paid_until = CASE WHEN l.pace IS NOT NULL THEN greatest(l.paid_until, now) + m.taken * l.pace * interval '1 microsecond' END,
                blocked = m.taken >= m.room,
@@ -321,8 +366,9 @@ BEGIN
        AND (NOT cancels OR (SELECT c.id FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id) IS NULL)
     RETURNING j.tenant_id, j.id, j.kind, j.lane, j.attempt, j.attempts, j.cost, j.keep, (-j.rank)::smallint, coalesce(j.deadline < now, false),
         (date_part('epoch', now - j.due) * 1000000)::bigint, t.told, j.principal, j.trace, j.body::text;
+    gave := FOUND;
     END IF;
-    EXIT WHEN FOUND;
+    EXIT WHEN gave;
     SELECT * INTO q FROM insula.queue;
     EXIT WHEN NOT EXISTS (SELECT FROM insula.lane l WHERE l.ready AND l.start >= q.floor);
     END LOOP;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod crowd;
 mod driver;
 mod install;
 mod lint;
