@@ -21,20 +21,13 @@ use tokio::sync::oneshot;
 use super::class::MOST;
 use super::config::AdmissionConfig;
 use super::refused::OVERLOADED;
+use super::seats::{Apart, DESKS, Seats};
 use super::tenant::Tenants;
 use super::ticks::Ticks;
 
 /// Length of a span that teaches the limit, and how many requests it has at least.
 const SPAN: Nanos = 100_000_000;
 const SPAN_REQUESTS: u64 = 20;
-
-/// Threads that write the same counters go by different desks, as far as there are that many.
-const DESKS: usize = 8;
-
-/// On cache lines of its own (two, because processors fetch them in pairs): who only reads what lies beside it is not held up by who writes it.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Apart<T>(T);
 
 /// One thread's way to a gate: its count of references, and its share of the gate's counters, are hardly anybody else's.
 #[derive(Debug)]
@@ -83,12 +76,9 @@ pub(crate) struct Gate {
     pub(crate) circuit: Circuit,
     /// Requests of each class at work, for bulkheads.
     pub(crate) classes: [AtomicU32; MOST + 1],
-    in_flight: Apart<AtomicU32>,
-    limit: AtomicU32,
-    waiting: AtomicU32,
+    seats: Seats,
     /// By desk: requests finished well (20 bits) and the microseconds they took (44 bits), round and round.
     finished: [Apart<AtomicU64>; DESKS],
-    peak: AtomicU32,
     lost: AtomicBool,
     late: Mutex<Late>,
     /// Answers of the span that teach nothing of time.
@@ -108,6 +98,18 @@ struct Learning {
 }
 
 impl Desk {
+    /// Takes a seat, if there is one and nobody waits for it; to be given back by [`Desk::leave_seat`].
+    #[inline]
+    pub(crate) fn try_sit(&self) -> bool {
+        self.gate.seats.waiting() == 0 && (self.gate.seats.take(self.at) || self.gate.try_any())
+    }
+
+    #[inline]
+    pub(crate) fn leave_seat(&self) {
+        self.gate.seats.leave(self.at);
+        self.gate.serve_who_waits();
+    }
+
     /// What became of a request.
     #[inline]
     pub(crate) fn learn(&self, tenant: TenantNo, outcome: Outcome, took: Nanos, now: Nanos) {
@@ -162,11 +164,8 @@ impl Gate {
             tenants,
             circuit: Circuit::new(config.breaker.policy()),
             classes: Default::default(),
-            in_flight: Apart::default(),
-            limit: AtomicU32::new(gradient.limit()),
-            waiting: AtomicU32::new(0),
+            seats: Seats::new(gradient.limit()),
             finished: Default::default(),
-            peak: AtomicU32::new(0),
             lost: AtomicBool::new(false),
             late: Mutex::default(),
             excused: AtomicU32::new(0),
@@ -178,22 +177,11 @@ impl Gate {
         }
     }
 
-    /// Takes a seat, if there is one and nobody waits for it; to be given back by [`Gate::leave_seat`].
-    #[inline]
-    pub(crate) fn try_sit(self: &Arc<Self>) -> bool {
-        // With `leave_seat`, all in one order: either the leaver sees who waits, or who waits sees the seat.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            return false;
-        }
-        let before = self.in_flight.0.fetch_add(1, Ordering::SeqCst);
-        if before >= self.limit.load(Ordering::Relaxed) {
-            self.leave_seat();
-            return false;
-        }
-        if before >= self.peak.load(Ordering::Relaxed) {
-            self.peak.fetch_max(before + 1, Ordering::Relaxed);
-        }
-        true
+    #[cold]
+    fn try_any(self: &Arc<Self>) -> bool {
+        let sat = self.seats.waiting() == 0 && self.seats.take_any();
+        self.serve_who_waits();
+        sat
     }
 
     /// Waits for a seat, at most for `patience`.
@@ -227,7 +215,7 @@ impl Gate {
         loop {
             let next = {
                 let mut queue = self.queue();
-                if queue.waiting() == 0 || !self.take_seat() {
+                if queue.waiting() == 0 || !self.seats.take_any() {
                     return;
                 }
                 let next = queue.serve();
@@ -235,29 +223,19 @@ impl Gate {
                 next
             };
             let Some((_, waiter)) = next else {
-                self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
+                self.seats.give_back();
                 return;
             };
             if let Err(mut unwanted) = waiter.send(Seat { gate: Some(Arc::clone(self)) }) {
                 unwanted.gate = None;
-                self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
+                self.seats.give_back();
             }
         }
     }
 
-    fn take_seat(&self) -> bool {
-        let limit = self.limit.load(Ordering::Relaxed);
-        let taken = self.in_flight.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
-        taken.is_ok_and(|before| {
-            self.peak.fetch_max(before + 1, Ordering::Relaxed);
-            true
-        })
-    }
-
     #[inline]
-    pub(crate) fn leave_seat(self: &Arc<Self>) {
-        self.in_flight.0.fetch_sub(1, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+    fn serve_who_waits(self: &Arc<Self>) {
+        if self.seats.waiting() > 0 {
             self.serve();
         }
     }
@@ -303,7 +281,7 @@ impl Gate {
         self.circuit.sound(requests + excused);
         let late = std::mem::take(&mut *self.late());
         let overloaded = self.lost.swap(false, Ordering::Relaxed) | late.tells_of_the_cell(requests + excused);
-        let peak = self.peak.swap(self.in_flight.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        let peak = self.seats.take_peak();
         let mean = micros.checked_div(requests).unwrap_or(0);
         if requests > 0 {
             self.usual.store(mean.max(1), Ordering::Relaxed);
@@ -312,7 +290,7 @@ impl Gate {
         let span = Span { time: mean as f64, peak, overloaded };
         let limit = learning.gradient.update(span);
         drop(learning);
-        let before = self.limit.swap(limit, Ordering::Relaxed);
+        let before = self.seats.change_limit(limit);
         metrics::gauge!("insula_cell_limit", "cell" => self.name.to_string()).set(limit);
         metrics::gauge!("insula_cell_in_flight", "cell" => self.name.to_string()).set(self.in_flight());
         metrics::gauge!("insula_cell_waiting", "cell" => self.name.to_string()).set(self.waiting());
@@ -339,15 +317,15 @@ impl Gate {
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.0.load(Ordering::Relaxed)
+        self.seats.in_flight()
     }
 
     pub(crate) fn limit(&self) -> u32 {
-        self.limit.load(Ordering::Relaxed)
+        self.seats.limit()
     }
 
     pub(crate) fn waiting(&self) -> u32 {
-        self.waiting.load(Ordering::SeqCst)
+        self.seats.waiting()
     }
 
     /// About how long `turns` requests take.
@@ -357,7 +335,7 @@ impl Gate {
     }
 
     fn count(&self, queue: &FairQueue<oneshot::Sender<Seat>>) {
-        self.waiting.store(u32::try_from(queue.waiting()).unwrap_or(u32::MAX), Ordering::SeqCst);
+        self.seats.tell_waiting(u32::try_from(queue.waiting()).unwrap_or(u32::MAX));
     }
 
     fn late(&self) -> MutexGuard<'_, Late> {
@@ -370,7 +348,7 @@ impl Gate {
 }
 
 impl Seat {
-    /// Whoever calls this gives the seat back by [`Gate::leave_seat`].
+    /// Whoever calls this gives the seat back by [`Desk::leave_seat`].
     pub(crate) fn keep(mut self) {
         self.gate = None;
     }
@@ -379,7 +357,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(gate) = self.gate.take() {
-            gate.leave_seat();
+            gate.seats.give_back();
+            gate.serve_who_waits();
         }
     }
 }

@@ -18,6 +18,7 @@ mod permit;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod refused;
+mod seats;
 mod tenant;
 mod ticks;
 
