@@ -6,34 +6,38 @@ SET LOCAL ROLE insula_queue;
 -- Jobs of a tenant, the newest first, without what is the tenant's own in them (body, result, key, who asked). Of one state and one kind, where
 -- given; states are those of insula.job_state(). `before` is the last id of the page before: ids are in the order of time. Planned for each
 -- call, because what is quick depends on the state: running ones have an index of their own.
-CREATE OR REPLACE FUNCTION insula.job_list(tenant bigint, of_state text, of_kind text, before uuid, most integer)
+DROP FUNCTION IF EXISTS insula.job_list(bigint, text, text, uuid, integer);
+CREATE FUNCTION insula.job_list(tenant bigint, of_state text, of_kind text, before uuid, most integer)
 RETURNS TABLE (id uuid, state text, kind text, lane text, priority smallint, attempt integer, attempts integer, created_at timestamptz, due timestamptz,
-               started_at timestamptz, deadline timestamptz, ended_at timestamptz, expires_at timestamptz, worker bigint, error text, progress json)
+               started_at timestamptz, deadline timestamptz, ended_at timestamptz, expires_at timestamptz, worker bigint, error text, progress json,
+               cancelling boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $fn$
 DECLARE
     ended  text := CASE WHEN of_state IN ('done', 'dead', 'cancelled') THEN format('AND e.outcome = %L', of_state) ELSE '' END;
     living text;
+    told   text;
     parts  text[];
 BEGIN
     -- Each state for itself, because each has an index of its own that begins with the tenant, or is small; a tenant with many jobs is found by id.
     FOREACH living IN ARRAY ARRAY['waiting', 'later', 'running'] LOOP
         CONTINUE WHEN of_state <> living;
+        told := CASE living WHEN 'running' THEN 'EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id)' ELSE 'false' END;
         parts := array_append(parts, format($q$(SELECT j.id, %L, j.kind, j.lane, (-j.rank)::smallint,
-            j.attempt, j.attempts, j.created_at, j.due, j.started_at, j.deadline, NULL::timestamptz, NULL::timestamptz, j.worker, j.error, j.progress
+            j.attempt, j.attempts, j.created_at, j.due, j.started_at, j.deadline, NULL::timestamptz, NULL::timestamptz, j.worker, j.error, j.progress, %s
             FROM insula.job j WHERE j.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) AND j.state = %L %s ORDER BY j.id DESC LIMIT $4)$q$,
-            living, CASE living WHEN 'waiting' THEN 'w' WHEN 'later' THEN 'l' ELSE 'r' END,
+            living, told, CASE living WHEN 'waiting' THEN 'w' WHEN 'later' THEN 'l' ELSE 'r' END,
             CASE WHEN living <> 'running' THEN 'AND NOT EXISTS (SELECT FROM insula.cancellation c WHERE c.tenant_id = j.tenant_id AND c.id = j.id)' ELSE '' END));
     END LOOP;
     IF of_state IS NULL OR of_state IN ('done', 'dead', 'cancelled') THEN
         parts := array_append(parts, format($q$(SELECT e.id, e.outcome, e.kind, e.lane, (-e.rank)::smallint,
-            e.attempt, e.attempts, e.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, e.ended_at, e.expires_at, NULL::bigint, e.error, NULL::json
+            e.attempt, e.attempts, e.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, e.ended_at, e.expires_at, NULL::bigint, e.error, NULL::json, false
             FROM insula.job_end e WHERE e.tenant_id = $1 AND e.expires_at > clock_timestamp() AND ($2 IS NULL OR e.kind = $2) AND ($3 IS NULL OR e.id < $3) %s ORDER BY e.id DESC LIMIT $4)$q$, ended));
     END IF;
     -- Those that are cancelled, and are ended when somebody chooses next.
     IF of_state IS NULL OR of_state = 'cancelled' THEN
         parts := array_append(parts, $q$(SELECT j.id, 'cancelled', j.kind, j.lane, (-j.rank)::smallint,
             j.attempt, j.attempts, j.created_at, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, c.at, c.at + greatest(j.keep, 86400) * interval '1 second',
-            NULL::bigint, j.error, NULL::json
+            NULL::bigint, j.error, NULL::json, false
             FROM insula.cancellation c JOIN insula.job j ON j.tenant_id = c.tenant_id AND j.id = c.id AND j.state <> 'r'
             WHERE c.tenant_id = $1 AND ($2 IS NULL OR j.kind = $2) AND ($3 IS NULL OR j.id < $3) ORDER BY j.id DESC LIMIT $4)$q$);
     END IF;

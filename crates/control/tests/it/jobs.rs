@@ -121,6 +121,8 @@ async fn a_life(house: &House, slug: &str, isolation: Isolation) {
     assert!(running.len() == 4 && running.iter().all(|job| job.worker == Some(worker) && job.started_at.is_some()));
     let told = control.cancel_job("ops", slug, made[0]).await.unwrap();
     assert!(told.state == JobState::Running && told.cancelling, "{told:?}");
+    let stopping: Vec<Uuid> = list(house, slug, None, None).await.iter().filter(|job| job.cancelling).map(|job| job.id).collect();
+    assert_eq!(stopping, [made[0]], "the list says who was told to stop");
     assert_eq!(control.retry_job("ops", slug, made[0]).await.unwrap_err().kind(), Kind::Conflict);
     let of = |id: Uuid| *taken.iter().find(|(known, _)| *known == id).unwrap();
     stage.settle(worker, of(made[1]), "dead", 0).await;
