@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod console;
+mod console_browser;
 mod edge_chaos;
 mod edge_disk;
 mod edge_documents;
