@@ -14,7 +14,7 @@ import { living, Since, word } from "./jobs";
 
 type Found = Schema["Job"];
 
-const SOON = 500;
+const SOON = 1000;
 const LATER = 4000;
 
 const moment = (at: string | null | undefined) => at && <Moment at={at} />;

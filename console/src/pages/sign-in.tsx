@@ -1,6 +1,6 @@
 // Signing in: a key of the API, tried before it is kept.
 import { type FormEvent, useState } from "react";
-import { get, type Refusal, refused } from "../api/client";
+import { get, Refusal, refused } from "../api/client";
 import { Mark } from "../parts/mark";
 import { Refused } from "../parts/notice";
 import { signIn, useSession } from "../session";
@@ -16,6 +16,8 @@ export function SignIn() {
     setBusy(true);
     setRefusal(undefined);
     try {
+      // What no header can carry is no key either.
+      if (!/^[!-~]+$/.test(key)) throw new Refusal("", "", 401, "", 0);
       await get("/v1/status", { key });
       signIn(key);
     } catch (error) {

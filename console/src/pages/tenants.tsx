@@ -98,7 +98,7 @@ export function Tenants({ place }: { place: Place }) {
       </header>
       <search className="filters">
         <Search label="Search" value={q} found={(q) => narrow({ q })} />
-        <Choice label="State" value={state} chosen={(state) => narrow({ state })} of={[["", "all but deleted"], ...STATES.map((name) => [name, name] as const)]} />
+        <Choice label="State" value={state} chosen={(state) => narrow({ state })} of={[["", "not deleted"], ...STATES.map((name) => [name, name] as const)]} />
         <Choice label="Plan" value={plan} chosen={(plan) => narrow({ plan })} of={[["", "any"], ...names(plans.value?.items, plan)]} />
         <Choice label="Cell" value={cell} chosen={(cell) => narrow({ cell })} of={[["", "any"], ...names(cells.value?.items, cell)]} />
       </search>

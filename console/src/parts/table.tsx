@@ -52,7 +52,7 @@ export function Empty({ title, children }: { title: string; children?: ReactNode
   return (
     <div className="empty">
       <svg viewBox="0 0 48 32" aria-hidden="true">
-        <path d="M6 26c6-4 10-4 18 0s12 4 18 0M12 22c2-8 7-12 12-12s10 4 12 12M24 10V4" />
+        <path d="M6 27c6-3.5 12-3.5 18 0s12 3.5 18 0M15 22V11l9-6 9 6v11M21.5 22v-4.5a2.5 2.5 0 0 1 5 0V22" />
       </svg>
       <h3>{title}</h3>
       {children}
