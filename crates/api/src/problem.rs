@@ -76,6 +76,11 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is said of one field alone may leave out which: "a time in the future".
+        let unnamed = |e: &&FieldError| e.detail == self.detail && !self.detail.contains(&e.field);
+        if let Some(error) = self.errors.iter().find(unnamed) {
+            write!(f, "{}: ", error.field)?;
+        }
         f.write_str(if self.detail.is_empty() { &self.title } else { &self.detail })?;
         for error in self.errors.iter().filter(|e| e.detail != self.detail) {
             write!(f, "\n  {}: {}", error.field, error.detail)?;
@@ -142,8 +147,9 @@ mod tests {
     #[test]
     fn fields_are_printed_once() {
         let mut problem = Problem::field("slug", "too short");
-        assert_eq!(problem.to_string(), "too short");
+        assert_eq!(problem.to_string(), "slug: too short");
         problem.errors.push(FieldError { field: "name".into(), detail: "empty".into() });
-        assert_eq!(problem.to_string(), "too short\n  name: empty");
+        assert_eq!(problem.to_string(), "slug: too short\n  name: empty");
+        assert_eq!(Problem::field("slug", "a slug has no dots").to_string(), "a slug has no dots");
     }
 }
