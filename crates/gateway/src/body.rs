@@ -77,6 +77,10 @@ pub(crate) enum Fault {
 pub(crate) struct Progress {
     /// Not all of it has come yet.
     pub(crate) is_coming: Cell<bool>,
+    /// It is the client's turn to send more.
+    pub(crate) is_awaited: Cell<bool>,
+    /// It was waited for so long that the time until the answer says nothing of the cell.
+    pub(crate) is_slow: Cell<bool>,
     pub(crate) fault: Cell<Option<Fault>>,
     /// What has come is counted here.
     pub(crate) spent: Arc<Spent>,
@@ -118,6 +122,7 @@ impl RequestBody {
 impl ClientBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        self.progress.is_awaited.set(polled.is_pending());
         let fault = match &polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {

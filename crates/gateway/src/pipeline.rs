@@ -5,9 +5,11 @@
 //! request's id; nothing here waits without an end.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -17,7 +19,7 @@ use hyper::body::Incoming;
 use insula_catalog::Route;
 use insula_core::Principal;
 use insula_http::Identity;
-use insula_http::admit::Outcome;
+use insula_http::admit::{Outcome, Permit};
 use insula_http::identity::CONTEXT;
 use insula_http::observe::{Observation, Observed};
 use insula_http::resolve::{Asked, Resolved};
@@ -35,6 +37,9 @@ use crate::streams::Pieces;
 use crate::upgrade::{self, Wish};
 use crate::watch::{Phase, Watch};
 use crate::worker::Worker;
+
+/// The time that a request's body has before its client is called slow.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Answers a request of an HTTP/1 connection.
 pub(crate) async fn handle(
@@ -177,11 +182,12 @@ async fn go(
     let call = Call { worker, tenant, credential, cell: &cell, watch, progress: &progress };
     let request = Request::from_parts(head, body);
     let outcome = match wish {
+        None if progress.is_coming.get() => Box::pin(patiently(&progress, &mut permit, forward::send(&call, request))).await,
         None => forward::send(&call, request).await,
         Some(wish) => Box::pin(upgrade::send(&call, wish, request, permit.take())).await,
     };
     if let Some(permit) = &mut permit {
-        permit.finish(judge(&outcome));
+        permit.finish(if progress.is_slow.get() { excuse(judge(&outcome)) } else { judge(&outcome) });
     }
     let mut response = outcome.map_err(forward::Failed::refusal)?;
     let lasts = lasts_without_work(response.headers());
@@ -256,6 +262,29 @@ fn sign(worker: &Worker, head: &mut Parts, route: Option<&Arc<Route>>, identity:
     if let (Some(signer), Some(route)) = (&worker.shared.signer, route) {
         head.headers.insert(CONTEXT, signer.header(route, identity));
     }
+}
+
+/// Waits for the answer to a request whose body is on its way. One that takes longer than most is not at work: its seat in the cell is somebody
+/// else's, or those who send slowly would have them all. It stays one of its tenant's requests.
+async fn patiently<T>(progress: &Progress, permit: &mut Option<Permit>, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return answer,
+        () = tokio::time::sleep(PROMPT) => {}
+    }
+    if progress.is_awaited.get() {
+        progress.is_slow.set(true);
+        if let Some(permit) = permit {
+            permit.linger();
+        }
+    }
+    answer.await
+}
+
+/// An answer that its client kept waiting: it says that the cell is there, and nothing of how long it takes.
+fn excuse(outcome: Outcome) -> Outcome {
+    if outcome == Outcome::Sound { Outcome::Excused } else { outcome }
 }
 
 /// What the outcome says of the cell.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub const DEFAULT_CLASS: &str = "default";
 pub struct Spent {
     /// Bytes of the request's body so far.
     pub bytes_in: AtomicU64,
+    /// The client has not sent all of it yet, as far as somebody has looked for it.
+    pub is_coming: AtomicBool,
     /// CPU time so far, nanoseconds.
     pub cpu_nanos: AtomicU64,
 }
@@ -199,13 +201,22 @@ impl<B> Counted<B> {
     }
 }
 
+impl<B> Drop for Counted<B> {
+    fn drop(&mut self) {
+        // Nobody waits for it any more.
+        self.spent.is_coming.store(false, Ordering::Relaxed);
+    }
+}
+
 impl<B: Body + Unpin> Body for Counted<B> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         use bytes::Buf as _;
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.spent.is_coming.store(polled.is_pending(), Ordering::Relaxed);
+        let frame = ready!(polled);
         if let Some(Ok(frame)) = &frame {
             let bytes = frame.data_ref().map_or(0, |data| data.remaining() as u64);
             self.spent.bytes_in.fetch_add(bytes, Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! What one tenant's requests do to an application: its own affair, and over in time.
 
+use std::sync::atomic::Ordering;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use insula_catalog::{ApiKey, fake};
 use insula_core::KeyId;
@@ -78,6 +80,30 @@ async fn an_application_that_never_comes_to_its_answer_is_cut_short() {
         assert_eq!(status(&client.ask(&asked).await), 503, "{asked}");
     }
     assert!(client.ask(&get("acme.localhost", "/few")).await.ends_with("at last"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_slowly_has_no_seat_in_the_cell() {
+    let main = echo("main").await;
+    let mut config = config();
+    let limit = &mut config.admission.limit;
+    (limit.initial, limit.min, limit.max) = (1, 1, 1);
+    config.admission.max_wait_ms = 15_000;
+    let stage = start(config, main.addr, main.addr).await;
+    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
+    stage.catalog.refresh().await.unwrap();
+    let mut slow = Wire::connect(stage.addr).await;
+    slow.send("POST / HTTP/1.1\r\nhost: acme.localhost\r\ncontent-length: 5\r\n\r\nh").await;
+    // It has reached the application, and so has the only seat.
+    let deadline = tokio::time::Instant::now() + LONG;
+    while main.connections.load(Ordering::SeqCst) == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "it never arrives");
+        tokio::task::yield_now().await;
+    }
+    let mut other = Wire::connect(stage.addr).await;
+    assert_eq!(status(&other.ask(&get("neighbour.localhost", "/")).await), 200);
+    slow.send("ello").await;
+    assert!(slow.message().await.expect("an answer").ends_with("hello"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

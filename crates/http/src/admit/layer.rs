@@ -4,8 +4,9 @@
 //! head comes within the plan's time, or 504 does.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +19,11 @@ use insula_core::Kind;
 use tower::{Layer, Service};
 
 use super::{Admission, OVERLOADED, Outcome, Permit, Refused, Why};
+use crate::observe::Spent;
 use crate::problem::Problem;
+
+/// The time that a request's body has before its client is called slow.
+const PROMPT: Duration = Duration::from_secs(1);
 
 /// Puts [`Admission`] before a service.
 #[derive(Clone, Debug)]
@@ -80,13 +85,36 @@ where
                 Err(refused) => return Ok(answer(&refused)),
             };
             let limit = Duration::from_millis(route.plan.limits.request_timeout_ms.into());
-            let Ok(response) = tokio::time::timeout(limit, inner.call(request)).await else {
+            // The others have no body.
+            let spent = if request.method().is_safe() { None } else { request.extensions().get::<Arc<Spent>>().cloned() };
+            let mut slow = false;
+            let answer = inner.call(request);
+            let answer = async {
+                let mut answer = pin!(answer);
+                if let Some(spent) = spent {
+                    tokio::select! {
+                        biased;
+                        answer = &mut answer => return answer,
+                        () = tokio::time::sleep(PROMPT) => {}
+                    }
+                    // Who waits for a client is not at work: its seat is somebody else's, or those who send slowly would have them all.
+                    if spent.is_coming.load(Ordering::Relaxed) {
+                        slow = true;
+                        permit.linger();
+                    }
+                }
+                answer.await
+            };
+            let Ok(response) = tokio::time::timeout(limit, answer).await else {
                 permit.finish(Outcome::Late);
                 let problem = Problem::new(Kind::Timeout).detail(format!("The plan allows {} ms.", limit.as_millis()));
                 return Ok(problem.into_bytes().map(|body| Held { body: body.into(), permit: None }));
             };
             let response = response?;
-            permit.finish(Outcome::of_answer(response.status(), response.headers()));
+            permit.finish(match Outcome::of_answer(response.status(), response.headers()) {
+                Outcome::Sound if slow => Outcome::Excused,
+                outcome => outcome,
+            });
             if lingers(&response) {
                 permit.linger();
             }

@@ -152,7 +152,8 @@ impl Shared {
                 Ok(None) => timed(guarded(inner, request).instrument(span.clone()), spent).await,
                 Ok(Some(context)) => {
                     spans::of_tenant(&span, context.tenant, context.slug.as_str());
-                    let request = request.map(|body| Body::new(Counted::new(body, Arc::clone(&spent))));
+                    let mut request = request.map(|body| Body::new(Counted::new(body, Arc::clone(&spent))));
+                    request.extensions_mut().insert(Arc::clone(&spent));
                     // Normalised inside the scope, so that the problem can name the request.
                     let work = async { normalise(guarded(inner, limited(request)).await).await };
                     timed(scope::enter(context, work).instrument(span.clone()), spent).await

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::AppendHeaders;
-use axum::routing::get;
+use axum::routing::{get, post};
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use insula_catalog::fake::{self, FakeSource};
@@ -374,6 +374,7 @@ async fn app(town: &Town, admission: Admission) -> Router {
     Router::new()
         .route("/", get(async || "here"))
         .route("/slow", get(slow))
+        .route("/take", post(async |body: Bytes| body))
         .route("/healthz", get(async || "well"))
         .layer(AdmitLayer::new(admission))
         .layer(ResolveLayer::new(town.catalog.clone()))
@@ -416,6 +417,28 @@ async fn an_answer_that_does_not_come_is_504_in_the_plan_s_time() {
     assert_eq!(response.status(), 504);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     drop(response);
+    assert_eq!(admission.cells()[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn who_sends_slowly_gives_the_seat_to_others() {
+    let town = Town::new(limits(100, 100, 100)).await;
+    let (admission, _) = by_hand(AdmissionConfig { max_wait_ms: 15_000, ..small_cell(1) });
+    let app = app(&town, admission.clone()).await;
+    let (client, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(2);
+    let body = futures_util::stream::unfold(body, |mut body| async move { body.recv().await.map(|piece| (piece, body)) });
+    let slow = Request::post("/take").header("host", "t1.localhost").body(Body::from_stream(body)).unwrap();
+    let slow = tokio::spawn(app.clone().oneshot(slow));
+    client.try_send(Ok("sl".into())).unwrap();
+    while admission.cells().first().is_none_or(|cell| cell.in_flight == 0) {
+        tokio::task::yield_now().await;
+    }
+    let other = Request::get("/").header("host", "t2.localhost").body(Body::empty()).unwrap();
+    assert_eq!(app.oneshot(other).await.unwrap().status(), 200);
+    client.try_send(Ok("ow".into())).unwrap();
+    drop(client);
+    let answer = slow.await.unwrap().unwrap();
+    assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), "slow");
     assert_eq!(admission.cells()[0].in_flight, 0);
 }
 
