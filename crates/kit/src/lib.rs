@@ -29,5 +29,5 @@ pub use migrations::{Migration, Standing, migrate, prepare_migrations, refuse_le
 pub use rekey::{replace_keys, replace_passwords};
 pub use seed::{SeedValues, seed};
 pub use server::{Server, Way, clone_database, close_database, create_database, prepare_server};
-pub use tenant::{Census, bind, census, fence, leap_fence, register_tenant, remove_tenant, set_tenant};
+pub use tenant::{Census, bind, census, close_tenant, fence, leap_fence, register_tenant, remove_tenant, set_tenant};
 pub use version::{Version, check_version};

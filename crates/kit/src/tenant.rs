@@ -6,7 +6,10 @@ use insula_core::{TenantNo, TenantState};
 use sqlx::{Connection, PgConnection};
 
 use crate::error::Error;
+use crate::server::run;
 
+/// Where jobs are, as regclass writes it.
+const JOBS: &str = "insula.job";
 /// How long a change tries for a moment between the tenant's transactions, which holds up none of them.
 const GENTLE: Duration = Duration::from_millis(40);
 /// Between two such tries.
@@ -80,16 +83,60 @@ pub async fn set_tenant(conn: &mut PgConnection, no: TenantNo, epoch: i64, state
     Ok(fence)
 }
 
-/// Forgets a tenant; its rows are not touched. Nothing to do when it is not there.
+/// Ends a tenant here: when this returns, no transaction that entered before is alive, none can enter, and none of its jobs is begun any more. False
+/// when it is not there.
+///
+/// # Errors
+/// [`Error::Busy`] when its transactions do not end.
+pub async fn close_tenant(conn: &mut PgConnection, no: TenantNo) -> Result<bool, Error> {
+    let found: Option<(i64, String)> =
+        sqlx::query_as("SELECT epoch, state FROM insula.tenant WHERE no = $1").bind(no.get()).fetch_optional(&mut *conn).await?;
+    let Some((epoch, state)) = found else { return Ok(false) };
+    if state != TenantState::Deleted.as_str() {
+        set_tenant(conn, no, epoch, TenantState::Deleted).await?;
+    }
+    Ok(true)
+}
+
+/// Forgets a tenant, with all that the kit has of it: jobs, schedules, events, webhooks, numbers. Rows of the application's own tables are not
+/// touched. Nothing to do when it is not there. `conn` has no transaction open: this takes several, so that the queue waits for none of them.
 ///
 /// # Errors
 /// [`Error::Busy`] when its transactions do not end.
 pub async fn remove_tenant(conn: &mut PgConnection, no: TenantNo) -> Result<(), Error> {
+    // First: what is written after its rows have gone would stay.
+    if !close_tenant(conn, no).await? {
+        return Ok(());
+    }
+    // Whoever has jobs' rows must not wait for the queue, so its own tables come with the tenant's row (`insula.hold_lanes()`).
+    let mut tx = conn.begin().await?;
+    bind(&mut tx, no).await?;
+    for table in kept_of_tenants(&mut tx).await? {
+        // Names come from Postgres, quoted by regclass.
+        let mut delete = format!("DELETE FROM {table} WHERE tenant_id = insula.current_tenant()");
+        if table == JOBS {
+            // All there are, but said so that an index serves: each state has one that begins with the tenant, and all together have none.
+            delete += " AND (state = 'w' OR state = 'l' OR state = 'r')";
+        }
+        run(&mut tx, delete).await?;
+    }
+    tx.commit().await?;
     let mut tx = conn.begin().await?;
     exclude(&mut tx, no.get()).await?;
     sqlx::query("DELETE FROM insula.tenant WHERE no = $1").bind(no.get()).execute(&mut *tx).await?;
     tx.commit().await?;
     Ok(())
+}
+
+/// The kit's tables with rows of tenants, jobs first: the end of one that runs moves it to another.
+async fn kept_of_tenants(conn: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let tables = sqlx::query_scalar(
+        "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c
+          WHERE c.relnamespace = 'insula'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relrowsecurity
+            AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped)
+          ORDER BY c.oid::pg_catalog.regclass::text <> $1, c.oid",
+    );
+    Ok(tables.bind(JOBS).fetch_all(conn).await?)
 }
 
 /// The database's fence count: how many changes to its tenants there have been. Grants signed with it are not looked up.

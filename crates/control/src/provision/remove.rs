@@ -2,8 +2,9 @@
 //!
 //! Always: idempotent, whatever is there of it.
 
+use insula_core::placement::SCHEMAS_DATABASE;
 use insula_core::{Isolation, TenantId, TenantNo};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use super::Memo;
 use crate::cell_prepare::drop_database;
@@ -36,35 +37,30 @@ pub(super) async fn remove(control: &Control, cell: &Cell, memo: &Memo, tenant: 
     }
 }
 
-/// A row tenant's rows and registration.
+/// A tenant's rows in a shared database, and its registration. One that has a schema of its own there has no rows in others'.
 pub(crate) async fn remove_rows(control: &Control, cell: &Cell, database: &str, no: TenantNo) -> Result<(), Error> {
-    let mut tx = control.cells().begin(cell, database).await?;
-    let conn = tx.conn();
-    let there: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM insula.tenant WHERE no = $1)")
-        .bind(no.get())
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(in_cell(cell))?;
-    if !there {
+    let mut conn = control.cells().pool(cell, database)?.acquire().await.map_err(in_cell(cell))?;
+    // First: what is written after its rows have gone would stay.
+    if !insula_kit::close_tenant(&mut conn, no).await.map_err(kit_in(cell))? {
         return Ok(());
     }
-    insula_kit::bind(conn, no).await.map_err(kit_in(cell))?;
-    delete_rows(conn, cell).await?;
-    sqlx::raw_sql("RESET ROLE").execute(&mut *conn).await.map_err(in_cell(cell))?;
-    tx.commit().await?;
-    let mut tx = control.cells().begin(cell, database).await?;
-    insula_kit::remove_tenant(tx.conn(), no).await.map_err(kit_in(cell))?;
-    let fence = insula_kit::fence(tx.conn()).await.map_err(kit_in(cell))?;
-    tx.commit().await?;
+    if database != SCHEMAS_DATABASE {
+        let mut tx = conn.begin().await.map_err(in_cell(cell))?;
+        insula_kit::bind(&mut tx, no).await.map_err(kit_in(cell))?;
+        delete_rows(&mut tx, cell).await?;
+        tx.commit().await.map_err(in_cell(cell))?;
+    }
+    insula_kit::remove_tenant(&mut conn, no).await.map_err(kit_in(cell))?;
+    let fence = insula_kit::fence(&mut conn).await.map_err(kit_in(cell))?;
     store::cells::raise_fence(&mut *control.catalog_pool().acquire().await?, &cell.name, database, fence).await
 }
 
-/// The bound tenant's rows in every tenant table. Foreign keys between them decide an order that we do not know: what is
+/// The bound tenant's rows in every table of the application. Foreign keys between them decide an order that we do not know: what is
 /// referred to is tried again when what refers to it has gone.
 async fn delete_rows(conn: &mut PgConnection, cell: &Cell) -> Result<(), Error> {
     let mut tables: Vec<String> = sqlx::query_scalar(
         "SELECT p.polrelid::regclass::text FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-         WHERE p.polname = 'tenant' AND NOT c.relispartition ORDER BY p.polrelid DESC",
+         WHERE p.polname = 'tenant' AND NOT c.relispartition AND c.relnamespace <> 'insula'::regnamespace ORDER BY p.polrelid DESC",
     )
     .fetch_all(&mut *conn)
     .await
@@ -74,11 +70,7 @@ async fn delete_rows(conn: &mut PgConnection, cell: &Cell) -> Result<(), Error> 
         for table in &tables {
             sqlx::raw_sql("SAVEPOINT one_table").execute(&mut *conn).await.map_err(in_cell(cell))?;
             // Names come from Postgres, quoted by regclass.
-            let mut delete = format!("DELETE FROM {table} WHERE tenant_id = insula.current_tenant()");
-            if table == "insula.job" {
-                // All there are, but said so that an index serves: each state has one that begins with the tenant, and all together have none.
-                delete += " AND (state = 'w' OR state = 'l' OR state = 'r')";
-            }
+            let delete = format!("DELETE FROM {table} WHERE tenant_id = insula.current_tenant()");
             match sqlx::raw_sql(AssertSqlSafe(delete)).execute(&mut *conn).await {
                 Ok(_) => {}
                 Err(error) if error.as_database_error().is_some_and(|e| e.code().as_deref() == Some("23503")) => {
@@ -100,7 +92,7 @@ async fn delete_rows(conn: &mut PgConnection, cell: &Cell) -> Result<(), Error> 
     Ok(())
 }
 
-/// A schema, its login, and the registration when its number is known.
+/// A schema, its login, and what the database knows of the tenant when its number is known.
 pub(crate) async fn remove_schema(
     control: &Control,
     cell: &Cell,
@@ -109,21 +101,24 @@ pub(crate) async fn remove_schema(
     role: &str,
     no: Option<TenantNo>,
 ) -> Result<(), Error> {
-    let mut tx = control.cells().begin(cell, database).await?;
-    let conn = tx.conn();
+    let mut conn = control.cells().pool(cell, database)?.acquire().await.map_err(in_cell(cell))?;
+    // First, and with its sessions: one that has a transaction open would hold up whatever comes after.
+    insula_kit::drop_login(&mut conn, role).await.map_err(kit_in(cell))?;
+    if let Some(no) = no {
+        insula_kit::remove_tenant(&mut conn, no).await.map_err(kit_in(cell))?;
+    }
+    let mut tx = conn.begin().await.map_err(in_cell(cell))?;
     let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", own_name(schema)?);
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await.map_err(in_cell(cell))?;
-    sqlx::query("DELETE FROM insula.migration WHERE schema = $1")
-        .bind(schema)
-        .execute(&mut *conn)
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *tx).await.map_err(in_cell(cell))?;
+    for sql in ["DELETE FROM insula.migration WHERE schema = $1", "DELETE FROM insula.login WHERE schema = $1"] {
+        sqlx::query(sql).bind(schema).execute(&mut *tx).await.map_err(in_cell(cell))?;
+    }
+    sqlx::query("DELETE FROM insula.shared s WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation)")
+        .execute(&mut *tx)
         .await
         .map_err(in_cell(cell))?;
-    insula_kit::drop_login(conn, role).await.map_err(kit_in(cell))?;
-    if let Some(no) = no {
-        insula_kit::remove_tenant(conn, no).await.map_err(kit_in(cell))?;
-    }
-    let fence = insula_kit::fence(conn).await.map_err(kit_in(cell))?;
-    tx.commit().await?;
+    tx.commit().await.map_err(in_cell(cell))?;
+    let fence = insula_kit::fence(&mut conn).await.map_err(kit_in(cell))?;
     store::cells::raise_fence(&mut *control.catalog_pool().acquire().await?, &cell.name, database, fence).await
 }
 

@@ -18,6 +18,7 @@ mod lifecycle;
 mod load;
 mod outage;
 mod provision;
+mod removal;
 mod rest_authorization;
 mod rest_certificates;
 mod rest_domains;

@@ -168,9 +168,12 @@ async fn what_waited_when_its_tenant_moved_goes_out_from_where_it_lives_then_in_
             .fetch_one(&mut here)
             .await
             .expect("rows");
-    sqlx::query(CARRIED).bind(rows).execute(&mut there).await.expect("carried");
+    sqlx::query(CARRIED).bind(&rows).execute(&mut there).await.expect("carried");
     insula_kit::register_tenant(&mut there, no, 2, None).await.expect("registered");
     insula_kit::remove_tenant(&mut here, no).await.expect("removed");
+    assert_eq!(house.count("SELECT count(*) FROM insula.event WHERE tenant_id = 1").await, 0);
+    // A restored backup has brought them back.
+    sqlx::query(CARRIED).bind(&rows).execute(&mut here).await.expect("brought back");
     let fence = insula_kit::fence(&mut there).await.expect("a fence");
     let mut row = house.row(1);
     (row.placement.database, row.placement.epoch) = (elsewhere.as_str().into(), 2);
