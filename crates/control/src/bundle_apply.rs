@@ -15,7 +15,7 @@ use sqlx::Connection as _;
 use crate::cells::in_cell;
 use crate::error::Error;
 use crate::handle::Control;
-use crate::migrations::{self, Standing};
+use crate::migrations::{self, Held, Standing};
 use crate::model::{Bundle, BundlePut, Cell, CellState};
 use crate::operation::step::{Outcome, Reach, Saga, Step};
 use crate::operation::submit::{Request, submit};
@@ -95,13 +95,15 @@ impl Step for Shared {
             let control = work.control.clone();
             control.forget_bundle().await;
             let bundle = control.bundle().await?;
+            let mut held = Held::default();
             for cell in shared_cells(&control).await? {
                 let making = control.cells().making(&cell.name);
                 let _alone = making.lock().await;
-                cell_prepare::migrate_pool(&control, &cell, &bundle).await?;
-                cell_prepare::migrate_template(&control, &cell, &bundle).await?;
+                held.keep(&control, cell_prepare::migrate_pool(&control, &cell, &bundle).await).await?;
+                held.keep(&control, cell_prepare::migrate_template(&control, &cell, &bundle).await).await?;
                 work.event("shared", "progress", format!("cell {}", cell.name));
             }
+            held.end()?;
             Ok(Outcome::Done)
         })
     }
@@ -127,10 +129,13 @@ impl Step for Tenants {
             let control = work.control.clone();
             let bundle = control.bundle().await?;
             let behind = behind(&control, bundle.version()).await?;
+            // One that keeps a transaction open holds up no other.
+            let mut held = Held::default();
             for place in &behind {
-                migrate_tenant(&control, &bundle, place).await?;
+                held.keep(&control, migrate_tenant(&control, &bundle, place).await).await?;
             }
             note_row_tenants(&control, bundle.version()).await?;
+            held.end()?;
             work.event("tenants", "progress", format!("{} with tables of their own", behind.len()));
             Ok(Outcome::Done)
         })
@@ -178,7 +183,7 @@ async fn migrate_tenant(control: &Control, bundle: &Stored, place: &Place) -> Re
         Isolation::Database | Isolation::Cell => control.cells().begin_alone(&cell, &place.database).await?,
         _ => control.cells().begin(&cell, &place.database).await?,
     };
-    migrations::apply(tx.conn(), &cell, bundle, &place.schema).await?;
+    migrations::apply_now(tx.conn(), &cell, bundle, &place.schema).await?;
     migrations::refuse_uncovered(tx.conn(), &cell, &place.schema).await?;
     tx.commit().await?;
     let mut tx = control.catalog_pool().begin().await?;
@@ -228,7 +233,8 @@ impl Step for Warm {
     }
 }
 
-/// Begins to catch up when tenants are behind and nobody is at it. Row tenants count with their pool.
+/// Begins to catch up when tenants are behind and nobody is at it: those that were made meanwhile, and all when the last time ended because something was away, or
+/// somebody's transaction stayed open. Row tenants count with their pool.
 pub(crate) async fn reconcile(control: &Control) -> Result<(), Error> {
     let version = control.bundle().await?.version();
     let at_work: bool = sqlx::query_scalar(
@@ -239,7 +245,9 @@ pub(crate) async fn reconcile(control: &Control) -> Result<(), Error> {
     let lagging: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT FROM catalog.tenant t JOIN catalog.operation o ON o.tenant = t.id AND o.kind = 'tenant.provision'
                         WHERE t.state <> 'provisioning' AND t.schema_version < $1
-                          AND o.finished_at > (SELECT max(created_at) FROM catalog.operation WHERE kind = 'bundle.apply'))",
+                          AND o.finished_at > (SELECT max(created_at) FROM catalog.operation WHERE kind = 'bundle.apply'))
+             OR EXISTS (SELECT FROM (SELECT state, error FROM catalog.operation WHERE kind = 'bundle.apply' ORDER BY created_at DESC, id DESC LIMIT 1) o
+                         WHERE o.state = 'failed' AND o.error ->> 'kind' = 'unavailable')",
     )
     .bind(version)
     .fetch_one(control.catalog_pool())

@@ -74,7 +74,7 @@ pub(crate) async fn migrate_pool(control: &Control, cell: &Cell, bundle: &Stored
     let mut conn = control.cells().connect(cell, POOL_DATABASE).await?;
     let started = std::time::Instant::now();
     let mut tx = conn.begin().await.map_err(in_cell(cell))?;
-    let done = migrations::apply(&mut tx, cell, bundle, APP_SCHEMA).await?;
+    let done = migrations::apply_now(&mut tx, cell, bundle, APP_SCHEMA).await?;
     if done > 0 {
         migrations::refuse_leaks(&mut tx, cell, POOL_DATABASE).await?;
     }
@@ -96,7 +96,7 @@ pub(crate) async fn migrate_template(control: &Control, cell: &Cell, bundle: &St
         conn = control.cells().connect(cell, TEMPLATE_DATABASE).await?;
     }
     let mut tx = conn.begin().await.map_err(in_cell(cell))?;
-    let done = migrations::apply(&mut tx, cell, bundle, APP_SCHEMA).await?;
+    let done = migrations::apply_now(&mut tx, cell, bundle, APP_SCHEMA).await?;
     if done > 0 {
         migrations::refuse_leaks(&mut tx, cell, TEMPLATE_DATABASE).await?;
     }

@@ -161,6 +161,8 @@ impl Error {
             Self::Catalog(_) | Self::Schema(_) if self.transient() => {
                 "the catalog's database does not answer just now; try again in a moment".into()
             }
+            // Whose transaction it waits for is what an operator wants to know.
+            Self::Kit { source: insula_kit::Error::Held { .. }, .. } => self.to_string(),
             Self::Cell { cell, .. } | Self::Kit { cell, .. } if self.transient() => {
                 format!("the database server of cell {cell} does not answer just now; try again in a moment")
             }

@@ -4,6 +4,7 @@ use sqlx::PgConnection;
 
 use crate::cells::kit_in;
 use crate::error::Error;
+use crate::handle::Control;
 use crate::model::{Cell, Migration};
 use crate::store::bundle::Stored;
 
@@ -39,6 +40,45 @@ pub(crate) async fn standing(conn: &mut PgConnection, cell: &Cell, bundle: &Stor
 pub(crate) async fn apply(conn: &mut PgConnection, cell: &Cell, bundle: &Stored, schema: &str) -> Result<usize, Error> {
     let all: Vec<_> = bundle.migrations.iter().map(of_kit).collect();
     insula_kit::migrate(conn, &all, schema).await.map_err(kit_in(cell))
+}
+
+/// The same, waiting for no tenant's transaction for longer than a moment.
+pub(crate) async fn apply_now(conn: &mut PgConnection, cell: &Cell, bundle: &Stored, schema: &str) -> Result<usize, Error> {
+    let all: Vec<_> = bundle.migrations.iter().map(of_kit).collect();
+    insula_kit::migrate_now(conn, &all, schema).await.map_err(kit_in(cell))
+}
+
+/// What waits for transactions that stay open, while the others go on.
+#[derive(Default)]
+pub(crate) struct Held(Vec<String>);
+
+impl Held {
+    /// Keeps what waits for later, with the names of those who are in the way; any other error is the caller's.
+    pub(crate) async fn keep(&mut self, control: &Control, outcome: Result<(), Error>) -> Result<(), Error> {
+        let Err(error) = outcome else { return Ok(()) };
+        let Error::Kit { source: insula_kit::Error::Held { holders, .. }, .. } = &error else { return Err(error) };
+        let numbers: Vec<i64> = holders.iter().filter_map(|holder| holder.tenant).collect();
+        let slugs: Vec<(i64, String)> = sqlx::query_as("SELECT no, slug FROM catalog.tenant WHERE no = ANY($1) ORDER BY no")
+            .bind(numbers)
+            .fetch_all(control.catalog_pool())
+            .await?;
+        let names = slugs.iter().map(|(no, slug)| format!("; tenant {no} is {slug}"));
+        let text = names.fold(error.to_string(), |text, name| text + &name);
+        tracing::warn!(held = %text, "a migration waits for a transaction that stays open");
+        self.0.push(text);
+        Ok(())
+    }
+
+    /// Comes back later when anything waits.
+    pub(crate) fn end(self) -> Result<(), Error> {
+        const SHOWN: usize = 3;
+        let more = self.0.len().saturating_sub(SHOWN);
+        let mut text = self.0.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(". ");
+        if more > 0 {
+            text += &format!(". {more} more wait as well");
+        }
+        if text.is_empty() { Ok(()) } else { Err(Error::Away(text)) }
+    }
 }
 
 /// Refuses a database that could leak.

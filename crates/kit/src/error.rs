@@ -2,6 +2,8 @@
 
 use insula_core::Kind;
 
+use crate::holder::Holder;
+
 /// An error of the kit. Messages are for operators: they name databases and roles, never keys or passwords.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -34,6 +36,18 @@ pub enum Error {
         name: String,
         /// What Postgres says, with the line.
         detail: String,
+    },
+    /// A migration that waits for somebody's transaction.
+    #[error("migration {version} ({name}) waits in schema {schema} for a transaction that stays open{}", in_the_way(.holders))]
+    Held {
+        /// Its number.
+        version: i64,
+        /// Its name.
+        name: String,
+        /// Where it was to run.
+        schema: String,
+        /// Whose transactions are open; none when they have ended since.
+        holders: Vec<Holder>,
     },
     /// A schema that was made from other migrations than these.
     #[error("schema {schema} has a migration {version} that differs from the application's: it was made from another bundle")]
@@ -68,7 +82,7 @@ impl Error {
             Self::Foreign { .. } => Kind::Conflict,
             Self::Privilege(_) => Kind::Denied,
             Self::NoTenant(_) => Kind::NotFound,
-            Self::Busy(_) => Kind::Unavailable,
+            Self::Busy(_) | Self::Held { .. } => Kind::Unavailable,
             Self::Database(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut) => Kind::Unavailable,
             Self::Database(_) => Kind::Internal,
         }
@@ -82,6 +96,11 @@ impl Error {
             _ => None,
         }
     }
+}
+
+fn in_the_way(holders: &[Holder]) -> String {
+    let all: Vec<String> = holders.iter().map(Holder::to_string).collect();
+    if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
 }
 
 /// SQLSTATEs after which the same thing may well work: connection faults (08), shutting down and starting (57P0x), out of

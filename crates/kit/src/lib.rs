@@ -10,6 +10,7 @@
 //! a tenant exist, see [`Way`] and `docs/decisions/0001-fence-instead-of-row-read.md`.
 
 mod error;
+mod holder;
 mod install;
 mod lint;
 mod login;
@@ -22,10 +23,11 @@ mod tenant;
 mod version;
 
 pub use error::{Error, transient};
+pub use holder::Holder;
 pub use install::{Installed, give_key, install, is_current, use_schema};
 pub use lint::{Finding, Severity, lint};
 pub use login::{create_login, disable_login, drop_login, enable_login};
-pub use migrations::{Migration, Standing, migrate, prepare_migrations, refuse_leaks, refuse_uncovered, standing};
+pub use migrations::{Migration, Standing, migrate, migrate_now, prepare_migrations, refuse_leaks, refuse_uncovered, standing};
 pub use rekey::{replace_keys, replace_passwords};
 pub use seed::{SeedValues, seed};
 pub use server::{Server, Way, clone_database, close_database, create_database, prepare_server};

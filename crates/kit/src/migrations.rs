@@ -4,13 +4,22 @@
 //! same transaction, with its checksum, so that a crash can neither lose nor repeat one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::{Error, transient};
+use crate::holder::holders;
 use crate::lint::{Severity, lint};
 use crate::server::{name, run as run_sql};
+
+/// How long a migration waits for whoever uses a table. Everybody else stands behind it meanwhile. Longer than `deadlock_timeout` usually is (a second):
+/// only then does a vacuum that is at work give way.
+const WAIT: &str = "1500ms";
+/// Between tries.
+const PAUSES: [Duration; 5] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(15)];
 
 /// A step of the application's schema.
 #[derive(Clone, Copy, Debug)]
@@ -88,11 +97,29 @@ pub async fn standing<'a>(conn: &mut PgConnection, all: &[Migration<'a>], schema
     }
 }
 
-/// Applies what is missing, inside the transaction that is open on `conn`; says how many there were.
+/// Applies what is missing, inside the transaction that is open on `conn`; says how many there were. Who uses a table is waited for a moment at a time, with
+/// pauses in which others go on, for half a minute.
 ///
 /// # Errors
-/// [`Error::Foreign`], [`Error::Migration`], or what Postgres says.
+/// As [`migrate_now`].
 pub async fn migrate(conn: &mut PgConnection, all: &[Migration<'_>], schema: &str) -> Result<usize, Error> {
+    for pause in PAUSES {
+        match migrate_now(conn, all, schema).await {
+            Err(error @ Error::Held { .. }) => {
+                tracing::info!(%error, "trying again a little later");
+                tokio::time::sleep(pause).await;
+            }
+            outcome => return outcome,
+        }
+    }
+    migrate_now(conn, all, schema).await
+}
+
+/// The same, waiting for nobody for longer than a moment. When it fails, the transaction is as it was before.
+///
+/// # Errors
+/// [`Error::Foreign`], [`Error::Migration`], [`Error::Held`], or what Postgres says.
+pub async fn migrate_now(conn: &mut PgConnection, all: &[Migration<'_>], schema: &str) -> Result<usize, Error> {
     // One at a time in a schema: who comes second finds it done.
     sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('insula.migrate'), pg_catalog.hashtext($1))")
         .bind(schema)
@@ -103,14 +130,32 @@ pub async fn migrate(conn: &mut PgConnection, all: &[Migration<'_>], schema: &st
         Standing::Behind(missing) => missing,
         Standing::Foreign(version) => return Err(Error::Foreign { schema: schema.to_owned(), version }),
     };
-    run_sql(conn, format!("SET LOCAL ROLE insula_owner; SET LOCAL search_path = {}", name(schema)?)).await?;
+    // Taken back whole, its locks with it: whoever stands behind them goes on.
+    let mut step = conn.begin().await?;
     for migration in &missing {
-        run(conn, migration).await?;
+        // Anew for each: what one sets is not for the next.
+        let sql =
+            format!("SET LOCAL ROLE insula_owner; SET LOCAL search_path = {}; SET LOCAL lock_timeout = '{WAIT}'", name(schema)?);
+        run_sql(&mut step, sql).await?;
+        match run(&mut step, migration).await {
+            Err(Error::Database(error)) if is_held(&error) => {
+                step.rollback().await?;
+                let holders = holders(conn, schema).await?;
+                let (version, name) = (migration.version, migration.name.to_owned());
+                return Err(Error::Held { version, name, schema: schema.to_owned(), holders });
+            }
+            outcome => outcome?,
+        }
     }
     // RESET would go back to the login's own settings at once, but SET LOCAL by the migration itself must not leak on.
-    run_sql(conn, "RESET search_path; RESET ROLE".to_owned()).await?;
-    record(conn, schema, &missing).await?;
+    run_sql(&mut step, "RESET lock_timeout; RESET search_path; RESET ROLE".to_owned()).await?;
+    record(&mut step, schema, &missing).await?;
+    step.commit().await?;
     Ok(missing.len())
+}
+
+fn is_held(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("55P03"))
 }
 
 async fn run(conn: &mut PgConnection, migration: &Migration<'_>) -> Result<(), Error> {

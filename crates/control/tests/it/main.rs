@@ -12,6 +12,7 @@ mod edge_house;
 mod edge_tls;
 mod faults;
 mod feed;
+mod held;
 mod house;
 mod jobs;
 mod lifecycle;
