@@ -9,6 +9,7 @@ pub fn bundle() -> Bundle {
         (1, "documents", include_str!("../migrations/0001_documents.sql")),
         (2, "exports", include_str!("../migrations/0002_exports.sql")),
         (3, "digests", include_str!("../migrations/0003_digests.sql")),
+        (4, "export removals", include_str!("../migrations/0004_export_removals.sql")),
     ];
     Bundle {
         migrations: all.map(|(version, name, sql)| Migration { version, name: name.to_owned(), sql: sql.to_owned() }).into(),

@@ -10,6 +10,7 @@ const MIGRATION: &str = concat!(
     include_str!("../../../apps/acmedocs/migrations/0001_documents.sql"),
     include_str!("../../../apps/acmedocs/migrations/0002_exports.sql"),
     include_str!("../../../apps/acmedocs/migrations/0003_digests.sql"),
+    include_str!("../../../apps/acmedocs/migrations/0004_export_removals.sql"),
 );
 
 struct Table {

@@ -110,11 +110,23 @@ async fn finish(context: &JobContext, tenant: &Tenant, object: &str, documents: 
     Ok(done)
 }
 
-/// Has the files of these exports removed after `delay`. Asked for again while that waits, it is one removal.
+/// Has the files of these exports removed after `delay`. Each has one removal at a time: one that comes later gives way, one that is due stays.
 pub(crate) async fn expire(tx: &mut TenantTx, exports: &[Uuid], delay: Duration) -> Result<()> {
     for export in exports {
-        let key = Some(format!("{export}:{}", delay.as_secs()));
-        jobs::enqueue(tx, &RemoveExport { export: *export }, &Enqueue { delay, key, ..Enqueue::default() }).await?;
+        // Who comes meanwhile waits for this row, and finds the removal.
+        let sql = "SELECT removal FROM exports WHERE id = $1 FOR UPDATE";
+        let Some(before) = sqlx::query_scalar::<_, Option<Uuid>>(sql).bind(export).fetch_optional(&mut *tx).await? else {
+            continue;
+        };
+        if let Some(before) = before {
+            match jobs::state(tx, before).await?.as_ref().map(|job| job.state.as_str()) {
+                Some("waiting" | "running") => continue,
+                Some("later") => drop(jobs::cancel(tx, before).await?),
+                _ => {}
+            }
+        }
+        let removal = jobs::enqueue(tx, &RemoveExport { export: *export }, &Enqueue { delay, ..Enqueue::default() }).await?;
+        sqlx::query("UPDATE exports SET removal = $2 WHERE id = $1").bind(export).bind(removal).execute(&mut *tx).await?;
     }
     Ok(())
 }

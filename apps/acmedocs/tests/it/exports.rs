@@ -175,6 +175,33 @@ async fn asking_and_deleting_again_and_again_leaves_one_job() {
     assert!((1..=2).contains(&left), "one a day, and the day may have changed: {left}");
 }
 
+/// One that would come a day later gives way to one that is wanted now.
+#[tokio::test]
+async fn an_export_that_is_deleted_has_one_removal() {
+    let house = House::open().await;
+    let tenant = house.tenant("export-once", Isolation::Database).await;
+    let ann = house.person("export-once", "admin").await;
+    let at_work = worker(&house, &tenant);
+    let id = ask(&ann).await;
+    until(&ann, &id, |export| export["state"] == "done").await;
+    assert_eq!(jobs_of(&house, &tenant, "export_removal").await.len(), 1, "a day later");
+    at_work.stop().await;
+    // However often it is asked for while nobody works.
+    for _ in 0..3 {
+        assert_eq!(ann.delete(&format!("/api/exports/{id}")).await.status, 204);
+    }
+    assert_eq!(jobs_of(&house, &tenant, "export_removal").await.len(), 2, "one is wanted, one is cancelled");
+    let at_work = worker(&house, &tenant);
+    until(&ann, &id, |export| export["state"] == "expired").await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !jobs_of(&house, &tenant, "export_removal").await.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "another removal waits");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(house.objects_of(&tenant, &id), Vec::<String>::new());
+    at_work.stop().await;
+}
+
 #[tokio::test]
 async fn in_the_end_nothing_is_left() {
     let house = House::open().await;

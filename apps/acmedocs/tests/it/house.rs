@@ -28,6 +28,7 @@ const MIGRATIONS: &str = concat!(
     include_str!("../../migrations/0001_documents.sql"),
     include_str!("../../migrations/0002_exports.sql"),
     include_str!("../../migrations/0003_digests.sql"),
+    include_str!("../../migrations/0004_export_removals.sql"),
 );
 
 #[derive(Deserialize)]
