@@ -34,4 +34,4 @@ mod worker;
 pub use config::Config;
 pub use error::Error;
 pub use listener::Listeners;
-pub use run::{run, serve, serve_watched};
+pub use run::{run, serve};

@@ -105,26 +105,11 @@ pub async fn serve(
     shutdown: Shutdown,
     readiness: Readiness,
 ) -> Result<(), Error> {
-    serve_watched(config, catalog, listeners, shutdown, readiness, Senses::default()).await
-}
-
-/// As [`serve`], and tells `senses` of every request.
-///
-/// # Errors
-/// As [`serve`].
-pub async fn serve_watched(
-    config: Config,
-    catalog: Catalog,
-    listeners: Listeners,
-    shutdown: Shutdown,
-    readiness: Readiness,
-    senses: Senses,
-) -> Result<(), Error> {
     let serving = readiness.gate("serving");
-    serve_behind(&serving, config, catalog, listeners, shutdown, readiness, senses).await
+    serve_behind(&serving, config, catalog, listeners, shutdown, readiness, Senses::default()).await
 }
 
-/// As [`serve_watched`], behind a gate that is there already.
+/// As [`serve`], behind a gate that is there already, and telling `senses` of every request.
 async fn serve_behind(
     serving: &Gate,
     config: Config,
