@@ -34,7 +34,7 @@ fn keys() -> ContextKeys {
 }
 
 impl Behind {
-    /// An application of cell `main`; `acme` lives there, `away` lives in `second`.
+    /// An application of cell `main`; `acme` and `globex` live there, `away` lives in `second`.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| ()).await
     }
@@ -52,6 +52,7 @@ impl Behind {
             }
             content.put_tenant(fake::tenant("acme", 1, "bronze", "main").unwrap());
             content.put_tenant(fake::tenant("away", 2, "bronze", "second").unwrap());
+            content.put_tenant(fake::tenant("globex", 4, "bronze", "main").unwrap());
             let mut asleep = fake::tenant("asleep", 3, "bronze", "main").unwrap();
             asleep.state = TenantState::Suspended;
             content.put_tenant(asleep);

@@ -4,6 +4,8 @@
 mod context;
 mod events;
 mod smuggle;
+#[cfg(feature = "tonic")]
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
