@@ -12,11 +12,12 @@ up: setup-run
 	@scripts/server-module target/release >/dev/null || echo "Going on without the server module: transactions cost a little more."
 	target/release/insula up $(UP)
 
-## All tests, against real servers that they start and stop themselves.
+## All tests, against real servers that they start and stop themselves. Fuzz targets are checked, not linked: that needs neither C++ nor a nightly compiler.
 test: setup-test
 	$(CARGO) build --locked --workspace
 	$(CARGO) test --locked --workspace --no-fail-fast
 	$(CARGO) test --locked -p insula --all-features --test it
+	CUSTOM_LIBFUZZER_PATH=$(CURDIR)/target/libfuzzer.a $(CARGO) check --locked --manifest-path fuzz/Cargo.toml --target-dir target
 	module="$$(scripts/server-module)" && INSULA_SERVER_MODULE="$$module" \
 		$(CARGO) test --locked -p insula-kit -p insula-data -p insula-e2e --test it --test attacks
 
