@@ -82,7 +82,7 @@ pub async fn log_in(tenant: &Tenant, passwords: &Passwords, typed: Credentials) 
     tx.commit().await?;
 
     let hash = account.as_ref().map(|account| account.password.clone());
-    let right = passwords.check(typed.password, hash).await?;
+    let right = passwords.check(tenant, typed.password, hash).await?;
     let Some(Account { id, email, role, .. }) = account.filter(|_| right) else {
         return Err(Error::public(Kind::Unauthenticated, "Email or password is wrong."));
     };

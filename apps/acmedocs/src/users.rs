@@ -82,7 +82,7 @@ pub async fn add(tenant: &Tenant, token: &Token, passwords: &Passwords, new: New
     let mut work = administer(tenant, token).await?;
     room(&mut work.tx, most).await?;
     work.tx.commit().await?;
-    let hash = passwords.hash(password).await?;
+    let hash = passwords.hash(tenant, password).await?;
     let mut work = administer(tenant, token).await?;
     one_at_a_time(&mut work.tx).await?;
     room(&mut work.tx, most).await?;
