@@ -1,11 +1,14 @@
 //! gRPC with the tenant in every call, both ways (feature `tonic`).
 //!
 //! A server that is built on axum's router (`Routes::into_axum_router`) can have [`crate::Insula::layer`] instead, which also puts the
-//! tenant in scope; with [`Incoming`] a handler does so itself: `scope::enter(insula::tonic::context(&request)?, work)`.
+//! tenant in scope, and [`refusal`] around it; with [`Incoming`] a handler does so itself: `scope::enter(insula::tonic::context(&request)?, work)`.
+//! What a stream tells after its handler has answered is no longer in scope either way: have it made by a task of `insula::spawn`.
 
 use ::tonic::metadata::MetadataMap;
 use ::tonic::service::Interceptor;
-use ::tonic::{Request, Status};
+use ::tonic::{Code, Request, Status};
+use axum::response::Response;
+use http::StatusCode;
 use insula_core::{Kind, TenantContext, TenantState};
 use insula_http::identity::CONTEXT;
 use insula_http::request_id;
@@ -96,4 +99,29 @@ impl Interceptor for Incoming {
 #[allow(clippy::result_large_err, reason = "tonic's own error")]
 pub fn context<T>(request: &Request<T>) -> Result<TenantContext, Status> {
     request.extensions().get().cloned().ok_or_else(|| Status::unauthenticated("no tenant"))
+}
+
+/// What the layer refuses over HTTP, as gRPC's clients read it; they take a body of JSON for a broken message. Outermost:
+/// `router.layer(insula.layer()).layer(axum::middleware::map_response(insula::tonic::refusal))`.
+#[allow(clippy::unused_async, reason = "axum's map_response takes async functions alone")]
+pub async fn refusal(response: Response) -> Response {
+    let code = match response.status() {
+        status if status.is_success() => return response,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::NotFound,
+        StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => Code::Unavailable,
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Code::DeadlineExceeded,
+        status if status.is_client_error() => Code::InvalidArgument,
+        _ => Code::Internal,
+    };
+    let mut refused = Status::new(code, response.status().canonical_reason().unwrap_or_default()).into_http();
+    // When to come back, and whose trouble it is.
+    for (name, value) in response.headers() {
+        if *name == http::header::RETRY_AFTER || name.as_str().starts_with("insula-") || name.as_str() == "x-request-id" {
+            refused.headers_mut().insert(name, value.clone());
+        }
+    }
+    refused
 }

@@ -14,6 +14,7 @@ use ::tonic::service::interceptor::InterceptedService;
 use ::tonic::{Code, Request, Response, Status, Streaming};
 use axum::Router;
 use axum::body::{HttpBody, to_bytes};
+use axum::middleware::map_response;
 use axum::routing::any_service;
 use bytes::{Buf as _, BufMut as _, Bytes};
 use futures_util::stream::{self, BoxStream};
@@ -400,10 +401,16 @@ async fn a_context_that_does_not_hold_is_refused_by_its_status() {
 async fn a_server_on_axum_s_router_is_in_scope_by_the_layer() {
     let behind = Behind::start().await;
     let app = Router::new().route("/test.Echo/{method}", any_service(Echo)).layer(behind.insula.layer());
+    let app = app.layer(map_response(insula::tonic::refusal));
     let served = Served::start(app).await;
     let mut client = served.client(Outgoing::new(&behind.insula)).await;
     let acme = believed(&behind, "acme");
     assert_eq!(scope::enter(acme.clone(), client.whose()).await.unwrap(), "acme alice");
     assert_eq!(scope::enter(acme.clone(), client.count(2)).await.unwrap(), ["acme alice 0", "acme alice 1"]);
     assert_eq!(scope::enter(acme, client.talk(&["a"])).await.unwrap(), ["acme alice a"]);
+    for (what, tokens, code) in refused(&behind) {
+        // Several contexts are an attack where the layer is asked, and none that holds where the interceptor is.
+        let code = if what == "two" { Code::PermissionDenied } else { code };
+        assert_eq!(served.carrying(&tokens).await.whose().await.expect_err(what).code(), code, "{what}");
+    }
 }
