@@ -15,8 +15,9 @@ use crate::version::check_version;
 /// Counts up when the SQL changes in a way that operators should be able to see.
 const KIT: i32 = 5;
 
-/// How long a step waits for whoever uses a table. Everybody else stands behind it meanwhile.
-const WAIT: &str = "1s";
+/// How long a step waits for whoever uses a table. Everybody else stands behind it meanwhile. Longer than `deadlock_timeout` usually is (a second):
+/// only then does a vacuum that is at work give way.
+pub(crate) const WAIT: &str = "1500ms";
 /// Until it is tried again, when that was not enough; and how many times.
 const PAUSE: Duration = Duration::from_secs(2);
 const TRIES: usize = 30;

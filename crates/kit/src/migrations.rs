@@ -11,12 +11,10 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::error::{Error, transient};
 use crate::holder::holders;
+use crate::install::WAIT;
 use crate::lint::{Severity, lint};
 use crate::server::{name, run as run_sql};
 
-/// How long a migration waits for whoever uses a table. Everybody else stands behind it meanwhile. Longer than `deadlock_timeout` usually is (a second):
-/// only then does a vacuum that is at work give way.
-const WAIT: &str = "1500ms";
 /// Between tries.
 const PAUSES: [Duration; 5] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(15)];
