@@ -2,7 +2,7 @@
 
 use insula_api::cell::{AppVersion, Replica};
 use insula_api::identity::{CreateProvider, CreateTenantKey};
-use insula_core::feature::{FeatureValue, Overrides};
+use insula_core::feature::{FeatureValue, Features, Overrides};
 use insula_core::{Limits, Tier};
 
 use crate::error::Error;
@@ -84,6 +84,38 @@ fn features<'a>(count: usize, features: impl Iterator<Item = (&'a String, &'a Fe
         }
     }
     Ok(())
+}
+
+/// A feature is of one type wherever it is said: in another, an application would read it as the value that is safe when nobody has said anything.
+/// What is known of types is what plans say. To change one, take the feature out of the plans first.
+fn feature_types<'a>(known: &Features, features: impl IntoIterator<Item = (&'a String, &'a FeatureValue)>) -> Result<(), Error> {
+    for (name, value) in features {
+        let allowed = match known.get(name) {
+            Some(known) if std::mem::discriminant(known) == std::mem::discriminant(value) => continue,
+            None => continue,
+            Some(FeatureValue::Switch(_)) => "a switch, true or false",
+            Some(FeatureValue::Number(_)) => "a whole number",
+            Some(FeatureValue::Word(_)) => "a word",
+        };
+        return Err(Error::invalid("features", format!("{name}: {allowed}, as in plans")));
+    }
+    Ok(())
+}
+
+/// Features of a plan that were not there `before`.
+pub(crate) fn new_features(known: &Features, before: &Features, after: &Features) -> Result<(), Error> {
+    feature_types(known, after.iter().filter(|(name, value)| before.get(*name) != Some(value)))
+}
+
+/// Overrides of a tenant that were not there `before`: of the type that plans give them, and with their end still to come.
+pub(crate) fn new_overrides(known: &Features, before: &Overrides, after: &Overrides) -> Result<(), Error> {
+    let new = || after.iter().filter(|(name, by)| before.get(*name) != Some(by));
+    feature_types(known, new().map(|(name, by)| (name, by.value())))?;
+    let now = chrono::Utc::now();
+    match new().find(|(_, by)| by.until().is_some_and(|until| until <= now)) {
+        Some((name, _)) => Err(Error::invalid("features", format!("{name}: until: a time in the future"))),
+        None => Ok(()),
+    }
 }
 
 /// Overrides stand on fields that limits have, with values that they take.

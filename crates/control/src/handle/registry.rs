@@ -37,6 +37,7 @@ impl Control {
     pub async fn create_plan(&self, actor: &str, plan: PutPlan) -> Result<PlanRecord, Error> {
         check::plan(&plan)?;
         let mut tx = self.catalog_pool().begin().await?;
+        check::new_features(&store::plans::features(&mut tx).await?, &Default::default(), &plan.features)?;
         let made = store::plans::insert(&mut tx, &plan).await?;
         let made = made.ok_or_else(|| Error::Conflict(format!("plan {} is there already: update it instead", plan.name)))?;
         store::audit::append(&mut tx, actor, "plan.create", None, plan.name.as_str(), &store::plans::to_json(&made.plan)?)
@@ -54,6 +55,8 @@ impl Control {
         let mut tx = self.catalog_pool().begin().await?;
         let found = store::plans::lock(&mut tx, plan.name.as_str()).await?;
         check::version(format!("plan {}", plan.name), expected, found.ok_or_else(|| Error::not_found("plan", &plan.name))?)?;
+        let before = store::plans::get(&mut tx, plan.name.as_str()).await?.map(|before| before.plan.features);
+        check::new_features(&store::plans::features(&mut tx).await?, &before.unwrap_or_default(), &plan.features)?;
         let made = store::plans::update(&mut tx, &plan).await?;
         store::audit::append(&mut tx, actor, "plan.update", None, plan.name.as_str(), &store::plans::to_json(&made.plan)?)
             .await?;

@@ -21,6 +21,10 @@ impl Control {
     /// [`Error::Invalid`], [`Error::NotFound`] (plan, cell), [`Error::Conflict`] (slug, key), [`Error::Full`].
     pub async fn create_tenant(&self, actor: &str, create: CreateTenant, key: Option<&str>) -> Result<TenantCreated, Error> {
         let create = check::create_tenant(create)?;
+        if !create.features.is_empty() {
+            let known = plans::features(&mut *self.catalog_pool().acquire().await?).await?;
+            check::new_overrides(&known, &Default::default(), &create.features)?;
+        }
         let fingerprint = fingerprint(&create);
         let (password, hash) = match &create.admin_password_hash {
             Some(hash) => (None, hash.clone()),
@@ -118,7 +122,10 @@ impl Control {
         new.name = name.unwrap_or(new.name);
         new.plan = plan.unwrap_or(new.plan);
         new.settings = settings.unwrap_or(new.settings);
-        new.features = features.unwrap_or(new.features);
+        if let Some(features) = features {
+            check::new_overrides(&plans::features(&mut tx).await?, &new.features, &features)?;
+            new.features = features;
+        }
         new.limits = limits.unwrap_or(new.limits);
         check::tenant_fields(&new.name, &new.settings, &new.features)?;
         let plan = store::plans::get(&mut tx, new.plan.as_str()).await?.ok_or_else(|| Error::not_found("plan", &new.plan))?;

@@ -1,5 +1,6 @@
 //! Plans.
 
+use insula_core::feature::Features;
 use insula_core::{Isolation, Plan};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,6 +54,16 @@ pub(crate) async fn list(conn: &mut PgConnection, page: &PageRequest) -> Result<
         .await?;
     let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     Ok(page.page(items, |p| p.plan.name.to_string()))
+}
+
+/// Each feature that a plan has, with one of its values: they are of one type.
+pub(crate) async fn features(conn: &mut PgConnection) -> Result<Features, Error> {
+    let rows: Vec<(String, Value)> = sqlx::query_as(
+        "SELECT DISTINCT ON (key) key, value FROM catalog.plan, jsonb_each(features) ORDER BY key, plan.created_at, plan.name",
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(|(name, value)| Ok((name, json("plan's features", value)?))).collect()
 }
 
 /// Inserts; `None` when the name is taken.

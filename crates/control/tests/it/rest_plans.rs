@@ -65,6 +65,40 @@ async fn changes_name_the_version_that_they_are_made_from() {
     house.get("/v1/plans/unheard-of").await.is_problem(404, "not-found");
 }
 
+/// A switch that is set to a word would count as off, without a word to whoever set it.
+#[tokio::test]
+async fn a_feature_is_of_one_type_wherever_it_is_said() {
+    let house = house().await;
+    let with = |name: &str, features: Value| {
+        let mut plan = plan(name);
+        plan["features"] = features;
+        plan
+    };
+    house.post("/v1/plans", &with("typed", json!({"typed_switch": true, "typed_number": 3, "typed_word": "a"}))).await.is(201);
+    let patch = |path: &str, features: Value| {
+        let request = house.admin("PATCH", path).header("if-match", "*");
+        answer(request.json(&json!({"features": features})))
+    };
+    for (features, allowed) in [
+        (json!({"typed_switch": "maybe"}), "typed_switch: a switch, true or false"),
+        (json!({"typed_switch": 1}), "typed_switch: a switch, true or false"),
+        (json!({"typed_number": "many"}), "typed_number: a whole number"),
+        (json!({"typed_word": false}), "typed_word: a word"),
+    ] {
+        for refused in [
+            patch("/v1/plans/typed", features.clone()).await,
+            house.post("/v1/plans", &with("typed-too", features.clone())).await,
+            house.post("/v1/tenants", &json!({"slug": "typed", "plan": "typed", "features": features.clone()})).await,
+        ] {
+            refused.is_problem(422, "invalid").names("features");
+            assert!(refused.body.to_string().contains(allowed), "{}", refused.body);
+        }
+    }
+    // What no plan has is not known; what a plan has not any more is known no more.
+    patch("/v1/plans/typed", json!({"typed_switch": null, "typed_later": "a"})).await.is(200);
+    patch("/v1/plans/typed", json!({"typed_switch": 1, "typed_number": 4})).await.is(200);
+}
+
 #[tokio::test]
 async fn the_status_of_the_whole_is_told() {
     let house = house().await;

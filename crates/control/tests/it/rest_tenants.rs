@@ -1,7 +1,9 @@
 //! Tenants over REST, from birth to deletion.
 
 use insula_api::key::Scope;
+use insula_testkit::server;
 use serde_json::{Value, json};
+use sqlx::{Connection as _, PgConnection};
 
 use crate::rest_house::{Answer, House, answer, house};
 
@@ -65,7 +67,18 @@ async fn a_tenant_is_made_found_changed_paused_and_deleted() {
     let trial = json!({"exports": {"value": 3, "until": "2030-01-01T00:00:00Z"}});
     assert_eq!(patch("*".into(), json!({"features": trial})).await.is(200).body["features"], trial);
     patch("*".into(), json!({"features": {"exports": {"value": 3, "until": "soon"}}})).await.is_problem(422, "invalid");
-    patch("*".into(), json!({"features": {"exports": null}})).await.is(200);
+    let past = json!({"exports": {"value": 3, "until": "2020-01-01T00:00:00Z"}});
+    let refused = patch("*".into(), json!({"features": past})).await;
+    assert!(
+        refused.is_problem(422, "invalid").names("features").body.to_string().contains("exports: until: a time in the future")
+    );
+    house.post("/v1/tenants", &json!({"slug": "rest-past", "plan": "bronze", "features": past})).await.is_problem(422, "invalid");
+    // One that has ended since is in nobody's way.
+    let mut catalog = PgConnection::connect(&server().await.admin_url(&house.catalog)).await.expect("the catalog");
+    let ended = "UPDATE catalog.tenant SET features = $1 WHERE slug = 'rest-life'";
+    sqlx::query(ended).bind(&past).execute(&mut catalog).await.expect("written");
+    patch("*".into(), json!({"features": {"seats": 5}})).await.is(200);
+    patch("*".into(), json!({"features": {"exports": null, "seats": null}})).await.is(200);
     patch("*".into(), json!({"limits": {"max_unicorns": 1}})).await.is_problem(422, "invalid").names("limits");
     patch("*".into(), json!({"plan": "adamantium"})).await.is_problem(422, "invalid").names("plan");
 
