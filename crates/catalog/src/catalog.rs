@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use insula_core::{CellName, Kind, TenantId};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::Error;
 use crate::document::{Document, DocumentVersion};
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     /// Milliseconds from `epoch` to the last contact, negative when an earlier process had it; [`NEVER`] before the first.
     contact: AtomicI64,
     revision: watch::Sender<i64>,
+    identity: Mutex<Option<Uuid>>,
     /// Refreshes asked for so far, and the last pass that answered some.
     pub(crate) asked: AtomicU64,
     ask: Notify,
@@ -98,6 +100,13 @@ impl Shared {
         let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
         self.contact.store(self.elapsed().saturating_sub(age).max(NEVER + 1), Ordering::Release);
         self.revision.send_replace(revision);
+    }
+
+    /// Which catalog it is; `None` says nothing.
+    pub(crate) fn identify(&self, identity: Option<Uuid>) {
+        if identity.is_some() {
+            *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        }
     }
 
     fn elapsed(&self) -> i64 {
@@ -154,6 +163,7 @@ impl Catalog {
             epoch: Instant::now(),
             contact: AtomicI64::new(NEVER),
             revision: watch::channel(-1).0,
+            identity: Mutex::new(None),
             asked: AtomicU64::new(0),
             ask: Notify::new(),
             answered: watch::channel((0, Ok(()))).0,
@@ -261,6 +271,13 @@ impl Catalog {
     #[must_use]
     pub fn revision(&self) -> i64 {
         *self.shared.revision.borrow()
+    }
+
+    /// Which catalog this is, which is to say: which installation. Numbers of tenants are another's in another one. `None` until it was heard.
+    /// Takes a lock: not for what happens with each request.
+    #[must_use]
+    pub fn identity(&self) -> Option<Uuid> {
+        *self.shared.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A value that is marked changed with every new revision, and holds it.

@@ -11,6 +11,7 @@ use insula_core::{
     TenantSettings, TenantState, Tier,
 };
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use crate::Error;
 use crate::document::Document;
@@ -31,6 +32,7 @@ pub struct Content {
     rev: i64,
     oldest: i64,
     failing: bool,
+    identity: Uuid,
     feed: BTreeMap<i64, Name>,
     plans: BTreeMap<PlanName, Plan>,
     cells: BTreeMap<CellName, Cell>,
@@ -215,6 +217,10 @@ impl Source for FakeSource {
             Name::Tenant(id) => Change::Tenant(id, content.tenants.get(&id).cloned().map(Box::new)),
         });
         Ok(Changes { revision: content.rev, changes: changes.collect() })
+    }
+
+    fn identity(&self) -> Option<Uuid> {
+        Some(self.content.lock().unwrap_or_else(PoisonError::into_inner).identity)
     }
 
     fn wake_ups(&self) -> watch::Receiver<()> {

@@ -123,6 +123,7 @@ impl<S: Source> Follower<S> {
         keeper.found(meta);
         let age = Duration::from_millis(u64::try_from(disk::now().saturating_sub(meta.contact)).unwrap_or(0));
         self.source.resume(meta.revision, meta.catalog);
+        self.shared.identify(meta.catalog);
         self.at = Some(meta.revision);
         self.shared.restored(meta.revision, age);
         tracing::info!(revision = meta.revision, age_seconds = age.as_secs(), "started from the snapshot on disk");
@@ -232,6 +233,7 @@ impl<S: Source> Follower<S> {
 
     fn reached(&mut self, revision: i64) {
         self.at = Some(revision);
+        self.shared.identify(self.source.identity());
         self.shared.reached(revision);
     }
 

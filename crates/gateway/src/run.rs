@@ -132,7 +132,7 @@ async fn serve_behind(
     }
     let watch = tokio::spawn(watch_catalog(catalog.clone(), fresh, shutdown.clone()));
     let shared = Arc::new(share(config, catalog, certificates.as_ref(), shutdown.clone(), (senses, readiness))?);
-    let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shutdown.clone())?;
+    let sharing = sharing::begin(&shared.config.sharing, &shared.admission, shared.catalog.clone(), shutdown.clone())?;
     let keys = shared.config.identity.signing_keys.clone().zip(shared.signer.clone());
     let keys = keys.map(|(path, signer)| tokio::spawn(keys::follow(path, signer)));
     let succession = shared.config.listen.succession.clone().map(|path| Ok::<_, std::io::Error>((path, listeners.copies()?)));

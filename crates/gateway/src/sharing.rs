@@ -2,6 +2,7 @@
 //!
 //! Not for: how limits are shared (`insula_http::admit::lease` knows). Always: nothing waits for the server; without it, this gateway goes on with its fraction.
 
+use insula_catalog::Catalog;
 use insula_http::Admission;
 use insula_http::admit::Sharing;
 use insula_http::admit::redis::RedisExchange;
@@ -15,11 +16,17 @@ use crate::config::SharingConfig;
 ///
 /// # Errors
 /// When the file that names the server cannot be read, or names none.
-pub(crate) fn begin(config: &SharingConfig, admission: &Admission, shutdown: Shutdown) -> Result<Option<JoinHandle<()>>, Error> {
+pub(crate) fn begin(
+    config: &SharingConfig,
+    admission: &Admission,
+    catalog: Catalog,
+    shutdown: Shutdown,
+) -> Result<Option<JoinHandle<()>>, Error> {
     let Some(file) = &config.redis_url_file else { return Ok(None) };
     let wrong = |what: String| Error::Setting { part: "sharing", what };
     let url = std::fs::read_to_string(file).map_err(|e| wrong(format!("{}: {e}", file.display())))?;
-    let exchange = RedisExchange::new(url.trim(), &config.namespace).map_err(|e| wrong(e.to_string()))?;
+    let installation = move || catalog.identity();
+    let exchange = RedisExchange::new(url.trim(), &config.namespace, installation).map_err(|e| wrong(e.to_string()))?;
     let sharing = Sharing::new(admission.clone(), config.gateways);
     Ok(Some(tokio::spawn(sharing.run(exchange, async move { shutdown.requested().await }))))
 }

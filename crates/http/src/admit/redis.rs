@@ -9,6 +9,7 @@ use std::time::Duration;
 use insula_core::TenantNo;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Script};
+use uuid::Uuid;
 
 use super::lease::{Award, Exchange, MeterKey, OPENING, POT, Report, SILENT};
 
@@ -24,7 +25,10 @@ pub struct RedisExchange {
     connection: ConnectionManager,
     script: Script,
     id: String,
-    keys: [String; 3],
+    namespace: String,
+    installation: Box<dyn Fn() -> Option<Uuid> + Send>,
+    /// Of this installation.
+    keys: Option<(Uuid, [String; 3])>,
 }
 
 impl std::fmt::Debug for RedisExchange {
@@ -42,17 +46,20 @@ pub enum RedisFault {
     /// No answer in time.
     #[error("no answer within {} ms", PATIENCE.as_millis())]
     Slow,
+    /// Tenants' numbers are an installation's: nothing is shared before it is known.
+    #[error("the catalog has not said yet which installation this is")]
+    Unknown,
 }
 
 type Answer = (u32, Vec<u32>, Vec<String>);
 
 impl RedisExchange {
-    /// Meets at `url` (`redis://[:password@]host:port/database`) under `namespace`: processes of one namespace share. Connects when it is first
-    /// needed; must be called inside a Tokio runtime.
+    /// Meets at `url` (`redis://[:password@]host:port/database`) under `namespace`: processes of one namespace and one installation share, which
+    /// is asked for with each round. Connects when it is first needed; must be called inside a Tokio runtime.
     ///
     /// # Errors
     /// When `url` is none.
-    pub fn new(url: &str, namespace: &str) -> Result<Self, RedisFault> {
+    pub fn new(url: &str, namespace: &str, installation: impl Fn() -> Option<Uuid> + Send + 'static) -> Result<Self, RedisFault> {
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(20))
@@ -60,13 +67,24 @@ impl RedisExchange {
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
         let connection = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
-        let key = |name: &str| format!("{{insula:{namespace}}}:{name}");
         Ok(Self {
             connection,
             script: Script::new(include_str!("lease.lua")),
-            id: uuid::Uuid::now_v7().simple().to_string(),
-            keys: [key("peers"), key("hot"), key("pots")],
+            id: Uuid::now_v7().simple().to_string(),
+            namespace: namespace.to_owned(),
+            installation: Box::new(installation),
+            keys: None,
         })
+    }
+
+    /// Two installations on one server have nothing to do with each other: a number is another tenant in each.
+    fn keys(&mut self) -> Result<&[String; 3], RedisFault> {
+        let installation = (self.installation)().ok_or(RedisFault::Unknown)?;
+        if self.keys.as_ref().is_none_or(|(of, _)| *of != installation) {
+            let key = |name: &str| format!("{{insula:{}:{}}}:{name}", self.namespace, installation.simple());
+            self.keys = Some((installation, [key("peers"), key("hot"), key("pots")]));
+        }
+        self.keys.as_ref().map(|(_, keys)| keys).ok_or(RedisFault::Unknown)
     }
 }
 
@@ -74,8 +92,9 @@ impl Exchange for RedisExchange {
     type Error = RedisFault;
 
     async fn round(&mut self, report: &Report) -> Result<Award, RedisFault> {
+        let keys = self.keys()?.clone();
         let mut call = self.script.prepare_invoke();
-        for key in &self.keys {
+        for key in keys {
             call.key(key);
         }
         call.arg(&self.id).arg(micros(SILENCE)).arg(micros(HOT)).arg(micros(POT)).arg(micros(SILENT)).arg(micros(OPENING));
@@ -94,8 +113,9 @@ impl Exchange for RedisExchange {
     }
 
     async fn leave(&mut self) {
+        let Some((_, [peers, ..])) = &self.keys else { return };
         let mut goodbye = redis::cmd("ZREM");
-        goodbye.arg(&self.keys[0]).arg(&self.id);
+        goodbye.arg(peers).arg(&self.id);
         if let Err(error) = in_time(goodbye.query_async::<()>(&mut self.connection)).await {
             tracing::warn!(%error, "could not say goodbye: the others count this process for another minute");
         }

@@ -8,6 +8,7 @@ use insula_core::{Limits, TenantNo};
 use insula_http::admit::lease::{Claim, Exchange, MeterKey, OPENING, Report, Sharing};
 use insula_http::admit::redis::RedisExchange;
 use insula_http::admit::{Admission, AdmissionConfig, ClassNo};
+use uuid::Uuid;
 
 use crate::admit::Town;
 
@@ -34,7 +35,11 @@ impl Server {
     }
 
     fn exchange(&self) -> RedisExchange {
-        RedisExchange::new(&format!("redis://127.0.0.1:{}", self.port), "test").unwrap()
+        self.exchange_of(Uuid::nil())
+    }
+
+    fn exchange_of(&self, installation: Uuid) -> RedisExchange {
+        RedisExchange::new(&format!("redis://127.0.0.1:{}", self.port), "test", move || Some(installation)).unwrap()
     }
 
     fn kill(mut self) -> u16 {
@@ -97,6 +102,23 @@ async fn the_script_keeps_pots_as_the_planner_does() {
     assert_eq!(round(&mut exchange, &Report::default()).await.parties, 2);
     other.leave().await;
     assert_eq!(round(&mut exchange, &Report::default()).await.parties, 1);
+}
+
+/// Tenant 7 is somebody else in each, and so are the processes.
+#[tokio::test]
+async fn two_installations_on_one_server_share_nothing() {
+    let server = Server::fresh();
+    let (mut ours, mut theirs) = (server.exchange_of(Uuid::from_u128(1)), server.exchange_of(Uuid::from_u128(2)));
+    let meter = MeterKey { tenant: TenantNo::new(7).unwrap(), class: String::new() };
+    let claim = Claim { meter: meter.clone(), interval: 100_000_000_000, burst: 50, units: 1 };
+    let award = round(&mut ours, &Report { claims: vec![claim], ..Report::default() }).await;
+    assert_eq!((award.parties, award.hot), (1, vec![meter]));
+    let award = round(&mut theirs, &Report::default()).await;
+    assert_eq!((award.parties, award.hot), (1, vec![]));
+    assert_eq!(round(&mut ours, &Report::default()).await.parties, 1);
+    // Who does not know which one it is of, shares with nobody.
+    let mut nobodys = RedisExchange::new(&format!("redis://127.0.0.1:{}", server.port), "test", || None).unwrap();
+    assert!(nobodys.round(&Report::default()).await.is_err());
 }
 
 const RATE: u32 = 400;
