@@ -277,7 +277,7 @@ impl Default for Timeouts {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Bytes of a request's head.
+    /// Bytes of a request's head as HTTP/1.1 writes it; of a list of HTTP/2 (RFC 9113, section 10.5.1), which counts 32 more for each field.
     pub header_bytes: usize,
     /// Header fields of a request.
     pub headers: usize,

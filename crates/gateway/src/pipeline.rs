@@ -136,6 +136,7 @@ async fn go(
 ) -> Result<Response<Body>, Refusal> {
     let shared = &*worker.shared;
     is_one_sentence(&head)?;
+    is_short(&head, shared.config.limits.header_bytes)?;
     if let Some(answer) = probe::answer(worker, &head) {
         return Ok(answer);
     }
@@ -221,6 +222,15 @@ fn is_one_sentence(head: &Parts) -> Result<(), Refusal> {
         && (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked") || encodings.next().is_some())
     {
         return Err(Refusal::malformed(StatusCode::NOT_IMPLEMENTED, "A body may be encoded as chunked, and once."));
+    }
+    Ok(())
+}
+
+/// Refuses a head above the bound. While hyper reads one, it looks at the bound between two reads: what the last one brings is beyond it.
+fn is_short(head: &Parts, most: usize) -> Result<(), Refusal> {
+    if headers::bytes(head) > most {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Refusal::malformed(status, &format!("A request's head may have {most} bytes.")));
     }
     Ok(())
 }

@@ -165,6 +165,30 @@ async fn a_huge_head_is_refused_and_costs_nothing_more() {
     assert!(matches!(status(&answer), 414 | 431), "{answer}");
 }
 
+/// However it comes: whole, so that one read brings all of it, or in pieces.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_may_be_as_long_as_the_bound_and_no_longer() {
+    let main = app(|_| ok("came through")).await;
+    for most in [2 << 10, 32 << 10] {
+        let mut config = config();
+        config.limits.header_bytes = most;
+        let stage = start(config, main.addr, main.addr).await;
+        let head = |bytes: usize| {
+            let rest = "GET / HTTP/1.1\r\nhost: acme.localhost\r\nx: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nhost: acme.localhost\r\nx: {}\r\n\r\n", "y".repeat(bytes - rest))
+        };
+        for (bytes, expected) in [(most, 200), (most + 1, 431), (most + 3_000, 431)] {
+            let mut client = Wire::connect(stage.addr).await;
+            assert_eq!(status(&client.ask(&head(bytes)).await), expected, "{bytes} of {most} bytes");
+            let (text, mut client) = (head(bytes), Wire::connect(stage.addr).await);
+            let (first, last) = text.split_at(most - 1);
+            client.send(first).await;
+            tokio::task::yield_now().await;
+            assert_eq!(status(&client.ask(last).await), expected, "{bytes} of {most} bytes, in two pieces");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_let_go() {
     let main = app(|_| ok(&"z".repeat(50 << 20))).await;
