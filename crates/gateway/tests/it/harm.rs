@@ -8,6 +8,7 @@ use insula_core::KeyId;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::rules;
 use crate::stage::{LONG, Stage, Wire, app, config, echo, get, ok, start, status};
 
 fn sum(text: &str) -> [u8; 32] {
@@ -166,7 +167,7 @@ async fn key(stage: &Stage) -> ApiKey {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_on_for_long_ends_when_its_key_is_revoked() {
+async fn what_goes_on_for_long_ends_when_its_key_is_revoked_or_its_time_is_over() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let stage = start(config(), addr, addr).await;
@@ -174,7 +175,7 @@ async fn what_goes_on_for_long_ends_when_its_key_is_revoked() {
     let wish = "connection: upgrade\r\nupgrade: websocket\r\n";
     let tunnel = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
     let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\n";
-    for (wish, answer) in [(wish, tunnel), ("", events)] {
+    for (wish, answer, is_revoked) in [(wish, tunnel, true), ("", events, true), (wish, tunnel, false), ("", events, false)] {
         let key = key(&stage).await;
         let (mut client, mut other) = (Wire::connect(stage.addr).await, Wire::connect(stage.addr).await);
         client.send(&format!("GET / HTTP/1.1\r\n{by_key}{wish}\r\n")).await;
@@ -191,10 +192,19 @@ async fn what_goes_on_for_long_ends_when_its_key_is_revoked() {
             upstream.send("begun").await;
             assert_eq!(some(client, 5).await, "begun");
         }
-        stage.source.change(|content| content.remove_key(key.id));
+        if is_revoked {
+            stage.source.change(|content| content.remove_key(key.id));
+        } else {
+            stage.source.change(|content| content.put_key(ApiKey { expires: Some(rules::now() + 2), ..key.clone() }));
+            stage.catalog.refresh().await.unwrap();
+            // The end itself is nothing that the catalog says.
+            stage.source.change(|content| content.set_failing(true));
+        }
         assert!(client.is_closed().await && upstream.is_closed().await);
         others.send("goes on").await;
         assert_eq!(some(&mut other, 7).await, "goes on");
+        stage.source.change(|content| content.set_failing(false));
+        stage.source.change(|content| content.remove_key(key.id));
     }
 }
 

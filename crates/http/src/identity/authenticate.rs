@@ -225,6 +225,15 @@ impl Voucher {
             }
         })
     }
+
+    /// When it ends by itself, Unix seconds: a key that has an expiry. The catalog does not change for that.
+    #[must_use]
+    pub fn ends(&self, catalog: &Catalog) -> Option<i64> {
+        match &self.0 {
+            Vouches::Key(sum) => catalog.look(|view| view.api_key(sum).and_then(|key| key.expires)),
+            Vouches::Issuer { .. } => None,
+        }
+    }
 }
 
 const AWAY: Refusal = Refusal::of(Kind::Unavailable, "the identity provider of this token does not answer");
