@@ -19,7 +19,7 @@ use crate::body::{BoxError, RequestBody};
 use crate::gather::Gathered;
 use crate::upstream::{Endpoint, Measure, Measured};
 use crate::watch::{Phase, Watch};
-use insula_http::admit::Permit;
+use insula_http::admit::{Permit, Reading};
 
 /// A connection that serves one request at a time.
 pub(crate) struct Link {
@@ -154,7 +154,7 @@ pub(crate) struct Streaming {
     endpoint: Rc<Endpoint>,
     watch: Arc<Watch>,
     /// The right to be at work, until the end.
-    permit: Option<Permit>,
+    permit: Option<Reading>,
     /// Resolves when no more of it may be told.
     until: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -167,7 +167,7 @@ impl Streaming {
 
     /// Keeps the right to be at work until the last byte.
     pub(crate) fn hold(&mut self, permit: Permit) {
-        self.permit = (!self.is_end()).then_some(permit);
+        self.permit = (!self.is_end()).then_some(Reading::new(permit));
     }
 
     pub(crate) fn new(body: Incoming, link: Box<Link>, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
@@ -201,6 +201,9 @@ impl Streaming {
             (self.link, self.permit, self.until) = (None, None, None);
             return Poll::Ready(Some(Err("who asked for it may no longer".into())));
         }
+        if let Some(permit) = &self.permit {
+            permit.asked();
+        }
         let polled = match &mut self.link {
             Some(link) => match link.take(&mut self.body) {
                 Poll::Pending => {
@@ -216,6 +219,9 @@ impl Streaming {
             Poll::Ready(Some(Ok(frame))) => {
                 self.watch.extend(self.watch.timeouts().stream_ms);
                 self.give_back_at_end();
+                if let Some(permit) = &mut self.permit {
+                    permit.handed(frame.data_ref().map_or(0, Bytes::len));
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {

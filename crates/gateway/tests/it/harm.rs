@@ -108,6 +108,27 @@ async fn who_sends_slowly_has_no_seat_in_the_cell() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_reads_slowly_has_no_seat_in_the_cell() {
+    let large = "z".repeat(50 << 20);
+    let main = app(move |request| ok(if request.starts_with("GET /large") { &large } else { "small" })).await;
+    let mut config = config();
+    let limit = &mut config.admission.limit;
+    (limit.initial, limit.min, limit.max) = (1, 1, 1);
+    config.admission.max_wait_ms = 15_000;
+    let stage = start(config, main.addr, main.addr).await;
+    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
+    stage.catalog.refresh().await.unwrap();
+    let mut slow = Wire::connect(stage.addr).await;
+    slow.send(&get("acme.localhost", "/large")).await;
+    head(&mut slow).await;
+    let mut other = Wire::connect(stage.addr).await;
+    assert_eq!(status(&other.ask(&get("neighbour.localhost", "/")).await), 200);
+    // It is told to its end all the same.
+    assert_eq!(some(&mut slow, 50 << 20).await.len(), 50 << 20);
+    assert!(slow.ask(&get("acme.localhost", "/")).await.ends_with("small"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_said_after_an_answer_is_nobodys_answer() {
     // Two answers for each request.
     let main = app(|_| ok("first") + &ok("second")).await;

@@ -18,7 +18,7 @@ use insula_catalog::Route;
 use insula_core::Kind;
 use tower::{Layer, Service};
 
-use super::{Admission, OVERLOADED, Outcome, Permit, Refused, Why};
+use super::{Admission, OVERLOADED, Outcome, Permit, Reading, Refused, Why};
 use crate::observe::Spent;
 use crate::problem::Problem;
 
@@ -118,7 +118,7 @@ where
             if lingers(&response) {
                 permit.linger();
             }
-            Ok(response.map(|body| Held { body, permit: Some(permit) }))
+            Ok(response.map(|body| Held::new(body, permit)))
         })
     }
 }
@@ -142,14 +142,14 @@ fn lingers<B>(response: &Response<B>) -> bool {
 #[derive(Debug)]
 pub struct Held<B> {
     body: B,
-    permit: Option<Permit>,
+    permit: Option<Reading>,
 }
 
 impl<B> Held<B> {
     /// `body`, with the permit under which it is made.
     #[must_use]
     pub const fn new(body: B, permit: Permit) -> Self {
-        Self { body, permit: Some(permit) }
+        Self { body, permit: Some(Reading::new(permit)) }
     }
 }
 
@@ -161,11 +161,20 @@ impl<B: http_body::Body + Unpin> http_body::Body for Held<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if matches!(frame, Poll::Ready(None | Some(Err(_)))) {
-            self.permit = None;
+        if let Some(permit) = &self.permit {
+            permit.asked();
         }
-        frame
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(permit) = &mut self.permit {
+                    permit.handed(frame.data_ref().map_or(0, bytes::Buf::remaining));
+                }
+            }
+            Poll::Ready(None | Some(Err(_))) => self.permit = None,
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

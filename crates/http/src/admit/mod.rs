@@ -15,6 +15,7 @@ mod gates;
 mod layer;
 pub mod lease;
 mod permit;
+mod reading;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod refused;
@@ -36,6 +37,7 @@ pub use config::{AdmissionConfig, BreakerConfig, LimitConfig};
 pub use layer::{Admit, AdmitLayer, Held};
 pub use lease::Sharing;
 pub use permit::Permit;
+pub use reading::Reading;
 pub use refused::{LIMIT, OVERLOADED, POLICY, Refused, Why};
 pub use ticks::Ticks;
 

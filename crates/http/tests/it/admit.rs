@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::response::AppendHeaders;
 use axum::routing::{get, post};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http::StatusCode;
 use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options, Route};
@@ -366,14 +366,22 @@ async fn nothing_leaks_under_threads() {
     }
 }
 
+const PIECE: usize = 16 << 10;
+const LARGE: usize = 256 << 10;
+
 async fn app(town: &Town, admission: Admission) -> Router {
     let slow = async || {
         tokio::time::sleep(Duration::from_secs(60)).await;
         "late"
     };
+    let large = async || {
+        let pieces = std::iter::repeat_n(Ok::<_, std::convert::Infallible>(Bytes::from_static(&[b'z'; PIECE])), LARGE / PIECE);
+        Body::from_stream(futures_util::stream::iter(pieces))
+    };
     Router::new()
         .route("/", get(async || "here"))
         .route("/slow", get(slow))
+        .route("/large", get(large))
         .route("/take", post(async |body: Bytes| body))
         .route("/healthz", get(async || "well"))
         .layer(AdmitLayer::new(admission))
@@ -440,6 +448,27 @@ async fn who_sends_slowly_gives_the_seat_to_others() {
     let answer = slow.await.unwrap().unwrap();
     assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), "slow");
     assert_eq!(admission.cells()[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn who_reads_slowly_gives_the_seat_to_others() {
+    let town = Town::new(limits(100, 100, 100)).await;
+    let (admission, _) = by_hand(AdmissionConfig { max_wait_ms: 15_000, ..small_cell(1) });
+    let app = app(&town, admission.clone()).await;
+    let large = Request::get("/large").header("host", "t1.localhost").body(Body::empty()).unwrap();
+    let answer = app.clone().oneshot(large).await.unwrap();
+    let mut body = answer.into_body().into_data_stream();
+    let mut taken = 0;
+    while taken <= 64 << 10 {
+        taken += body.next().await.unwrap().unwrap().len();
+    }
+    assert_eq!(admission.cells()[0].in_flight, 1);
+    let other = Request::get("/").header("host", "t2.localhost").body(Body::empty()).unwrap();
+    assert_eq!(app.oneshot(other).await.unwrap().status(), 200);
+    while let Some(piece) = body.next().await {
+        taken += piece.unwrap().len();
+    }
+    assert_eq!((taken, admission.cells()[0].in_flight), (LARGE, 0));
 }
 
 #[test]
