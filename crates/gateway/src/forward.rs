@@ -6,14 +6,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, StatusCode};
 use insula_core::{Kind, TenantId};
 use insula_http::admit::Outcome;
 
 use crate::body::{Body, Fault, Progress, RequestBody};
 use crate::refusal::Refusal;
-use crate::upstream::{CellUpstream, Failure, Link, Streaming, Turn};
+use crate::upstream::{Answer, CellUpstream, Failure, Limit, Link, Source, Streaming, Turn};
 use crate::watch::Watch;
 use crate::worker::Worker;
 
@@ -65,43 +64,36 @@ pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> 
                 }
             },
         };
-        let spare = spare(&request);
-        match link.send(request, call.watch).await {
-            // Nobody asked for that; what follows is not HTTP.
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(Failed::away()),
-            Ok(response) => return Ok(deliver(call, turn, response, link)),
+        let failure = match link.send(&mut request, &Limit(Some(call.watch))).await {
+            Ok(answer) => return deliver(call, turn, answer, link),
+            Err(failure) => failure,
+        };
+        match failure {
             // It had been idle, and the other side closed it: no byte of the request was on it.
-            Err(Failure::Unsent(unsent)) if link.is_used => request = *unsent,
-            Err(Failure::Broken(_)) if link.is_used && spare.is_some() && call.cell.budget.spend() => {
-                // The same, noticed a moment later.
-                request = spare.unwrap_or_default();
-            }
-            Err(Failure::Unsent(unsent)) if call.cell.has_others() && call.cell.budget.spend() => {
-                turn.failed();
-                request = *unsent;
-            }
-            Err(Failure::Broken(_)) if call.cell.has_others() && spare.is_some() && call.cell.budget.spend() => {
-                request = spare.unwrap_or_default();
-            }
-            Err(failure) => return Err(blame(failure, call.progress, turn)),
+            Failure::Unsent if link.is_used => {}
+            // The same, noticed a moment later.
+            Failure::Broken { is_harmless: true, .. } if link.is_used && call.cell.budget.spend() => {}
+            Failure::Unsent if call.cell.has_others() && call.cell.budget.spend() => turn.failed(),
+            Failure::Broken { is_harmless: true, .. } if call.cell.has_others() && call.cell.budget.spend() => {}
+            failure => return Err(blame(failure, call.progress, turn)),
         }
     }
 }
 
-fn deliver(call: &Call<'_>, turn: Turn, response: Response<Incoming>, link: Box<Link>) -> Response<Body> {
-    let endpoint = turn.sound();
-    response.map(|body| Body::Stream(Streaming::new(body, link, endpoint, Arc::clone(call.watch))))
-}
-
-/// The same request once more, where sending it twice is harmless.
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let is_harmless = request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty);
-    is_harmless.then(|| {
-        let mut spare = Request::new(RequestBody::Empty);
-        *spare.method_mut() = Method::clone(request.method());
-        *spare.uri_mut() = request.uri().clone();
-        *spare.headers_mut() = request.headers().clone();
-        spare
+fn deliver(call: &Call<'_>, turn: Turn, answer: Answer, link: Box<Link>) -> Result<Response<Body>, Failed> {
+    let streaming = |source, turn: Turn, link| Body::Stream(Streaming::new(source, link, turn.sound(), Arc::clone(call.watch)));
+    Ok(match answer {
+        Answer::Whole(response, is_good) => {
+            let endpoint = turn.sound();
+            if is_good {
+                endpoint.give_back(link);
+            }
+            response.map(|bytes| Body::Full((!bytes.is_empty()).then_some(bytes)))
+        }
+        Answer::Sized(response) => response.map(|body| streaming(Source::Sized(body), turn, link)),
+        // Nobody asked for that; what follows is not HTTP.
+        Answer::Spoken(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(Failed::away()),
+        Answer::Spoken(response) => response.map(|body| streaming(Source::Incoming(body), turn, link)),
     })
 }
 
@@ -115,13 +107,13 @@ pub(crate) fn blame(failure: Failure, progress: &Progress, turn: Turn) -> Failed
         }
         // What this one tenant needs may hang: whether the application does, the checks of its health find out.
         (None, Failure::Timeout) => (Refusal::of(Kind::Timeout, "The application did not answer in time."), Outcome::Late),
-        (None, Failure::Unsent(_)) => {
+        (None, Failure::Unsent) => {
             turn.failed();
             (Refusal::away(), Outcome::Failed)
         }
         // It was there and took the request, which may be what broke it: no reason to take it from other tenants. One that is gone cannot
         // be connected to.
-        (None, Failure::Broken(error)) => {
+        (None, Failure::Broken { error, .. }) => {
             tracing::warn!(endpoint = turn.endpoint.authority(), %error, "an application broke off");
             (Refusal::of(Kind::Unavailable, "The application broke off."), Outcome::Late)
         }

@@ -38,7 +38,11 @@ pub(crate) fn bytes(head: &Parts) -> usize {
 
 /// Makes a client's request one of ours.
 pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue) {
-    drop_fields(headers, |name| is_foreign(name, peer.is_trusted));
+    let mut has_host = false;
+    drop_fields(headers, |name| {
+        has_host |= *name == HOST;
+        is_foreign(name, peer.is_trusted)
+    });
     if peer.is_trusted {
         append_forwarded_for(headers, peer);
         headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme.clone());
@@ -48,7 +52,7 @@ pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValu
         headers.insert(X_FORWARDED_PROTO, peer.scheme.clone());
         headers.insert(X_FORWARDED_HOST, host.clone());
     }
-    if !headers.contains_key(HOST) {
+    if !has_host {
         headers.insert(HOST, host.clone());
     }
 }

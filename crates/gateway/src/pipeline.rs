@@ -191,7 +191,7 @@ async fn go(
         permit.finish(if progress.is_slow.get() { excuse(judge(&outcome)) } else { judge(&outcome) });
     }
     let mut response = outcome.map_err(forward::Failed::refusal)?;
-    let lasts = lasts_without_work(response.headers());
+    let lasts = matches!(response.body(), Body::Stream(_)) && lasts_without_work(response.headers());
     if let (Body::Stream(stream), Some(mut permit)) = (response.body_mut(), permit) {
         if lasts {
             permit.linger();
@@ -204,7 +204,7 @@ async fn go(
 
 /// The id that a trusted proxy gave it, or a new one.
 fn request_id(worker: &Worker, peer: &Peer, head: &Parts) -> HeaderValue {
-    let given = head.headers.get(REQUEST_ID).filter(|_| peer.is_trusted);
+    let given = if peer.is_trusted { head.headers.get(REQUEST_ID) } else { None };
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     match given {
         Some(id) if (8..=64).contains(&id.len()) && id.as_bytes().iter().all(plain) => id.clone(),

@@ -103,12 +103,12 @@ async fn ask(stream: TcpStream, request: Request<RequestBody>, watch: &Watch) ->
     let measure = Measure::default();
     measure.begin();
     let stream = TokioIo::new(Measured::new(stream, measure.clone()));
-    let (mut sender, conn) = Builder::new().handshake(stream).await.map_err(Failure::Broken)?;
+    let (mut sender, conn) = Builder::new().handshake(stream).await.map_err(Failure::broken)?;
     tokio::task::spawn_local(conn.with_upgrades());
     let mut answer = std::pin::pin!(sender.send_request(request));
     let answer = std::future::poll_fn(|cx| match answer.as_mut().poll(cx) {
         Poll::Pending if watch.is_over() => Poll::Ready(Err(Failure::Timeout)),
-        polled => polled.map_err(Failure::Broken),
+        polled => polled.map_err(Failure::broken),
     });
     watched(watch, answer).await.inspect(|_| measure.end())
 }

@@ -56,7 +56,9 @@ impl Endpoint {
         if was_probe {
             self.probed(if is_sound { Probed::Sound } else { Probed::Failed });
         } else {
-            self.circuit.borrow_mut().record(self.now(), u64::from(is_sound), !is_sound, chance());
+            // What is sound opens nothing.
+            let chance = if is_sound { 0 } else { chance() };
+            self.circuit.borrow_mut().record(self.now(), u64::from(is_sound), !is_sound, chance);
         }
     }
 
@@ -88,7 +90,7 @@ impl Endpoint {
 
     /// A new connection.
     pub(crate) async fn connect(&self) -> std::io::Result<Box<Link>> {
-        Link::new(self.dial().await?).await.map_err(std::io::Error::other)
+        Ok(Link::new(self.dial().await?))
     }
 
     /// A new connection, before anything is spoken on it.

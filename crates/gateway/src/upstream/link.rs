@@ -1,70 +1,93 @@
 //! One connection to an application, driven by the request that uses it.
+//!
+//! Most exchanges are [`plain`] and need nothing but the socket; hyper speaks on it for the others, and where an answer turns out to be none of
+//! the plain. Always: it is left off where hyper could take over, and hyper is left where nothing of it remains.
 
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::plain::{self, ROOM, Seen};
+use super::spoken::Spoken;
+use super::streaming::Sized;
 use crate::body::{BoxError, RequestBody};
-use crate::gather::Gathered;
-use crate::upstream::{Endpoint, Measure, Measured};
-use crate::watch::{Phase, Watch};
-use insula_http::admit::{Permit, Reading};
+use crate::watch::Watch;
 
 /// A connection that serves one request at a time.
 pub(crate) struct Link {
-    sender: SendRequest<RequestBody>,
-    conn: Connection<TokioIo<Measured<Gathered<TcpStream>>>, RequestBody>,
-    measure: Measure,
-    user: Arc<User>,
-    /// `user`, as the connection knows it: always the same.
-    waker: Waker,
-    is_over: bool,
+    way: Way,
+    /// The last answer was for hyper: so is the next, probably.
+    is_odd: bool,
+    /// The request's head, as it is sent.
+    sent: Vec<u8>,
+    /// What has come of an answer's head that is not whole.
+    got: Vec<u8>,
+    /// For the next answer's fields: those of a request before.
+    fields: HeaderMap,
     /// Whether it has carried an answer before: then the application may have closed it meanwhile.
     pub(crate) is_used: bool,
     /// When it was last given back, by the worker's clock.
     pub(crate) idle_since: u64,
 }
 
-/// Who waits for what happens on a connection.
-#[derive(Default)]
-struct User {
-    waker: AtomicWaker,
-    /// He is at it just now: what he moves himself need not wake him.
-    is_at_it: AtomicBool,
-}
-
-impl Wake for User {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_at_it.load(Ordering::Relaxed) {
-            self.waker.wake();
-        }
-    }
+/// How it is spoken on.
+pub(super) enum Way {
+    Plain(TcpStream),
+    Spoken(Box<Spoken>),
+    /// Not any more.
+    Closed,
 }
 
 /// Why there is no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// The connection was gone before a byte of the request was on it; the request is whole.
-    Unsent(Box<Request<RequestBody>>),
+    Unsent,
     /// It broke after that; nobody knows what the application has done.
-    Broken(hyper::Error),
+    Broken {
+        error: BoxError,
+        /// The request may be sent again, and is whole.
+        is_harmless: bool,
+    },
     /// The time is over.
     Timeout,
+}
+
+impl Failure {
+    pub(crate) fn broken(error: impl Into<BoxError>) -> Self {
+        Self::Broken { error: error.into(), is_harmless: false }
+    }
+}
+
+/// An answer's head, and where its body comes from.
+pub(crate) enum Answer {
+    /// It is here; whether the connection is good for another request.
+    Whole(Response<Bytes>, bool),
+    /// The rest comes by the connection, and is so long.
+    Sized(Response<Sized>),
+    /// By the connection, as hyper has it.
+    Spoken(Response<Incoming>),
+}
+
+/// How long an answer is waited for.
+pub(crate) struct Limit<'a>(pub(crate) Option<&'a Watch>);
+
+impl Limit<'_> {
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_some_and(Watch::is_over)
+    }
+}
+
+/// Whether doing it twice is doing it once.
+pub(super) fn is_harmless(request: &Request<RequestBody>) -> bool {
+    request.method().is_idempotent() && matches!(request.body(), RequestBody::Empty)
 }
 
 impl std::fmt::Debug for RequestBody {
@@ -74,172 +97,153 @@ impl std::fmt::Debug for RequestBody {
 }
 
 impl Link {
-    /// Speaks HTTP/1.1 on a new connection.
-    pub(crate) async fn new(stream: TcpStream) -> Result<Box<Self>, hyper::Error> {
-        let measure = Measure::default();
-        let (sender, conn) = Builder::new().handshake(TokioIo::new(Measured::new(Gathered(stream), measure.clone()))).await?;
-        let user = Arc::new(User::default());
-        let waker = Waker::from(Arc::clone(&user));
-        Ok(Box::new(Self { sender, conn, measure, user, waker, is_over: false, is_used: false, idle_since: 0 }))
+    pub(crate) fn new(stream: TcpStream) -> Box<Self> {
+        Box::new(Self {
+            way: Way::Plain(stream),
+            is_odd: false,
+            sent: Vec::new(),
+            got: Vec::new(),
+            fields: HeaderMap::new(),
+            is_used: false,
+            idle_since: 0,
+        })
     }
 
-    /// Moves what can be moved. Whoever `cx` is woke by hears when there is more.
-    fn drive(&mut self, cx: &Context<'_>) {
-        self.user.waker.register(cx.waker());
-        if !self.is_over && Pin::new(&mut self.conn).poll(&mut Context::from_waker(&self.waker)).is_ready() {
-            self.is_over = true;
-        }
-    }
-
-    /// Reads from a body that this connection brings. Only what was driven before can be in it, so nobody is to be woken; and that there is room
-    /// now, which the body tells the connection, is seen when it is driven next.
-    fn take(&self, body: &mut Incoming) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.user.is_at_it.store(true, Ordering::Relaxed);
-        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
-        self.user.is_at_it.store(false, Ordering::Relaxed);
-        polled
+    pub(super) const fn way(&mut self) -> &mut Way {
+        &mut self.way
     }
 
     /// Whether it can carry a request now. Looks at the socket, as far as the runtime knows of it.
     pub(crate) fn is_usable(&mut self) -> bool {
-        // Nobody is to be woken: whoever uses it drives it himself.
-        self.drive(&Context::from_waker(Waker::noop()));
-        !self.is_over && self.sender.is_ready()
-    }
-
-    /// Sends a request and waits for the head of its answer, as long as the watch allows.
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>, watch: &Watch) -> Result<Response<Incoming>, Failure> {
-        self.exchange(request, || watch.is_over()).await
+        match &mut self.way {
+            // Neither an end nor a byte that nobody asked for.
+            Way::Plain(stream) => {
+                matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+            }
+            Way::Spoken(spoken) => spoken.is_usable(),
+            Way::Closed => false,
+        }
     }
 
     /// Sends a request of our own; the status of its answer.
-    pub(crate) async fn ask(&mut self, request: Request<RequestBody>) -> Option<StatusCode> {
-        self.exchange(request, || false).await.ok().map(|response| response.status())
+    pub(crate) async fn ask(&mut self, mut request: Request<RequestBody>) -> Option<StatusCode> {
+        match self.send(&mut request, &Limit(None)).await.ok()? {
+            Answer::Whole(response, _) => Some(response.status()),
+            Answer::Sized(response) => Some(response.status()),
+            Answer::Spoken(response) => Some(response.status()),
+        }
     }
 
-    async fn exchange(
-        &mut self,
-        request: Request<RequestBody>,
-        is_over: impl Fn() -> bool,
-    ) -> Result<Response<Incoming>, Failure> {
-        self.measure.begin();
-        let mut answer = pin!(self.sender.try_send_request(request));
-        let outcome = std::future::poll_fn(|cx| {
-            self.drive(cx);
-            // Only what was driven just now can have brought it: there is nobody to wake.
-            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if is_over() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
+    /// Sends a request and waits for the head of its answer, as long as the limit allows. What is left of the request is of no use, but where a
+    /// failure says so.
+    pub(crate) async fn send(&mut self, request: &mut Request<RequestBody>, limit: &Limit<'_>) -> Result<Answer, Failure> {
+        if !plain::is_plain(request) {
+            return Box::pin(self.speak(request, limit, 0)).await;
+        }
+        if matches!(self.way, Way::Spoken(_)) {
+            if self.is_odd {
+                return Box::pin(self.speak(request, limit, 0)).await;
             }
+            self.fall_silent()?;
+        }
+        plain::write(request, &mut self.sent);
+        if self.sent.len() > ROOM {
+            return Box::pin(self.speak(request, limit, 0)).await;
+        }
+        let mut written = 0;
+        let answer = std::future::poll_fn(|cx| match self.poll_plain(cx, request, &mut written) {
+            Poll::Pending if limit.is_over() => Poll::Ready(Err(Failure::Timeout)),
+            polled => polled,
         });
-        let outcome = outcome.await;
-        self.measure.end();
-        match outcome {
-            Some(Ok(response)) => Ok(response),
-            Some(Err(mut error)) => match error.take_message() {
-                Some(request) => Err(Failure::Unsent(Box::new(request))),
-                None => Err(Failure::Broken(error.into_error())),
-            },
-            None => Err(Failure::Timeout),
-        }
-    }
-}
-
-/// An answer's body, with the connection that brings it.
-pub(crate) struct Streaming {
-    body: Incoming,
-    /// `None` once it is given back, or given up.
-    link: Option<Box<Link>>,
-    endpoint: Rc<Endpoint>,
-    watch: Arc<Watch>,
-    /// The right to be at work, until the end.
-    permit: Option<Reading>,
-    /// Resolves when no more of it may be told.
-    until: Option<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-impl Streaming {
-    /// Breaks off when `until` resolves.
-    pub(crate) fn ends_with(&mut self, until: impl Future<Output = ()> + 'static) {
-        self.until = Some(Box::pin(until));
-    }
-
-    /// Keeps the right to be at work until the last byte.
-    pub(crate) fn hold(&mut self, permit: Permit) {
-        self.permit = (!self.is_end()).then_some(Reading::new(permit));
-    }
-
-    pub(crate) fn new(body: Incoming, link: Box<Link>, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        let mut this = Self { body, link: Some(link), endpoint, watch, permit: None, until: None };
-        this.give_back_at_end();
-        this
-    }
-
-    /// A body whose connection has a task of its own.
-    pub(crate) const fn detached(body: Incoming, endpoint: Rc<Endpoint>, watch: Arc<Watch>) -> Self {
-        Self { body, link: None, endpoint, watch, permit: None, until: None }
-    }
-
-    fn give_back_at_end(&mut self) {
-        if self.body.is_end_stream() {
-            self.give_back();
+        match answer.await? {
+            Some(answer) => Ok(answer),
+            None => {
+                let sent = self.sent.len();
+                Box::pin(self.speak(request, limit, sent)).await
+            }
         }
     }
 
-    fn give_back(&mut self) {
-        self.permit = None;
-        if let Some(link) = self.link.take() {
-            self.endpoint.give_back(link);
-            // What comes next is the client's next request.
-            self.watch.enter(Phase::Idle, self.watch.timeouts().idle_ms);
+    /// What comes of a plain request; nothing where hyper is to read it.
+    fn poll_plain(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Request<RequestBody>,
+        written: &mut usize,
+    ) -> Poll<Result<Option<Answer>, Failure>> {
+        let Way::Plain(stream) = &mut self.way else { return Poll::Ready(Err(Failure::Unsent)) };
+        let mut stream = Pin::new(stream);
+        let broken = |error: std::io::Error| Failure::Broken { error: error.into(), is_harmless: is_harmless(request) };
+        while *written < self.sent.len() {
+            match std::task::ready!(stream.as_mut().poll_write(cx, &self.sent[*written..])) {
+                Ok(len) if len > 0 => *written += len,
+                _ if *written == 0 => return Poll::Ready(Err(Failure::Unsent)),
+                Ok(_) => return Poll::Ready(Err(broken(std::io::ErrorKind::WriteZero.into()))),
+                Err(error) => return Poll::Ready(Err(broken(error))),
+            }
         }
-    }
-
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
-            (self.link, self.permit, self.until) = (None, None, None);
-            return Poll::Ready(Some(Err("who asked for it may no longer".into())));
-        }
-        if let Some(permit) = &self.permit {
-            permit.asked();
-        }
-        let polled = match &mut self.link {
-            Some(link) => match link.take(&mut self.body) {
-                Poll::Pending => {
-                    link.drive(cx);
-                    link.take(&mut self.body)
+        loop {
+            let mut room = [const { MaybeUninit::<u8>::uninit() }; ROOM];
+            let mut buf = ReadBuf::uninit(&mut room);
+            if let Err(error) = std::task::ready!(stream.as_mut().poll_read(cx, &mut buf)) {
+                return Poll::Ready(Err(broken(error)));
+            }
+            if buf.filled().is_empty() {
+                return Poll::Ready(Err(broken(std::io::ErrorKind::UnexpectedEof.into())));
+            }
+            let bytes = if self.got.is_empty() {
+                buf.filled()
+            } else {
+                self.got.extend_from_slice(buf.filled());
+                &self.got
+            };
+            match plain::read(bytes, *request.method() == Method::HEAD, &mut self.fields) {
+                Seen::Head { response, body, left, is_astray } => {
+                    self.got.clear();
+                    // Room for the next answer's fields.
+                    request.headers_mut().clear();
+                    self.fields = std::mem::take(request.headers_mut());
+                    return Poll::Ready(Ok(Some(if left > 0 {
+                        Answer::Sized(response.map(|()| Sized::new(body, left)))
+                    } else {
+                        Answer::Whole(response.map(|()| body), !is_astray)
+                    })));
                 }
-                ready => ready,
-            },
-            None => Pin::new(&mut self.body).poll_frame(cx),
-        };
-        match polled {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                self.watch.extend(self.watch.timeouts().stream_ms);
-                self.give_back_at_end();
-                if let Some(permit) = &mut self.permit {
-                    permit.handed(frame.data_ref().map_or(0, Bytes::len));
+                seen => {
+                    self.fields.clear();
+                    if self.got.is_empty() {
+                        self.got.extend_from_slice(buf.filled());
+                    }
+                    if matches!(seen, Seen::Other) || self.got.len() >= ROOM {
+                        return Poll::Ready(Ok(None));
+                    }
                 }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                self.link = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                self.give_back();
-                Poll::Ready(None)
             }
         }
     }
 
-    pub(crate) fn is_end(&self) -> bool {
-        self.body.is_end_stream()
+    /// Has hyper send a request; or, where `sent` bytes are those of this request, read its answer.
+    async fn speak(&mut self, request: &mut Request<RequestBody>, limit: &Limit<'_>, sent: usize) -> Result<Answer, Failure> {
+        if let Way::Plain(_) = self.way
+            && let Way::Plain(stream) = std::mem::replace(&mut self.way, Way::Closed)
+        {
+            let read = Bytes::from(std::mem::take(&mut self.got));
+            self.way = Way::Spoken(Spoken::new(stream, sent, read).await.map_err(Failure::broken)?);
+        }
+        let Way::Spoken(spoken) = &mut self.way else { return Err(Failure::Unsent) };
+        let response = spoken.exchange(request, limit).await.inspect_err(|_| self.is_odd = false)?;
+        self.is_odd = response.body().size_hint().exact().is_none();
+        Ok(Answer::Spoken(response))
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    /// Leaves hyper, which is at rest.
+    fn fall_silent(&mut self) -> Result<(), Failure> {
+        if let Way::Spoken(spoken) = std::mem::replace(&mut self.way, Way::Closed)
+            && let Some(stream) = spoken.into_stream()
+        {
+            self.way = Way::Plain(stream);
+            return Ok(());
+        }
+        Err(Failure::Unsent)
     }
 }

@@ -49,6 +49,10 @@ impl<S> Measured<S> {
     pub(crate) const fn new(inner: S, measure: Measure) -> Self {
         Self { inner, measure }
     }
+
+    pub(crate) fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Measured<S> {

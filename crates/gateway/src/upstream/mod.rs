@@ -8,8 +8,13 @@ mod endpoint;
 pub(crate) mod health;
 mod link;
 mod measure;
+mod plain;
+mod resumed;
+mod spoken;
+mod streaming;
 
 pub(crate) use cell::{CellUpstream, Cells, Turn};
 pub(crate) use endpoint::Endpoint;
-pub(crate) use link::{Failure, Link, Streaming};
+pub(crate) use link::{Answer, Failure, Limit, Link};
 pub(crate) use measure::{Measure, Measured};
+pub(crate) use streaming::{Source, Streaming};

@@ -1,6 +1,7 @@
 //! A gateway in this process, before real sockets on both sides.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answers;
 mod attacks;
 mod guide;
 mod harm;
