@@ -38,7 +38,11 @@ const LINGER: Duration = Duration::from_millis(3);
 
 /// How much one take brings, as time that it will take. Who comes while a take is under way waits for that to end and for the next: short takes keep
 /// that short, long ones save round trips.
-const STRIDE: Duration = Duration::from_millis(4);
+const STRIDE: Duration = Duration::from_millis(2);
+
+/// What a take brings at least where there is room, however slow the pace: a server that is long in making a commit durable would else be asked for
+/// little, be paced by that, and be asked for less. Choosing so many takes it about as long as a [`STRIDE`].
+const LEAST: usize = 64;
 
 /// Why a hand goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -254,7 +258,7 @@ impl Desk {
         if !take && !enough_to_say && !unclear {
             return None;
         }
-        let want = if take { room.min(stride.max(config.concurrency)) } else { 0 };
+        let want = if take { room.min(stride.max(LEAST).max(config.concurrency)) } else { 0 };
         state.taking += 1;
         bench.ask(want);
         Some(Self::collect(&mut state, want))
