@@ -201,10 +201,10 @@ const STYLE: &str = "\
 --c0:#1f6fd6;--c1:#d1490c;--c2:#158a5f;--c3:#8a3fc0;--c4:#b08300;--c5:#c02766;--c6:#0b8a9e;--c7:#5f6b7a}\
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf2;--paper:#12161d;--soft:#2a313c;--dim:#9aa6b6;--good:#5fcf87;--bad:#ff8a80;\
 --c0:#6cacff;--c1:#ff945c;--c2:#52d19f;--c3:#c895f0;--c4:#e6bd47;--c5:#f280ae;--c6:#5cd0e0;--c7:#aab6c5}}\
-body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:960px;margin:2rem auto;padding:0 1rem}\
+body{font:15px/1.45 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:1100px;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.4rem}.facts,.axis{color:var(--dim)}.good{color:var(--good)}.bad{color:var(--bad)}ul{list-style:none;padding:0}\
 table{border-collapse:collapse;display:block;overflow-x:auto;font-variant-numeric:tabular-nums}\
-th,td{padding:.3rem .7rem;text-align:right;border-bottom:1px solid var(--soft);white-space:nowrap}th:first-child{text-align:left}\
+th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid var(--soft);white-space:nowrap}th:first-child{text-align:left}\
 figure{margin:1.8rem 0}figcaption{font-weight:600;margin-bottom:.4rem}svg{width:100%;height:auto}svg text{font-size:11px;fill:var(--dim)}\
 .end{text-anchor:end}.mid{text-anchor:middle}.grid{stroke:var(--soft)}polyline{fill:none;stroke-width:1.8}\
 .legend span{margin-right:1.2rem}.legend i{display:inline-block;width:1.2em;height:.25em;vertical-align:middle;margin-right:.4em}\

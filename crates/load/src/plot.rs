@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 14.0;
+/// Half of a mark's label has room beside the last mark.
+const RIGHT: f64 = 24.0;
+/// The title of the axis has a line above the highest mark's label.
+const TOP: f64 = 30.0;
 const BOTTOM: f64 = 36.0;
 
 /// Colours there are.
@@ -96,7 +98,7 @@ pub(crate) fn svg(title: &str, x: &Axis, y: &Axis, lines: &[Line]) -> String {
         );
     }
     let _ = write!(out, "<text x=\"{:.1}\" y=\"{:.1}\" class=\"end axis\">{}</text>", WIDTH - RIGHT, HEIGHT - 4.0, text(x.title));
-    let _ = write!(out, "<text x=\"4\" y=\"{:.1}\" class=\"axis\">{}</text>", TOP - 2.0, text(y.title));
+    let _ = write!(out, "<text x=\"4\" y=\"{:.1}\" class=\"axis\">{}</text>", TOP - 16.0, text(y.title));
     for line in lines {
         let points: Vec<String> = line.points.iter().map(|(px, py)| format!("{:.1},{:.1}", across(*px), up(*py))).collect();
         let _ = write!(
@@ -149,7 +151,12 @@ mod tests {
         let axis = |most| Axis::linear("", most, |v| v.to_string());
         let line = Line { name: "<b>".to_owned(), colour: 9, points: vec![(-5.0, f64::NAN), (1e9, 1e9)] };
         let svg = svg("a & b", &axis(10.0), &axis(10.0), &[line]);
-        assert!(svg.contains("class=\"c1\" points=\"70.0,264.0 844.0,14.0\""), "{svg}");
+        assert!(svg.contains("class=\"c1\" points=\"70.0,264.0 836.0,30.0\""), "{svg}");
+        // The axis's title stands a line above the label of its highest mark.
+        assert!(
+            svg.contains("y=\"34.0\" class=\"end\">10<") && svg.contains("<text x=\"4\" y=\"14.0\" class=\"axis\">"),
+            "{svg}"
+        );
         assert!(svg.contains("a &amp; b") && svg.contains("&lt;b&gt;") && !svg.contains("<b>"), "{svg}");
     }
 }
