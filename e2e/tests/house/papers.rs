@@ -39,16 +39,21 @@ fn every_link_leads_to_a_file() {
 }
 
 #[test]
-fn the_example_of_the_readme_is_the_one_that_compiles() {
-    let readme = tree::text(Path::new("README.md"));
-    let example = tree::text(Path::new("crates/sdk/examples/quickstart.rs"));
-    let shown: Vec<&str> = readme.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let compiled: Vec<&str> = example.lines().filter(|line| !line.starts_with("//!")).collect();
-    let compiled = compiled.join("\n");
-    assert!(
-        shown.iter().any(|block| block.trim() == compiled.trim()),
-        "no Rust block of README.md equals crates/sdk/examples/quickstart.rs:\n{compiled}"
-    );
+fn examples_that_are_shown_are_those_that_compile() {
+    for (page, example) in [
+        ("README.md", "crates/sdk/examples/quickstart.rs"),
+        ("docs/guides/application.md", "crates/sdk/examples/quickstart.rs"),
+        ("docs/guides/application.md", "crates/sdk/examples/notes.rs"),
+    ] {
+        let (text, example_text) = (tree::text(Path::new(page)), tree::text(Path::new(example)));
+        let shown: Vec<&str> = text.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let compiled: Vec<&str> = example_text.lines().filter(|line| !line.starts_with("//!")).collect();
+        let compiled = compiled.join("\n");
+        assert!(
+            shown.iter().any(|block| block.trim() == compiled.trim()),
+            "no Rust block of {page} equals {example}:\n{compiled}"
+        );
+    }
 }
 
 #[test]
