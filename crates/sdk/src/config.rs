@@ -189,6 +189,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use insula_core::FeatureValue;
+
     use super::*;
 
     fn read(vars: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -269,6 +271,10 @@ mod tests {
         let Tenancy::Off(alone) = &config.tenancy else { panic!("for one") };
         assert_eq!((alone.address().as_str(), alone.owner, alone.features.len()), ("db:5433/acme", true, 2));
         assert!(!format!("{config:?}").contains("hunter2"));
+        let brought = |search| [("search".to_owned(), search)].into();
+        alone.fits(&brought(FeatureValue::Switch(false))).expect("a switch, as it is brought");
+        let refused = alone.fits(&brought(FeatureValue::Number(1))).expect_err("of another type").to_string();
+        assert!(refused.starts_with("INSULA_FEATURES is wrong: search is a whole number"), "{refused}");
         assert!(text(&[]).starts_with("INSULA_DATABASE_URL is not set"));
         for bad in ["mysql://u:hunter2@h/d", "postgres://u:hunter2@h", "hunter2", "postgres://u:hunter2@h/d?sslmode=perhaps"] {
             let text = text(&[("INSULA_DATABASE_URL", bad)]);

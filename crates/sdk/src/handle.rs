@@ -162,6 +162,7 @@ impl Insula {
             }
             Tenancy::Off(alone) => {
                 let brings = config.brings.as_ref().ok_or(InstallError::NothingBrought)?;
+                alone.fits(&brings.features)?;
                 if alone.owner {
                     prepare(alone, brings).await?;
                 }

@@ -1,6 +1,7 @@
 //! Settings of a process for one customer on its own server.
 
 use std::fmt;
+use std::mem::discriminant;
 use std::path::PathBuf;
 
 use insula_core::FeatureValue;
@@ -57,6 +58,21 @@ impl Alone {
             admin_email: vars.get(ADMIN_EMAIL).unwrap_or("admin@localhost").to_owned(),
             features: vars.list(FEATURES).map(feature).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// Whether the features that the settings change are of the types that the application has them in: in another they would count as nothing.
+    pub(crate) fn fits(&self, brought: &Features) -> Result<(), ConfigError> {
+        for (name, value) in &self.features {
+            let allowed = match brought.get(name) {
+                Some(brought) if discriminant(brought) == discriminant(value) => continue,
+                None => continue,
+                Some(FeatureValue::Switch(_)) => "a switch, on or off",
+                Some(FeatureValue::Number(_)) => "a whole number",
+                Some(FeatureValue::Word(_)) => "a word",
+            };
+            return Err(wrong(FEATURES, format!("{name} is {allowed}")));
+        }
+        Ok(())
     }
 
     /// Where the database is, for people: never the password.
