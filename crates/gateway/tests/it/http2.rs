@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use insula_catalog::fake;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::stage::{App, LONG, Stage, app, config, ok, start};
+use crate::stage::{App, LONG, Stage, Wire, app, config, get, ok, start, status};
 
 /// Types of frames (RFC 9113, section 6).
 const DATA: u8 = 0;
@@ -81,6 +82,24 @@ impl Raw {
 
 async fn large() -> App {
     app(|_| ok(&"z".repeat(8 << 20))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_no_window_for_the_rest_has_no_seat_in_the_cell() {
+    let main = app(|request| ok(&"z".repeat(if request.contains("host: acme") { 1 << 20 } else { 5 }))).await;
+    let mut config = config();
+    let limit = &mut config.admission.limit;
+    (limit.initial, limit.min, limit.max) = (1, 1, 1);
+    config.admission.max_wait_ms = 15_000;
+    let stage = start(config, main.addr, main.addr).await;
+    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
+    stage.catalog.refresh().await.unwrap();
+    // What HTTP/2 begins with (RFC 9113, section 6.9.2); none is ever added.
+    let mut slow = Raw::connect(&stage, 65_535).await;
+    slow.ask(1).await;
+    while slow.next_of(1).await.kind != DATA {}
+    let mut other = Wire::connect(stage.addr).await;
+    assert_eq!(status(&other.ask(&get("neighbour.localhost", "/")).await), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
