@@ -1,4 +1,4 @@
-//! Which machine the figures are of.
+//! Which machine the figures are of, and which build.
 
 use std::process::Command;
 
@@ -15,17 +15,17 @@ pub fn describe() -> Vec<(&'static str, String)> {
         ("kernel", said("uname", &["-sr"])),
         ("Postgres", postgres()),
         ("Rust", said("rustc", &["--version"])),
-        (
-            "build",
-            match (cfg!(debug_assertions), option_env!("INSULA_BUILD")) {
-                (true, _) => "debug (figures mean nothing)".to_owned(),
-                (false, None) => "optimised (profile dist, when built by `make bench`)".to_owned(),
-                (false, Some(how)) => {
-                    format!("optimised (profile dist), {how} (decision 0068; the peers are as their packages bring them)")
-                }
-            },
-        ),
     ]
+}
+
+/// What was built.
+#[must_use]
+pub fn build() -> String {
+    match (cfg!(debug_assertions), option_env!("INSULA_BUILD")) {
+        (true, _) => "debug (figures mean nothing)".to_owned(),
+        (false, None) => "optimised".to_owned(),
+        (false, Some(how)) => format!("optimised, {how}"),
+    }
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

@@ -103,8 +103,8 @@ fn measure(rows: &[Row]) -> Result<Vec<Measured>> {
             let foreign = before.zip(Usage::now()).map(|(before, after)| after.foreign_since(before));
             let outcomes =
                 serde_json::from_slice(&output.stdout).unwrap_or_else(|_| Err(format!("the row ended with {}", output.status)));
-            let measured =
-                Measured { name: row.name.to_owned(), outcomes, foreign, seconds: start.elapsed().as_secs_f64(), when: today() };
+            let (name, seconds, when, build) = (row.name.to_owned(), start.elapsed().as_secs_f64(), today(), machine::build());
+            let measured = Measured { name, outcomes, foreign, seconds, when, build };
             let verdict = match &measured.outcomes {
                 Ok(_) if measured.met() => "met".to_owned(),
                 Ok(_) => "missed".to_owned(),

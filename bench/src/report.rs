@@ -19,19 +19,22 @@ pub struct Measured {
     pub seconds: f64,
     /// When it was measured.
     pub when: String,
+    /// What was built.
+    pub build: String,
 }
 
 /// What is known of one machine: the latest of each row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// Which machine, and what was built.
+    /// Which machine.
     pub machine: Vec<(String, String)>,
     /// In the order of the rows.
     pub rows: Vec<Measured>,
 }
 
 impl Record {
-    /// With these rows in the place of their former figures. What another machine, or another build, had measured does not stand beside them.
+    /// With these rows in the place of their former figures. What another machine had measured does not stand beside them; what another build had
+    /// says so.
     #[must_use]
     pub fn with(self, machine: Vec<(String, String)>, new: Vec<Measured>, order: &[&str]) -> Self {
         let old = if self.machine == machine { self.rows } else { Vec::new() };
@@ -89,14 +92,15 @@ pub fn document(record: &Record) -> String {
     let mut text = String::from(
         "# Measured\n\nWritten by `make bench`. Sides alternate in one run; a ratio is the median of same-round ratios (ours over the peer's).\n\
          The last column is the share of the machine that programs outside the benchmark used meanwhile: with more than a few per cent, times\n\
-         read too high and ratios are noisy.\n\nMeasured on:\n\n",
+         read too high and ratios are noisy. Below the table stand for each row when it was measured, and with which build: profile dist; *trained* is\n\
+         told in decision 0068, and of which commit; the peers are as their packages bring them.\n\nMeasured on:\n\n",
     );
     for (name, value) in &record.machine {
         let _ = writeln!(text, "- {name}: {value}");
     }
     let _ = writeln!(text, "\n{}\n## Details\n", table(&record.rows));
     for row in &record.rows {
-        let _ = writeln!(text, "- `{}`: {}, {:.0} s", row.name, row.when, row.seconds);
+        let _ = writeln!(text, "- `{}`: {}, {:.0} s; {}", row.name, row.when, row.seconds, row.build);
         for o in row.outcomes.iter().flatten().filter(|o| !o.detail.is_empty()) {
             let _ = writeln!(text, "  - {}: {}", o.what, o.detail);
         }
@@ -151,6 +155,7 @@ mod tests {
             foreign: Some(0.021),
             seconds: 3.0,
             when: String::new(),
+            build: String::new(),
         };
         let failed = Measured {
             name: "up".to_owned(),
@@ -158,6 +163,7 @@ mod tests {
             foreign: None,
             seconds: 0.0,
             when: String::new(),
+            build: String::new(),
         };
         assert!(!ok.met() && !failed.met());
         let text = table(&[ok, failed]);
@@ -174,6 +180,7 @@ mod tests {
             foreign: None,
             seconds,
             when: String::new(),
+            build: String::new(),
         };
         let machine = |name: &str| vec![("CPU".to_owned(), name.to_owned())];
         let seen = |record: &Record| record.rows.iter().map(|row| (row.name.clone(), row.seconds)).collect::<Vec<_>>();
