@@ -107,7 +107,11 @@ fn read(file: &Path) -> Result<Value, Error> {
 
 fn canary(document: &Document) -> Option<String> {
     let canary = document.canary.as_ref()?;
-    let named = if canary.tenants.is_empty() { String::new() } else { format!(" and {} named tenants", canary.tenants.len()) };
+    let named = match canary.tenants.len() {
+        0 => String::new(),
+        1 => " and 1 named tenant".to_owned(),
+        many => format!(" and {many} named tenants"),
+    };
     Some(format!("version {} for {}%{named}", canary.version, canary.percent))
 }
 
