@@ -100,6 +100,14 @@ pub fn parse(text: &str) -> Result<Host<'_>, Fault> {
     parse_odd(text)
 }
 
+/// [`parse`] of what may be no text, when it is a name as nearly all come; `None` says nothing.
+#[must_use]
+#[inline]
+pub fn plain(text: &[u8]) -> Option<Host<'_>> {
+    let text = is_plain(text).then_some(text)?;
+    Some(Host { text: Text::Borrowed(std::str::from_utf8(text).ok()?), address: false })
+}
+
 /// Whether it is a name as nearly all come: in the one form already, without a port, ending in a letter.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
@@ -214,6 +222,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_plain_is_read_as_it_is() {
+        assert_eq!(plain(b"acme.localhost").map(|host| host.as_str().to_owned()).as_deref(), Some("acme.localhost"));
+        for odd in
+            [&b"ACME.localhost"[..], b"acme.localhost:80", b"acme.localhost.", b"127.0.0.1", b"acm\xe9.localhost", b"a..b", b""]
+        {
+            assert_eq!(plain(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
     fn hosts_come_to_one_form() {
         let (label, name) = ("a".repeat(63), format!("{}.example", "a.".repeat(123)));
         for (given, wanted) in [
@@ -295,6 +313,9 @@ mod tests {
         /// Whatever is read is in the one form: reading it again changes nothing.
         #[test]
         fn the_form_is_one(text in "[a-zA-Z0-9._:\\-\\[\\]%@ é]{0,40}") {
+            if let Some(host) = plain(text.as_bytes()) {
+                prop_assert_eq!(parse(&text), Ok(host));
+            }
             if let Ok(host) = parse(&text) {
                 let form = host.as_str();
                 prop_assert!(!form.is_empty() && form.len() <= MAX);

@@ -34,6 +34,13 @@ pub fn of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<Host<'a>, HostErro
     let mut named = headers.get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
         (None, _) => None,
+        // As nearly all come: read once.
+        (Some(one), None)
+            if uri.authority().is_none()
+                && let Some(host) = host::plain(one.as_bytes()) =>
+        {
+            return Ok(host);
+        }
         (Some(one), None) => Some(text(one)?),
         (Some(_), Some(_)) => return Err(HostError::Duplicate),
     };

@@ -41,8 +41,11 @@ impl Ticks {
     #[inline]
     pub fn now(&self) -> Nanos {
         match &self.0 {
-            // 584 years fit.
-            Source::Machine(start) => u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX / 2) + 1,
+            Source::Machine(start) => {
+                let passed = start.elapsed();
+                // 584 years fit.
+                passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos()) + 1
+            }
             Source::Hand(now) => now.load(Ordering::SeqCst),
         }
     }
