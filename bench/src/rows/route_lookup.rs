@@ -142,7 +142,7 @@ fn change(runtime: &Runtime, catalog: &Catalog, source: &Synthetic, ids: &[Tenan
 
 /// What a request reads of its route.
 fn read(route: &Route) -> u64 {
-    (route.no.get() ^ route.placement.epoch).cast_unsigned() ^ route.state as u64
+    (route.no.get() ^ route.placement.epoch).cast_unsigned() ^ route.state() as u64
 }
 
 fn map<K: Eq + Hash, S: BuildHasher + Default>(

@@ -213,7 +213,7 @@ fn put_tenant(to: &mut Vec<u8>, route: &Route, words: [u64; 3], hosts: &[&str]) 
     // Many are called by their slug.
     put_text(to, if *route.name == *route.slug.as_str() { "" } else { &route.name });
     put_text(to, if *place.schema == *APP_SCHEMA { "" } else { &place.schema });
-    put_text(to, route.state.as_str());
+    put_text(to, route.state().as_str());
     put_text(to, place.isolation.as_str());
     put_text(to, place.state.as_str());
     put_number(to, hosts.len() as u64);

@@ -25,6 +25,7 @@ mod postgres;
 mod route;
 pub mod row;
 pub mod schema;
+mod shared;
 mod snapshot;
 mod source;
 mod table;

@@ -4,13 +4,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
-use insula_core::{Placement, Plan, Slug, TenantId, TenantNo, TenantSettings, TenantState};
+use insula_core::{CellName, Placement, Plan, Slug, TenantId, TenantNo, TenantSettings, TenantState};
 
 use crate::row::DatabaseId;
 
 /// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
 ///
-/// In this order in memory: what each request reads lies in the first cache line or the next, as to fetch one costs more than all else.
+/// Two cache lines with the counts before it, in this order in memory: what says whether a request goes on lies in the first, as a line that is
+/// not at hand costs more than all else. What is the same for many is shared by them, so that it is at hand.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Route {
@@ -20,10 +21,9 @@ pub struct Route {
     pub plan: Arc<Plan>,
     /// Its number in `tenant_id` columns.
     pub no: TenantNo,
-    /// Active or suspended; others have no route.
-    pub state: TenantState,
-    /// Where it lives, and where a move stands.
-    pub placement: Placement,
+    pub(crate) standing: Arc<Standing>,
+    /// Where it lives, and where a move stands; shared by the tenants of the same tables.
+    pub placement: Arc<Placement>,
     pub(crate) home: Arc<Database>,
     /// Identity.
     pub id: TenantId,
@@ -35,7 +35,28 @@ pub struct Route {
     pub name: Box<str>,
 }
 
+/// What decides on every request of a tenant, apart from who it is and what it may do. One for each cell and state.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Standing {
+    pub(crate) cell: CellName,
+    pub(crate) state: TenantState,
+}
+
 impl Route {
+    /// Active or suspended; others have no route.
+    #[must_use]
+    #[inline]
+    pub fn state(&self) -> TenantState {
+        self.standing.state
+    }
+
+    /// The cell of its placement, nearer at hand than the rest of that.
+    #[must_use]
+    #[inline]
+    pub fn cell(&self) -> &CellName {
+        &self.standing.cell
+    }
+
     /// The number of the grant key in force in the tenant's database.
     #[must_use]
     pub fn kid(&self) -> i32 {
@@ -46,7 +67,7 @@ impl Route {
     pub(crate) fn same_standing(&self, other: &Self) -> bool {
         self.no == other.no
             && self.placement.epoch == other.placement.epoch
-            && self.state == other.state
+            && self.state() == other.state()
             && Arc::ptr_eq(&self.home, &other.home)
     }
 }
@@ -94,5 +115,20 @@ impl Deref for RouteRef {
 impl std::fmt::Debug for RouteRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// As [`Arc`] lays it out: two counts, then the route.
+    #[test]
+    fn a_decision_reads_one_line_of_a_route_and_a_route_has_two() {
+        let counts = 2 * size_of::<usize>();
+        assert_eq!(counts + size_of::<Route>(), 128);
+        assert_eq!(counts + offset_of!(Route, placement), 64, "what a decision reads is in the first");
     }
 }

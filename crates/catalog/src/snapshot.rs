@@ -9,14 +9,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use insula_core::{CellName, KeyId, ProviderId, TenantId};
-use prefetch_index::prefetch_index;
 
 use crate::document::Document;
 use crate::host;
@@ -140,11 +138,7 @@ impl Snapshot {
 
     #[inline]
     fn by_slug_then(&self, slug: &str, soon: impl Fn(u32)) -> Option<&Arc<Route>> {
-        self.slugs.find_then(self.hash_text(slug), soon, |route| {
-            // Of two lines of memory; who finds it reads on in the second. Both are fetched at once.
-            prefetch_index(slice::from_ref(&route.placement.cell), 0);
-            route.slug.as_str() == slug
-        })
+        self.slugs.find_then(self.hash_text(slug), soon, |route| route.slug.as_str() == slug)
     }
 
     #[inline]

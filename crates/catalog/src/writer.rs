@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
 use insula_core::placement::APP_SCHEMA;
-use insula_core::{CellName, KeyId, Placement, Plan, PlanName, ProviderId, TenantId, TenantSettings};
+use insula_core::{CellName, Isolation, KeyId, Placement, Plan, PlanName, ProviderId, TenantId, TenantSettings};
 
 use crate::disk::{Frozen, Meta};
 use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Provider};
 use crate::plans::Plans;
-use crate::route::{Database, Route};
+use crate::route::{Database, Route, Standing};
 use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
+use crate::shared::Shared;
 use crate::snapshot::{Current, Domain, FENCE_UNKNOWN, Snapshot};
 use crate::table::{Edit, Edits, Marks};
 
@@ -26,8 +27,9 @@ pub(crate) struct Writer {
     plans: Plans,
     /// Plans that tenants have and that could not be read.
     missing: HashSet<PlanName>,
-    settings: HashSet<Arc<TenantSettings>>,
-    sweep_settings_at: usize,
+    settings: Shared<TenantSettings>,
+    placements: Shared<Placement>,
+    standings: Shared<Standing>,
     app_schema: Arc<str>,
     /// The custom hosts of the tenants that have any.
     hosts_of: HashMap<TenantId, Box<[Box<str>]>>,
@@ -75,8 +77,9 @@ impl Writer {
             snapshot,
             plans: Plans::default(),
             missing: HashSet::new(),
-            settings: HashSet::new(),
-            sweep_settings_at: 0,
+            settings: Shared::default(),
+            placements: Shared::default(),
+            standings: Shared::default(),
             app_schema: APP_SCHEMA.into(),
             hosts_of: HashMap::new(),
         }
@@ -265,31 +268,22 @@ impl Writer {
         };
         let schema = if *schema == *self.app_schema { Arc::clone(&self.app_schema) } else { schema };
         let (cell, database) = (home.id.cell.clone(), Arc::clone(&home.id.name));
+        let standing = self.standings.one(Standing { cell: cell.clone(), state: row.state });
+        let placement = Placement { cell, database, schema, isolation, epoch, state };
+        // Elsewhere a tenant has tables of its own, and so a placement that nobody shares.
+        let placement = if isolation == Isolation::Row { self.placements.one(placement) } else { Arc::new(placement) };
         Some(Route {
             slug: row.slug,
             id: row.id,
             no: row.no,
-            state: row.state,
             plan,
-            settings: self.settings(row.settings),
-            placement: Placement { cell, database, schema, isolation, epoch, state },
+            settings: self.settings.one(row.settings),
+            standing,
+            placement,
             schema_version: row.schema_version,
             name: row.name.into(),
             home,
         })
-    }
-
-    fn settings(&mut self, settings: TenantSettings) -> Arc<TenantSettings> {
-        if let Some(known) = self.settings.get(&settings) {
-            return Arc::clone(known);
-        }
-        if self.settings.len() >= self.sweep_settings_at.max(1024) {
-            self.settings.retain(|known| Arc::strong_count(known) > 1);
-            self.sweep_settings_at = self.settings.len() * 2;
-        }
-        let new = Arc::new(settings);
-        self.settings.insert(Arc::clone(&new));
-        new
     }
 
     fn publish(&mut self, batch: Batch) {

@@ -90,7 +90,7 @@ pub enum MoveState {
 }
 
 /// Tenant -> cell, database, schema, isolation, epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Placement {
     /// The cell.
     pub cell: CellName,

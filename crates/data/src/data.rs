@@ -178,7 +178,7 @@ impl Data {
             security_event!(Alarm::ContextForged, %tenant, request = %context.request_id, "a context carries another tenant's number");
             return Err(Error::Mismatch { scope: tenant, asked: tenant });
         }
-        match route.state {
+        match route.state() {
             TenantState::Active => Ok(route.arc()),
             TenantState::Suspended => Err(Error::Suspended(tenant)),
             TenantState::Provisioning => Err(Error::NotReady(tenant)),

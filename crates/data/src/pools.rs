@@ -182,7 +182,7 @@ impl Pools {
 
     /// Where and as whom to connect for a route, as the catalog says now.
     pub(crate) fn login(&self, pool: &Pool, route: &Route) -> Result<Login, Error> {
-        let Placement { cell, database, schema, .. } = &route.placement;
+        let Placement { cell, database, schema, .. } = &*route.placement;
         self.login_of(cell, pool.key.replica.as_ref(), route.placement.role(), database.clone(), schema.clone())
     }
 

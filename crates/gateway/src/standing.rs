@@ -47,7 +47,7 @@ impl Standing {
     }
 
     fn holds(&self, catalog: &Catalog) -> bool {
-        let is_served = |id| catalog.by_id(id).is_some_and(|route| route.state == TenantState::Active);
+        let is_served = |id| catalog.by_id(id).is_some_and(|route| route.state() == TenantState::Active);
         let vouched = |voucher: &Voucher| voucher.stands(catalog, self.tenant, SystemClock.unix_seconds());
         self.tenant.is_none_or(is_served) && self.voucher.as_ref().is_none_or(vouched)
     }

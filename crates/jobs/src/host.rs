@@ -275,7 +275,7 @@ impl HostContext {
     /// The number of active tenants that the process knows.
     #[must_use]
     pub fn tenants(&self) -> usize {
-        self.host.catalog.look(|view| view.routes().filter(|route| route.state == TenantState::Active).count())
+        self.host.catalog.look(|view| view.routes().filter(|route| route.state() == TenantState::Active).count())
     }
 
     /// The host side, for sweeps.

@@ -73,7 +73,7 @@ impl Interceptor for Incoming {
         if route.no != verified.claims().tno || (verified.is_of_cell() && route.placement.cell != verified.claims().cell) {
             return Err(Status::permission_denied(Kind::Security.title()));
         }
-        if route.state != TenantState::Active {
+        if route.state() != TenantState::Active {
             return Err(Status::permission_denied(Kind::Suspended.title()));
         }
         let context = TenantContext {

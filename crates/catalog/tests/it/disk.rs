@@ -29,7 +29,7 @@ fn picture(catalog: &Catalog) -> Vec<String> {
             .map(|n| {
                 let Some(route) = view.by_slug(&format!("tenant-{n}")) else { return format!("{n}: none") };
                 let host = view.by_host(&format!("t{n}.example")).map(|route| route.id);
-                let who = format!("{:?} {:?} {:?} {}", route.id, route.no, route.state, route.name);
+                let who = format!("{:?} {:?} {:?} {}", route.id, route.no, route.state(), route.name);
                 let what = format!("{:?} {:?} {:?}", route.plan, route.settings, route.placement);
                 format!("{who} {what} {} {} {} {host:?}", route.schema_version, view.fence_of(route), route.kid())
             })

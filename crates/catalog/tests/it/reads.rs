@@ -23,11 +23,11 @@ async fn a_tenant_is_found_by_its_names() {
         assert_eq!(catalog.by_host(host).map(|route| route.id), Some(acme.id), "{host}");
     }
     assert_eq!(catalog.by_slug("acme").unwrap().no, acme.no);
-    assert_eq!(catalog.by_id(acme.id).unwrap().placement, acme.placement);
+    assert_eq!(*catalog.by_id(acme.id).unwrap().placement, acme.placement);
     for host in ["localhost", "nobody.localhost", "a.acme.localhost", "acme.example", "acme", "", "[::1]", "acme.localhost:x"] {
         assert!(catalog.by_host(host).is_none(), "{host}");
     }
-    assert_eq!(catalog.by_slug("paused").unwrap().state, TenantState::Suspended);
+    assert_eq!(catalog.by_slug("paused").unwrap().state(), TenantState::Suspended);
     assert_eq!(catalog.cell(&"main".parse().unwrap()).unwrap().port, Some(5432));
     assert_eq!(catalog.cells().len(), 1);
 
@@ -117,7 +117,7 @@ async fn a_fence_goes_only_with_the_placement_of_its_time() {
     assert_eq!(catalog.fence_of(&moved), 2);
     acme.state = TenantState::Suspended;
     source.commit(vec![put(&acme), Step::PutDatabase(fake::database("main", "insula_pool", 3).unwrap())]).await;
-    eventually(&catalog, "the suspension", |c| c.by_slug("acme").unwrap().state == TenantState::Suspended).await;
+    eventually(&catalog, "the suspension", |c| c.by_slug("acme").unwrap().state() == TenantState::Suspended).await;
     assert_eq!(catalog.fence_of(&moved), FENCE_UNKNOWN);
     let suspended = catalog.by_slug("acme").unwrap().arc();
     source.commit(vec![Step::RemoveTenant(acme.id)]).await;

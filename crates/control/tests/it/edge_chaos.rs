@@ -33,7 +33,11 @@ fn picture(catalog: &Catalog) -> BTreeMap<String, String> {
                 let fence = view.fence_of(route);
                 format!(
                     "{:?} {:?} {:?} {:?} {:?} {fence} {host:?}",
-                    route.id, route.state, route.plan, route.placement, route.schema_version
+                    route.id,
+                    route.state(),
+                    route.plan,
+                    route.placement,
+                    route.schema_version
                 )
             });
             (slug, format!("{route:?}"))

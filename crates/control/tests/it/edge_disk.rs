@@ -16,7 +16,7 @@ async fn a_data_plane_starts_without_the_control_plane_and_catches_up_with_it() 
     let first = Catalog::start(house.source(), options.clone());
     ready(&first).await;
     house.set_state(beta, "suspended").await;
-    until("suspended", async || first.by_id(beta).unwrap().state == TenantState::Suspended).await;
+    until("suspended", async || first.by_id(beta).unwrap().state() == TenantState::Suspended).await;
     let revision = first.revision();
     // A follower that ends has the last word.
     drop(first);
@@ -31,7 +31,7 @@ async fn a_data_plane_starts_without_the_control_plane_and_catches_up_with_it() 
         until("the file is of the last moment", async || again().await.revision() == revision).await;
         let catalog = again().await;
         assert_eq!(
-            (catalog.by_id(acme).unwrap().state, catalog.by_id(beta).unwrap().state),
+            (catalog.by_id(acme).unwrap().state(), catalog.by_id(beta).unwrap().state()),
             (TenantState::Active, TenantState::Suspended),
             "{round}"
         );
@@ -49,7 +49,8 @@ async fn a_data_plane_starts_without_the_control_plane_and_catches_up_with_it() 
     ready(&catalog).await;
     house.resume().await;
     until("caught up", async || {
-        (catalog.by_id(acme).unwrap().state, catalog.by_id(beta).unwrap().state) == (TenantState::Suspended, TenantState::Active)
+        (catalog.by_id(acme).unwrap().state(), catalog.by_id(beta).unwrap().state())
+            == (TenantState::Suspended, TenantState::Active)
     })
     .await;
     until("fresh", async || catalog.freshness() == Freshness::Fresh).await;

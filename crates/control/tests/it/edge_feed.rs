@@ -18,7 +18,7 @@ async fn changes_are_pushed_and_signs_of_life_keep_a_follower_fresh() {
     assert_eq!(catalog.by_host("acme.localhost").unwrap().id, acme);
     // The first change may come before the stream is there; the stream begins with it then.
     house.set_state(acme, "suspended").await;
-    until("suspended", async || catalog.by_id(acme).unwrap().state == TenantState::Suspended).await;
+    until("suspended", async || catalog.by_id(acme).unwrap().state() == TenantState::Suspended).await;
     for n in 0..20 {
         let began = Instant::now();
         let id = house.tenant(&format!("tenant-{n}")).await;
@@ -54,7 +54,7 @@ async fn a_follower_outlives_the_control_plane_and_takes_up_where_it_was() {
         assert!(catalog.by_slug("acme").is_some(), "what is known is still there");
         house.resume().await;
         let wanted = if round % 2 == 0 { TenantState::Suspended } else { TenantState::Active };
-        until("the change", async || catalog.by_id(acme).unwrap().state == wanted).await;
+        until("the change", async || catalog.by_id(acme).unwrap().state() == wanted).await;
         until("fresh", async || catalog.freshness() == Freshness::Fresh).await;
     }
 }
@@ -81,7 +81,7 @@ async fn who_was_away_too_long_or_knows_another_catalog_loads_anew() {
         ))
         .await;
     house.resume().await;
-    until("another catalog", async || catalog.by_id(beta).unwrap().state == TenantState::Suspended).await;
+    until("another catalog", async || catalog.by_id(beta).unwrap().state() == TenantState::Suspended).await;
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn the_catalog_is_followed_over_tls_with_an_authority_of_ones_own() {
     ready(&catalog).await;
     // The stream brings it: nobody polls.
     house.set_state(acme, "suspended").await;
-    until("suspended", async || catalog.by_id(acme).unwrap().state == TenantState::Suspended).await;
+    until("suspended", async || catalog.by_id(acme).unwrap().state() == TenantState::Suspended).await;
     let ask = async |authorities: Option<&[u8]>| {
         let client = Client::with_authorities(&url, &house.key, authorities).unwrap();
         client.sealed_certificates(None).await.map(drop).map_err(|error| error.kind())

@@ -85,7 +85,7 @@ async fn the_feed_is_trimmed_and_a_follower_that_was_away_misses_nothing() {
     let name = |slug: &str| catalog.by_slug(slug).map(|route| route.name.to_string());
     assert_eq!(name("changes").as_deref(), Some("name 59"));
     assert!(name("stays").is_some() && name("comes").is_some());
-    let state = catalog.by_slug("goes").map(|route| route.state);
+    let state = catalog.by_slug("goes").map(|route| route.state());
     assert!(state.is_none_or(|state| state == TenantState::Deleted), "{state:?}");
     // And from here on it follows the feed, as before.
     rename(&house, "changes", "the last name").await;

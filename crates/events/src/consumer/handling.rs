@@ -122,7 +122,7 @@ impl Desk {
             // Its database has moved on, and the catalog is told of it in a moment.
             return Err(("waits", Verdict::Later(BEHIND)));
         }
-        if found.state != TenantState::Active {
+        if found.state() != TenantState::Active {
             return Err(("waits", Verdict::Later(PAUSED)));
         }
         Ok(found)

@@ -77,7 +77,7 @@ impl House {
     pub(crate) fn row(&self, no: i64) -> TenantRow {
         let route = self.catalog.by_slug(&format!("t{no}")).expect("a registered tenant");
         let mut row = fake::tenant(&format!("t{no}"), no, "bronze", "main").expect("names");
-        (row.id, row.placement, row.state) = (route.id, route.placement.clone(), route.state);
+        (row.id, row.placement, row.state) = (route.id, insula_core::Placement::clone(&route.placement), route.state());
         row
     }
 

@@ -215,7 +215,7 @@ async fn a_websocket_becomes_a_tunnel_and_nothing_else_does() {
     state(TenantState::Suspended);
     assert!(client.is_closed().await);
     state(TenantState::Active);
-    stage.seen(|route| route.state == TenantState::Active).await;
+    stage.seen(|route| route.state() == TenantState::Active).await;
     let mut client = Wire::connect(stage.addr).await;
     assert!(client.ask(&ask("h2c")).await.ends_with("plain"));
     serving.await.unwrap();

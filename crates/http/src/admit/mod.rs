@@ -171,7 +171,7 @@ impl Admission {
         // Fetched while clock, cell and circuit are looked at.
         house.tenants.expect(route.no.get().cast_unsigned());
         let now = house.ticks.now();
-        let gate = self.gate(&route.placement.cell);
+        let gate = self.gate(route.cell());
         let mut permit = Permit { gate, tenant: route.no, class, held: 0, started: now, told: false };
         match permit.gate.ask(now) {
             Verdict::Pass => {}

@@ -201,7 +201,7 @@ impl Resolver {
         let look = || {
             let what = UnknownTenant { hash: self.shared.hasher.hash_one(id.uuid().as_u128()) };
             let route = catalog.by_id(id).ok_or(Refusal::Unknown { by: "context", what })?;
-            match route.state {
+            match route.state() {
                 TenantState::Active => Ok(route.arc()),
                 TenantState::Suspended => Err(Refusal::Suspended { tenant: id }),
                 TenantState::Provisioning | TenantState::Deleted => Err(Refusal::Unknown { by: "context", what }),
@@ -258,7 +258,7 @@ impl Shared {
         {
             return Err(Refusal::Foreign { tenant: route.id, subject: Arc::clone(&principal.subject) });
         }
-        match route.state {
+        match route.state() {
             TenantState::Active => Ok(Resolved::Tenant { route: Arc::clone(route), by }),
             TenantState::Suspended => Err(Refusal::Suspended { tenant: route.id }),
             // In the making, or deleted: as good as none.

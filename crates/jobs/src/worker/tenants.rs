@@ -34,7 +34,7 @@ impl Tenants {
         let not_now = |reason, seconds| NotNow { reason, delay: Duration::from_secs(seconds) };
         let route = self.find(no).ok_or_else(|| not_now("its tenant is not known to this worker", 5))?;
         let placement = &route.placement;
-        if route.state != TenantState::Active {
+        if route.state() != TenantState::Active {
             return Err(not_now("its tenant is not active", 10));
         }
         if placement.state == MoveState::Cutover {

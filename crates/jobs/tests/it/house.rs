@@ -94,7 +94,7 @@ impl House {
     pub(crate) async fn change(&self, no: i64, change: impl FnOnce(&mut insula_catalog::row::TenantRow)) {
         let route = self.catalog.by_slug(&format!("t{no}")).expect("a registered tenant");
         let mut row = fake::tenant(&format!("t{no}"), no, route.plan.name.as_str(), "main").expect("names");
-        (row.id, row.placement, row.state) = (route.id, route.placement.clone(), route.state);
+        (row.id, row.placement, row.state) = (route.id, insula_core::Placement::clone(&route.placement), route.state());
         change(&mut row);
         self.source.change(|content| content.put_tenant(row));
         self.catalog.refresh().await.expect("a refresh");

@@ -51,7 +51,7 @@ async fn jobs_of_a_tenant_that_the_worker_does_not_know_yet_go_back_and_run_when
     let back = async |house: &House| {
         let route = kept.lock().expect("unpoisoned").take().expect("a route");
         let mut row = insula_catalog::fake::tenant("t1", 1, "bronze", "main").expect("names");
-        (row.id, row.placement) = (route.id, route.placement.clone());
+        (row.id, row.placement) = (route.id, insula_core::Placement::clone(&route.placement));
         house.source.change(|content| content.put_tenant(row));
     };
     goes_back_and_runs_later(away, back).await;

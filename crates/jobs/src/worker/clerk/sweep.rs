@@ -114,7 +114,7 @@ impl Sweep {
             let here =
                 view.routes().filter(|route| route.placement.cell == name.cell && route.placement.database == name.database);
             let left: Vec<Arc<Route>> = here
-                .filter(|route| route.state == TenantState::Active && route.no.get() <= sweep.last_no)
+                .filter(|route| route.state() == TenantState::Active && route.no.get() <= sweep.last_no)
                 .filter(|route| !self.marked.contains(&route.no.get()) && !self.passed.contains(&route.no.get()))
                 .filter(|route| window.is_none_or(|window| window.holds(&zone_of(route), sweep.now_us)))
                 .cloned()
