@@ -24,8 +24,8 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) enum Body {
     /// None, or made here.
     Full(Option<Bytes>),
-    /// From upstream.
-    Stream(Streaming),
+    /// From upstream. Boxed: most answers are there whole, and move with their heads.
+    Stream(Box<Streaming>),
 }
 
 impl Body {

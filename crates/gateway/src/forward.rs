@@ -81,7 +81,8 @@ pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> 
 }
 
 fn deliver(call: &Call<'_>, turn: Turn, answer: Answer, link: Box<Link>) -> Result<Response<Body>, Failed> {
-    let streaming = |source, turn: Turn, link| Body::Stream(Streaming::new(source, link, turn.sound(), Arc::clone(call.watch)));
+    let streaming =
+        |source, turn: Turn, link| Body::Stream(Box::new(Streaming::new(source, link, turn.sound(), Arc::clone(call.watch))));
     Ok(match answer {
         Answer::Whole(response, is_good) => {
             let endpoint = turn.sound();

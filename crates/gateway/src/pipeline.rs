@@ -51,19 +51,19 @@ pub(crate) async fn handle(
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
     // The client may have meant two requests by a body that has two lengths; behind it, nothing is believed (RFC 9112, section 6.3).
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-    let (mut response, seen) = answer(&worker, &peer, &watch, request).await;
+    let mut response = answer(&worker, &peer, &watch, request).await;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(seen.answered(response));
+        return Ok(response);
     }
     if is_last || worker.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // Until the next request begins; a streamed body extends it.
-    match response.body() {
+    match response.body().get_ref() {
         Body::Stream(stream) if !stream.is_end() => watch.enter(Phase::Stream, watch.timeouts().stream_ms),
         _ => watch.enter(Phase::Idle, watch.timeouts().idle_ms),
     }
-    Ok(seen.answered(response))
+    Ok(response)
 }
 
 /// Answers a request of an HTTP/2 connection.
@@ -74,8 +74,7 @@ pub(crate) async fn handle_stream(
     request: Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
-    let (response, seen) = answer(&worker, &peer, &watch, request).await;
-    Ok(seen.answered(response).map(|body| Pieces::new(body, watch)))
+    Ok(answer(&worker, &peer, &watch, request).await.map(|body| Pieces::new(body, watch)))
 }
 
 async fn answer(
@@ -83,7 +82,7 @@ async fn answer(
     peer: &Peer,
     watch: &Arc<Watch>,
     mut request: Request<Incoming>,
-) -> (Response<Body>, Observation) {
+) -> Response<Observed<Body>> {
     let wish = Wish::of(&mut request, &worker.shared.config.upstream.upgrades);
     let (mut head, body) = request.into_parts();
     let id = request_id(worker, peer, &head);
@@ -110,7 +109,7 @@ async fn answer(
         trace::of_tenant(&span, route.id, route.slug.as_str());
     }
     trace::answered(&span, response.status().as_u16());
-    (response, seen)
+    seen.answered(response)
 }
 
 /// The request's span, where traces are on; what is upstream of us hangs on it.
@@ -188,7 +187,8 @@ async fn go(
         Some(wish) => Box::pin(upgrade::send(&call, wish, request, permit.take())).await,
     };
     if let Some(permit) = &mut permit {
-        permit.finish(if progress.is_slow.get() { excuse(judge(&outcome)) } else { judge(&outcome) });
+        let said = if progress.is_slow.get() { excuse(judge(&outcome)) } else { judge(&outcome) };
+        permit.finish_at(said, seen.heard());
     }
     let mut response = outcome.map_err(forward::Failed::refusal)?;
     let lasts = matches!(response.body(), Body::Stream(_)) && lasts_without_work(response.headers());
@@ -270,7 +270,7 @@ fn target(head: &mut Parts) -> Result<HeaderValue, Refusal> {
 /// Says upstream whose request it is, in a way that only this gateway can.
 fn sign(worker: &Worker, head: &mut Parts, route: Option<&Arc<Route>>, identity: &Identity) {
     if let (Some(signer), Some(route)) = (&worker.shared.signer, route) {
-        head.headers.insert(CONTEXT, signer.header(route, identity));
+        head.headers.insert(CONTEXT, signer.header_at(route, identity, worker.unix_seconds()));
     }
 }
 

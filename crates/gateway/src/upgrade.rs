@@ -91,7 +91,7 @@ pub(crate) async fn send(
                     permit.finish(outcome);
                     stream.hold(permit);
                 }
-                Body::Stream(stream)
+                Body::Stream(Box::new(stream))
             }))
         }
         Err(failure) => failed(forward::blame(failure, call.progress, turn), permit),

@@ -101,6 +101,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Seconds since 1970, as of the last tick.
+    pub(crate) fn unix_seconds(&self) -> i64 {
+        (self.unix_ms.get() / 1000).cast_signed()
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.shared.shutdown.is_requested()
     }

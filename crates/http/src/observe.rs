@@ -44,6 +44,8 @@ pub struct Observation {
     route: Option<Arc<Route>>,
     principal: Option<Arc<str>>,
     class: Option<Box<str>>,
+    /// The head of its answer was heard.
+    heard: Option<Duration>,
     answer: Option<(StatusCode, Duration)>,
     spent: Arc<Spent>,
     bytes_out: u64,
@@ -64,6 +66,7 @@ impl Observation {
             route: None,
             principal: None,
             class: None,
+            heard: None,
             answer: None,
             spent: Arc::default(),
             bytes_out: 0,
@@ -103,9 +106,16 @@ impl Observation {
         Arc::clone(&self.spent)
     }
 
+    /// Somebody else's answer has come, now: what is done with it from here on takes no time to speak of.
+    pub fn heard(&mut self) -> Instant {
+        let now = Instant::now();
+        self.heard = Some(now.saturating_duration_since(self.started));
+        now
+    }
+
     /// Here is the head of its answer; the rest goes with the body.
     pub fn answered<B: Body + Unpin>(mut self, response: Response<B>) -> Response<Observed<B>> {
-        self.answer = Some((response.status(), self.started.elapsed()));
+        self.answer = Some((response.status(), self.heard.unwrap_or_else(|| self.started.elapsed())));
         response.map(|body| {
             let expected = body.size_hint().exact();
             self.whole = body.is_end_stream() || self.method == Method::HEAD;
@@ -157,6 +167,14 @@ pub struct Observed<B> {
     body: B,
     expected: Option<u64>,
     observation: Observation,
+}
+
+impl<B> Observed<B> {
+    /// The body itself.
+    #[must_use]
+    pub const fn get_ref(&self) -> &B {
+        &self.body
+    }
 }
 
 impl<B: Body + Unpin> Body for Observed<B> {

@@ -1,6 +1,7 @@
 //! The right of one request to be at work. Always: what it holds is given back exactly once, when it is dropped.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use insula_core::TenantNo;
 use insula_planner::gcra::Nanos;
@@ -36,10 +37,16 @@ impl Permit {
     /// limit. Only the first word counts.
     #[inline]
     pub fn finish(&mut self, outcome: Outcome) {
+        self.finish_at(outcome, Instant::now());
+    }
+
+    /// The same, when the clock was read already: the head was there at that moment.
+    #[inline]
+    pub fn finish_at(&mut self, outcome: Outcome, moment: Instant) {
         if std::mem::replace(&mut self.told, true) {
             return;
         }
-        let now = self.gate.ticks.now();
+        let now = self.gate.ticks.at(moment);
         if self.held & held::PROBE != 0 {
             self.held &= !held::PROBE;
             self.gate.probed(outcome, now);

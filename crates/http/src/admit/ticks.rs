@@ -36,6 +36,18 @@ impl Ticks {
         }
     }
 
+    /// What [`Ticks::now`] was at a moment that somebody has looked at the machine's clock; now, by a clock that is moved by hand.
+    #[must_use]
+    #[inline]
+    pub fn at(&self, moment: Instant) -> Nanos {
+        match &self.0 {
+            Source::Machine(start) => {
+                u64::try_from(moment.saturating_duration_since(*start).as_nanos()).unwrap_or(u64::MAX / 2) + 1
+            }
+            Source::Hand(_) => self.now(),
+        }
+    }
+
     /// Now; 1 at the least.
     #[must_use]
     #[inline]

@@ -69,10 +69,19 @@ impl ContextSigner {
         self.header_for(route, identity, None)
     }
 
+    /// The same by the caller's time, in Unix seconds: for whoever reads the clock now and then, and not for each request.
+    #[must_use]
+    pub fn header_at(&self, route: &Arc<Route>, identity: &Identity, now: i64) -> HeaderValue {
+        self.find_or_sign(route, identity, None, now)
+    }
+
     /// The same for another audience.
     #[must_use]
     pub fn header_for(&self, route: &Arc<Route>, identity: &Identity, audience: Option<&str>) -> HeaderValue {
-        let now = self.clock.now();
+        self.find_or_sign(route, identity, audience, self.clock.now())
+    }
+
+    fn find_or_sign(&self, route: &Arc<Route>, identity: &Identity, audience: Option<&str>, now: i64) -> HeaderValue {
         let subject = identity.principal().map(|principal| &*principal.subject);
         let hash = self.seen.hash((route.no.get(), subject, audience));
         let is_it = |signed: &Signed| {
