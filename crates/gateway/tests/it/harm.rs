@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::rules;
-use crate::stage::{LONG, Stage, Wire, app, config, echo, get, ok, start, status};
+use crate::stage::{LONG, Stage, Wire, app, config, echo, get, ok, one_place, start, status};
 
 fn sum(text: &str) -> [u8; 32] {
     let mut sum = [0; 32];
@@ -86,13 +86,7 @@ async fn an_application_that_never_comes_to_its_answer_is_cut_short() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sends_slowly_has_no_seat_in_the_cell() {
     let main = echo("main").await;
-    let mut config = config();
-    let limit = &mut config.admission.limit;
-    (limit.initial, limit.min, limit.max) = (1, 1, 1);
-    config.admission.max_wait_ms = 15_000;
-    let stage = start(config, main.addr, main.addr).await;
-    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
-    stage.catalog.refresh().await.unwrap();
+    let stage = start(one_place(15_000), main.addr, main.addr).await.with_neighbour().await;
     let mut slow = Wire::connect(stage.addr).await;
     slow.send("POST / HTTP/1.1\r\nhost: acme.localhost\r\ncontent-length: 5\r\n\r\nh").await;
     // It has reached the application, and so has the only seat.
@@ -111,13 +105,7 @@ async fn who_sends_slowly_has_no_seat_in_the_cell() {
 async fn who_reads_slowly_has_no_seat_in_the_cell() {
     let large = "z".repeat(50 << 20);
     let main = app(move |request| ok(if request.starts_with("GET /large") { &large } else { "small" })).await;
-    let mut config = config();
-    let limit = &mut config.admission.limit;
-    (limit.initial, limit.min, limit.max) = (1, 1, 1);
-    config.admission.max_wait_ms = 15_000;
-    let stage = start(config, main.addr, main.addr).await;
-    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
-    stage.catalog.refresh().await.unwrap();
+    let stage = start(one_place(15_000), main.addr, main.addr).await.with_neighbour().await;
     let mut slow = Wire::connect(stage.addr).await;
     slow.send(&get("acme.localhost", "/large")).await;
     head(&mut slow).await;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use insula_catalog::fake;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::stage::{App, LONG, Stage, Wire, app, config, get, ok, start, status};
+use crate::stage::{App, LONG, Stage, Wire, app, config, get, ok, one_place, start, status};
 
 /// Types of frames (RFC 9113, section 6).
 const DATA: u8 = 0;
@@ -87,13 +86,7 @@ async fn large() -> App {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_opens_no_window_for_the_rest_has_no_seat_in_the_cell() {
     let main = app(|request| ok(&"z".repeat(if request.contains("host: acme") { 1 << 20 } else { 5 }))).await;
-    let mut config = config();
-    let limit = &mut config.admission.limit;
-    (limit.initial, limit.min, limit.max) = (1, 1, 1);
-    config.admission.max_wait_ms = 15_000;
-    let stage = start(config, main.addr, main.addr).await;
-    stage.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").unwrap()));
-    stage.catalog.refresh().await.unwrap();
+    let stage = start(one_place(15_000), main.addr, main.addr).await.with_neighbour().await;
     // What HTTP/2 begins with (RFC 9113, section 6.9.2); none is ever added.
     let mut slow = Raw::connect(&stage, 65_535).await;
     slow.ask(1).await;
@@ -105,10 +98,7 @@ async fn who_opens_no_window_for_the_rest_has_no_seat_in_the_cell() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_which_nothing_is_taken_is_reset_and_its_place_is_free() {
     let main = large().await;
-    let mut config = config();
-    let limit = &mut config.admission.limit;
-    (limit.initial, limit.min, limit.max) = (1, 1, 1);
-    config.admission.max_wait_ms = 0;
+    let mut config = one_place(0);
     config.timeouts.send_ms = 500;
     for window in [0, 1_000] {
         let stage = start(config.clone(), main.addr, main.addr).await;

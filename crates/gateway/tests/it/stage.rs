@@ -45,6 +45,15 @@ pub(crate) fn config() -> Config {
     config
 }
 
+/// The same, with one place in each cell, for which a request waits so many milliseconds: whoever holds it too long is noticed.
+pub(crate) fn one_place(max_wait_ms: u32) -> Config {
+    let mut config = config();
+    let limit = &mut config.admission.limit;
+    (limit.initial, limit.min, limit.max) = (1, 1, 1);
+    config.admission.max_wait_ms = max_wait_ms;
+    config
+}
+
 /// Tenants `acme` in the cell `main` and `globex` in the cell `second`, with applications there.
 pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) -> Stage {
     let source = FakeSource::new();
@@ -73,6 +82,13 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
 }
 
 impl Stage {
+    /// A tenant `neighbour` beside `acme`, in the cell `main`.
+    pub(crate) async fn with_neighbour(self) -> Self {
+        self.source.change(|content| content.put_tenant(fake::tenant("neighbour", 3, "bronze", "main").expect("a tenant")));
+        self.catalog.refresh().await.expect("a catalog");
+        self
+    }
+
     /// A tenant as the gateway knows it.
     pub(crate) fn tenant(&self, slug: &str) -> Arc<Route> {
         self.catalog.by_slug(slug).expect("a tenant").arc()

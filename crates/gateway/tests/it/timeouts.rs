@@ -6,7 +6,7 @@ use insula_catalog::fake;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::stage::{LONG, Wire, config, get, ok, start, status};
+use crate::stage::{LONG, Wire, config, get, ok, one_place, start, status};
 
 /// Where a test plays the application itself.
 async fn listen() -> (TcpListener, std::net::SocketAddr) {
@@ -25,19 +25,10 @@ async fn asked(listener: &TcpListener) -> (Wire, String) {
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: acme.localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
-/// One place in the cell, and nobody waits for it: whoever holds it too long is noticed.
-fn one_place() -> insula_gateway::Config {
-    let mut config = config();
-    let limit = &mut config.admission.limit;
-    (limit.initial, limit.min, limit.max) = (1, 1, 1);
-    config.admission.max_wait_ms = 0;
-    config
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_is_never_answered_ends_and_gives_its_place_back() {
     let (listener, addr) = listen().await;
-    let mut config = one_place();
+    let mut config = one_place(0);
     config.timeouts.response_ms = 300;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
@@ -59,7 +50,7 @@ async fn an_upgrade_that_is_never_answered_ends_and_gives_its_place_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_does_not_come_is_504_and_the_place_is_free() {
     let (listener, addr) = listen().await;
-    let mut config = one_place();
+    let mut config = one_place(0);
     config.timeouts.response_ms = 300;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
@@ -129,7 +120,7 @@ async fn connecting_has_an_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_coming_is_broken_off() {
     let (listener, addr) = listen().await;
-    let mut config = one_place();
+    let mut config = one_place(0);
     config.timeouts.stream_ms = 300;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
