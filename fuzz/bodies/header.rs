@@ -81,6 +81,7 @@ pub(crate) fn run(data: &[u8]) {
     match edge.resolver.resolve(&asked, &edge.catalog) {
         Ok(Resolved::HostSide) => assert_eq!(asked.host.as_str(), "console.localhost"),
         Ok(Resolved::Tenant { route, .. }) => {
+            let route = route.arc();
             assert!(tenants.as_ref().is_none_or(|tenants| tenants.contains(&route.id)), "a foreign tenant: {}", route.slug);
             if let Some(by_host) = edge.catalog.by_host(asked.host.as_str()) {
                 assert_eq!(by_host.id, route.id, "another tenant than the host's");

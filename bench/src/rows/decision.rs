@@ -165,11 +165,14 @@ fn decisions(catalog: &Catalog, resolver: &Resolver, admission: &Admission, acti
         request.headers_mut().insert(HOST, HeaderValue::from_str(&host(active.tenant(pick)))?);
         let began = Instant::now();
         let asked = Asked::of(&request)?;
+        // In the gateway's order: what is to be known of a tenant is fetched while everything else is looked at.
+        resolver.expect(&asked.host, catalog);
+        let class = admission.classes().of(request.method(), request.uri().path());
+        let moment = Instant::now();
         let Resolved::Tenant { route, .. } = resolver.resolve(&asked, catalog)? else { anyhow::bail!("no tenant") };
         // Looked at in one of eight only: a look takes time as well.
         let looked = (state & 7 == 0).then(|| began.elapsed());
-        let class = admission.classes().of(request.method(), request.uri().path());
-        let mut permit = admission.try_admit(&route, class).ok().context("refused")?;
+        let mut permit = admission.try_admit_at(&route, class, moment).ok().context("refused")?;
         permit.finish(Fate::Sound);
         drop(black_box(permit));
         drop(black_box(route));

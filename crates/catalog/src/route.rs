@@ -4,24 +4,32 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering};
 
+use insula_core::placement::MoveState;
 use insula_core::{CellName, Placement, Plan, Slug, TenantId, TenantNo, TenantSettings, TenantState};
 
 use crate::row::DatabaseId;
 
-/// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
-///
-/// Two cache lines with the counts before it, in this order in memory: what says whether a request goes on lies in the first, as a line that is
-/// not at hand costs more than all else. What is the same for many is shared by them, so that it is at hand.
+/// What says whether a tenant's request goes on: who it is, what it may do, how it stands. It lies in the table where a name is looked for, so that
+/// a decision need not wait for the route's own memory.
 #[derive(Clone, Debug)]
-#[repr(C)]
-pub struct Route {
+pub struct Card {
     /// DNS label.
     pub slug: Slug,
     /// What it may do: its plan, with the tenant's own limits and features merged in.
     pub plan: Arc<Plan>,
-    /// Its number in `tenant_id` columns.
+    /// Its number in `tenant_id` columns. One tenant's alone in an installation.
     pub no: TenantNo,
     pub(crate) standing: Arc<Standing>,
+}
+
+/// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
+///
+/// Two cache lines with the counts before it, in this order in memory: the first is what every request asks for. What is the same for many is shared
+/// by them, so that it is at hand.
+#[derive(Clone, Debug)]
+#[repr(C)]
+pub struct Route {
+    pub(crate) card: Card,
     /// Where it lives, and where a move stands; shared by the tenants of the same tables.
     pub placement: Arc<Placement>,
     pub(crate) home: Arc<Database>,
@@ -35,14 +43,23 @@ pub struct Route {
     pub name: Box<str>,
 }
 
-/// What decides on every request of a tenant, apart from who it is and what it may do. One for each cell and state.
+impl Deref for Route {
+    type Target = Card;
+    #[inline]
+    fn deref(&self) -> &Card {
+        &self.card
+    }
+}
+
+/// How tenants stand: what there is few of. One for each that there is.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Standing {
     pub(crate) cell: CellName,
     pub(crate) state: TenantState,
+    pub(crate) moves: MoveState,
 }
 
-impl Route {
+impl Card {
     /// Active or suspended; others have no route.
     #[must_use]
     #[inline]
@@ -50,13 +67,22 @@ impl Route {
         self.standing.state
     }
 
-    /// The cell of its placement, nearer at hand than the rest of that.
+    /// The cell that it lives in.
     #[must_use]
     #[inline]
     pub fn cell(&self) -> &CellName {
         &self.standing.cell
     }
 
+    /// Where a move of it stands.
+    #[must_use]
+    #[inline]
+    pub fn move_state(&self) -> MoveState {
+        self.standing.moves
+    }
+}
+
+impl Route {
     /// The number of the grant key in force in the tenant's database.
     #[must_use]
     pub fn kid(&self) -> i32 {

@@ -9,19 +9,21 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::quality::RandomState;
 use insula_core::{CellName, KeyId, ProviderId, TenantId};
+use prefetch_index::prefetch_index;
 
 use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Issuer, Provider};
-use crate::route::{Database, Route};
+use crate::route::{Card, Database, Route};
 use crate::row::{Cell, DatabaseId};
-use crate::table::{Hash, Table};
+use crate::table::{Hash, Place, Table};
 
 /// A fence that no database has: with it the database looks at its own tables, which is always right.
 pub const FENCE_UNKNOWN: i64 = -1;
@@ -44,7 +46,8 @@ pub(crate) struct Snapshot {
     /// Names the catalog that this is of: no other has this allocation while this lives.
     catalog: Arc<Setting>,
     pub(crate) ids: Table<Route>,
-    pub(crate) slugs: Table<Route>,
+    /// With cards: what a name is asked for is mostly whether its tenant's request goes on.
+    pub(crate) slugs: Table<Route, Card, 1>,
     pub(crate) hosts: Table<Domain>,
     pub(crate) databases: Table<Database>,
     pub(crate) cells: Arc<BTreeMap<CellName, Arc<Cell>>>,
@@ -71,8 +74,7 @@ impl Snapshot {
             version: 0,
             catalog: Arc::new(Setting { suffix: format!(".{base_domain}").into(), hasher: RandomState::default() }),
             ids: Table::new(ROUTE_BITS),
-            // What a request needs next is found by the tenant's number.
-            slugs: Table::hinting(ROUTE_BITS, |route| u32::try_from(route.no.get()).unwrap_or(0)),
+            slugs: Table::with_cards(ROUTE_BITS, |route| route.card.clone()),
             hosts: Table::new(SMALL_BITS),
             databases: Table::new(SMALL_BITS),
             cells: Arc::default(),
@@ -133,30 +135,31 @@ impl Snapshot {
 
     #[inline]
     pub(crate) fn by_slug(&self, slug: &str) -> Option<&Arc<Route>> {
-        self.by_slug_then(slug, |_| ())
+        Some(self.slug(slug)?.2)
+    }
+
+    /// Its place in the table of slugs, its card, its route.
+    #[inline]
+    fn slug(&self, slug: &str) -> Option<(Place, &Card, &Arc<Route>)> {
+        self.slugs.find_card(self.hash_text(slug), |card| card.slug.as_str() == slug)
+    }
+
+    /// The tenant of `SLUG.<base domain>` as most write it; what is no slug is not found, whatever it holds.
+    #[inline]
+    fn plain_host(&self, text: &str) -> Option<(Place, &Card, &Arc<Route>)> {
+        self.slug(text.strip_suffix(&*self.catalog.suffix)?)
     }
 
     #[inline]
-    fn by_slug_then(&self, slug: &str, soon: impl Fn(u32)) -> Option<&Arc<Route>> {
-        self.slugs.find_then(self.hash_text(slug), soon, |route| route.slug.as_str() == slug)
+    fn expect_host<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let label = text.strip_suffix(&*self.catalog.suffix)?;
+        self.slugs.expect(self.hash_text(label));
+        Some(label)
     }
 
-    #[inline]
-    fn expect_host(&self, text: &str) {
-        if let Some(label) = text.strip_suffix(&*self.catalog.suffix) {
-            self.slugs.expect(self.hash_text(label));
-        }
-    }
-
-    #[inline]
-    pub(crate) fn by_host(&self, text: &str, soon: impl Fn(u32)) -> Option<&Arc<Route>> {
-        // Most hosts come as they are kept; what is no slug is not found, whatever it holds.
-        let plain = text.strip_suffix(&*self.catalog.suffix).and_then(|label| self.by_slug_then(label, soon));
-        plain.or_else(|| self.by_odd_host(text))
-    }
-
+    /// The tenant of any other spelling, or of a domain of its own.
     #[cold]
-    fn by_odd_host(&self, text: &str) -> Option<&Arc<Route>> {
+    fn odd_host(&self, text: &str) -> Option<&Arc<Route>> {
         let host = host::normalise(text)?;
         match host.label_under(self.catalog.suffix.get(1..)?) {
             Some(slug) => self.by_slug(slug),
@@ -180,10 +183,15 @@ pub(crate) struct Current {
     catalog: Arc<Setting>,
 }
 
+/// A thread's own hold on a snapshot: what it hands out counts here, in a counter that hardly anybody else writes.
+pub(crate) struct Reading {
+    snapshot: Arc<Snapshot>,
+}
+
 thread_local! {
     /// The snapshot that this thread read last, so that reading on costs one look at a version number and no shared counter. A
     /// thread that never reads again keeps its last one alive: what has changed since, twice.
-    static LAST: RefCell<Option<Arc<Snapshot>>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Arc<Reading>>> = const { RefCell::new(None) };
 }
 
 impl Current {
@@ -205,18 +213,18 @@ impl Current {
         LAST.with(|last| {
             let version = self.version.load(Ordering::Acquire);
             if let Ok(last) = last.try_borrow()
-                && let Some(snapshot) = &*last
-                && snapshot.version >= version
-                && Arc::ptr_eq(&snapshot.catalog, &self.catalog)
+                && let Some(reading) = &*last
+                && reading.snapshot.version >= version
+                && Arc::ptr_eq(&reading.snapshot.catalog, &self.catalog)
             {
-                return f(View { snapshot, current: self });
+                return f(View { snapshot: &reading.snapshot, reading, current: self });
             }
-            let snapshot = self.newest.load_full();
+            let reading = Arc::new(Reading { snapshot: self.newest.load_full() });
             // Not while an outer look holds the old one.
             if let Ok(mut last) = last.try_borrow_mut() {
-                *last = Some(Arc::clone(&snapshot));
+                *last = Some(Arc::clone(&reading));
             }
-            f(View { snapshot: &snapshot, current: self })
+            f(View { snapshot: &reading.snapshot, reading: &reading, current: self })
         })
     }
 }
@@ -225,7 +233,104 @@ impl Current {
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(crate) snapshot: &'a Snapshot,
+    reading: &'a Arc<Reading>,
     current: &'a Current,
+}
+
+/// A tenant as a look at the catalog finds it: its card is at hand, the rest of its route may not be.
+#[derive(Clone, Copy)]
+pub struct Known<'a> {
+    card: &'a Card,
+    route: &'a Arc<Route>,
+    /// Where its card lies, if it was found by its slug.
+    place: Option<(&'a Arc<Reading>, Place)>,
+}
+
+impl<'a> Known<'a> {
+    /// The whole of it.
+    #[must_use]
+    #[inline]
+    pub fn route(self) -> &'a Arc<Route> {
+        self.route
+    }
+
+    /// To be held beyond the look. Its route is fetched into the processor's cache: whoever is let through is asked for that next.
+    #[must_use]
+    #[inline]
+    pub fn found(self) -> Found {
+        prefetch_index(std::slice::from_ref(&**self.route), 0);
+        Found(match self.place {
+            Some((reading, place)) => Kept::There(Arc::clone(reading), place),
+            None => Kept::Route(Arc::clone(self.route)),
+        })
+    }
+}
+
+impl<'a> From<&'a Arc<Route>> for Known<'a> {
+    fn from(route: &'a Arc<Route>) -> Self {
+        Self { card: &route.card, route, place: None }
+    }
+}
+
+impl Deref for Known<'_> {
+    type Target = Card;
+    #[inline]
+    fn deref(&self) -> &Card {
+        self.card
+    }
+}
+
+/// A tenant that was found: its card at hand, its route one step away.
+///
+/// Made for the while in which it is decided whether a request goes on. It keeps the catalog of its moment in memory: [`Found::arc`] gives what is to
+/// be kept longer.
+#[derive(Clone)]
+pub struct Found(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    /// In a snapshot's table.
+    There(Arc<Reading>, Place),
+    Route(Arc<Route>),
+}
+
+impl Found {
+    /// Its route, to keep.
+    #[must_use]
+    pub fn arc(&self) -> Arc<Route> {
+        let route = self.parts().1;
+        // The second of its two lines of memory, while the first is waited for.
+        prefetch_index(std::slice::from_ref(&**route), 1);
+        Arc::clone(route)
+    }
+
+    #[inline]
+    fn parts(&self) -> (&Card, &Arc<Route>) {
+        match &self.0 {
+            Kept::There(reading, place) => reading.snapshot.slugs.at(*place),
+            Kept::Route(route) => (&route.card, route),
+        }
+    }
+}
+
+impl From<Arc<Route>> for Found {
+    fn from(route: Arc<Route>) -> Self {
+        Self(Kept::Route(route))
+    }
+}
+
+impl Deref for Found {
+    type Target = Card;
+    #[inline]
+    fn deref(&self) -> &Card {
+        self.parts().0
+    }
+}
+
+impl std::fmt::Debug for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.parts().1.fmt(f)
+    }
 }
 
 impl<'a> View<'a> {
@@ -233,22 +338,23 @@ impl<'a> View<'a> {
     #[must_use]
     #[inline]
     pub fn by_host(self, host: &str) -> Option<&'a Arc<Route>> {
-        self.snapshot.by_host(host, |_| ())
+        self.snapshot.plain_host(host).map(|(.., route)| route).or_else(|| self.snapshot.odd_host(host))
     }
 
-    /// As [`View::by_host`]; before the route is read, `soon` is told the number of the tenant that it probably is (0 when it is above 32
-    /// bits), so that what is kept by that number elsewhere can be fetched into the processor's cache together with the route.
+    /// As [`View::by_host`]; its route is not looked at.
     #[must_use]
     #[inline]
-    pub fn by_host_then(self, host: &str, soon: impl Fn(u32)) -> Option<&'a Arc<Route>> {
-        self.snapshot.by_host(host, soon)
+    pub fn known_by_host(self, host: &str) -> Option<Known<'a>> {
+        let plain = self.snapshot.plain_host(host);
+        let plain = plain.map(|(place, card, route)| Known { card, route, place: Some((self.reading, place)) });
+        plain.or_else(|| self.snapshot.odd_host(host).map(Known::from))
     }
 
     /// Has what [`View::by_host`] looks at first fetched into the processor's cache, for who asks that in a moment and has something
-    /// else to do until then.
+    /// else to do until then. Answers what the slug would be, if the host is one of the base domain.
     #[inline]
-    pub fn expect_host(self, host: &str) {
-        self.snapshot.expect_host(host);
+    pub fn expect_host(self, host: &str) -> Option<&str> {
+        self.snapshot.expect_host(host)
     }
 
     /// The base domain: tenants answer at one label before it.

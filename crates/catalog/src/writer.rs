@@ -14,7 +14,7 @@ use crate::document::Document;
 use crate::host;
 use crate::identity::{ApiKey, Provider};
 use crate::plans::Plans;
-use crate::route::{Database, Route, Standing};
+use crate::route::{Card, Database, Route, Standing};
 use crate::row::{Cell, Change, DatabaseId, DatabaseRow, Page, TenantRow};
 use crate::shared::Shared;
 use crate::snapshot::{Current, Domain, FENCE_UNKNOWN, Snapshot};
@@ -268,17 +268,14 @@ impl Writer {
         };
         let schema = if *schema == *self.app_schema { Arc::clone(&self.app_schema) } else { schema };
         let (cell, database) = (home.id.cell.clone(), Arc::clone(&home.id.name));
-        let standing = self.standings.one(Standing { cell: cell.clone(), state: row.state });
+        let standing = self.standings.one(Standing { cell: cell.clone(), state: row.state, moves: state });
         let placement = Placement { cell, database, schema, isolation, epoch, state };
         // Elsewhere a tenant has tables of its own, and so a placement that nobody shares.
         let placement = if isolation == Isolation::Row { self.placements.one(placement) } else { Arc::new(placement) };
         Some(Route {
-            slug: row.slug,
+            card: Card { slug: row.slug, plan, no: row.no, standing },
             id: row.id,
-            no: row.no,
-            plan,
             settings: self.settings.one(row.settings),
-            standing,
             placement,
             schema_version: row.schema_version,
             name: row.name.into(),
@@ -319,7 +316,10 @@ impl Writer {
         }
         let became = |plan| became.iter().find(|(old, _)| Arc::ptr_eq(old, plan)).map(|(_, new)| Arc::clone(new));
         let ids = self.snapshot.ids.iter();
-        let routes = ids.filter_map(|route| Some(Arc::new(Route { plan: became(&route.plan)?, ..Route::clone(route) })));
+        let routes = ids.filter_map(|route| {
+            let card = Card { plan: became(&route.plan)?, ..route.card.clone() };
+            Some(Arc::new(Route { card, ..Route::clone(route) }))
+        });
         self.edit_routes(routes.collect(), &[]);
     }
 

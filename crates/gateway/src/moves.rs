@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use http::Method;
-use insula_catalog::{Catalog, Route};
+use insula_catalog::{Card, Catalog, Found, Route};
 use insula_core::placement::MoveState;
 use insula_core::{Kind, TenantNo};
 
@@ -29,12 +29,12 @@ impl Moves {
     }
 
     /// The route to send this request by: the given one, or that of after the cutover.
-    pub(crate) async fn settle(&self, route: Arc<Route>, method: &Method, catalog: &Catalog) -> Result<Arc<Route>, Refusal> {
-        if !must_wait(&route, method) {
-            return Ok(route);
+    pub(crate) async fn settle(&self, found: Found, method: &Method, catalog: &Catalog) -> Result<Found, Refusal> {
+        if !must_wait(&found, method) {
+            return Ok(found);
         }
         // Apart, so that requests which do not wait carry nothing of it.
-        Box::pin(self.wait(route, method, catalog)).await
+        Ok(Box::pin(self.wait(found.arc(), method, catalog)).await?.into())
     }
 
     async fn wait(&self, route: Arc<Route>, method: &Method, catalog: &Catalog) -> Result<Arc<Route>, Refusal> {
@@ -72,8 +72,8 @@ impl Moves {
     }
 }
 
-fn must_wait(route: &Route, method: &Method) -> bool {
-    route.placement.state == MoveState::Cutover && !method.is_safe()
+fn must_wait(tenant: &Card, method: &Method) -> bool {
+    tenant.move_state() == MoveState::Cutover && !method.is_safe()
 }
 
 /// A request's place among those that wait.

@@ -9,20 +9,22 @@ use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
+use futures_util::poll;
 use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use insula_catalog::Route;
+use insula_catalog::{Found, Route};
 use insula_core::Principal;
-use insula_http::Identity;
 use insula_http::admit::{Outcome, Permit};
 use insula_http::identity::CONTEXT;
 use insula_http::observe::{Observation, Observed};
-use insula_http::resolve::{Asked, Resolved};
+use insula_http::resolve::{self, Asked, Resolved};
+use insula_http::{Identity, host};
 use insula_telemetry::trace;
 use tracing::{Instrument as _, Span};
 
@@ -135,32 +137,41 @@ async fn go(
 ) -> Result<Response<Body>, Refusal> {
     let shared = &*worker.shared;
     is_one_sentence(&head)?;
+    let host = host::of(&head.headers, &head.uri);
+    if let Ok(host) = &host {
+        shared.resolver.expect(host, &shared.catalog);
+    }
     is_short(&head, shared.config.limits.header_bytes)?;
     if let Some(answer) = probe::answer(worker, &head) {
         return Ok(answer);
     }
-    let identity = prove(worker, &mut head).await?;
+    let class = shared.admission.classes().of(&head.method, head.uri.path());
+    let identity = shared.authenticator.authenticate(&head.headers).await?;
     if let Some(principal) = identity.principal() {
         seen.principal(Arc::clone(&principal.subject));
+        // Where resolution looks for it.
+        head.extensions.insert(Principal::clone(principal));
     }
     let credential = identity.principal().and_then(|_| head.headers.get(AUTHORIZATION).cloned());
-    let asked = Asked::read(&head.headers, &head.uri, &head.extensions)?;
-    let route = match shared.resolver.find(&asked, &shared.catalog).await? {
-        Resolved::Tenant { route, .. } => Some(worker.moves.settle(route, &head.method, &shared.catalog).await?),
-        Resolved::HostSide => None,
-    };
-    let class = shared.admission.classes().of(&head.method, head.uri.path());
+    let host = host.map_err(resolve::Refusal::from)?;
+    let asked = Asked { headers: &head.headers, uri: &head.uri, extensions: &head.extensions, host };
+    let (found, moment) = find(worker, &asked, &head.method).await?;
+    let most = found.as_ref().map_or(u64::MAX, |found| found.plan.limits.max_body_bytes);
+    let admitted = fits(&head, most).and_then(|()| match &found {
+        Some(found) => Ok(Some(shared.admission.enter_at(found, class, moment)?)),
+        None => Ok(None),
+    });
+    // Only now: what a tenant has beyond its card was being fetched while it was admitted.
+    let route = found.map(|found| found.arc());
     if let Some(route) = &route {
         seen.route(route);
         seen.class(shared.admission.classes().name(class));
     }
+    let mut permit = admitted?;
+    if let (Some(permit), Some(route)) = (&mut permit, &route) {
+        shared.admission.sit(permit, route).await?;
+    }
     let limits = route.as_deref().map(|route| &route.plan.limits);
-    let most = limits.map_or(u64::MAX, |limits| limits.max_body_bytes);
-    fits(&head, most)?;
-    let mut permit = match &route {
-        Some(route) => Some(shared.admission.admit(route, class).await?),
-        None => None,
-    };
 
     if head.version == Version::HTTP_2 {
         headers::of_http2(&mut head.headers);
@@ -235,13 +246,21 @@ fn is_short(head: &Parts, most: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Who asks. What is proven stands in the request's extensions, where resolution looks for it.
-async fn prove(worker: &Worker, head: &mut Parts) -> Result<Identity, Refusal> {
-    let identity = worker.shared.authenticator.authenticate(&head.headers).await?;
-    if let Some(principal) = identity.principal() {
-        head.extensions.insert(Principal::clone(principal));
+/// Whose request it is, and when that was known; nobody's, when it is the host side's.
+async fn find(worker: &Worker, asked: &Asked<'_>, method: &Method) -> Result<(Option<Found>, Instant), Refusal> {
+    let shared = &*worker.shared;
+    let began = Instant::now();
+    let mut finding = pin!(async {
+        match shared.resolver.find(asked, &shared.catalog).await? {
+            Resolved::Tenant { route, .. } => Ok(Some(worker.moves.settle(route, method, &shared.catalog).await?)),
+            Resolved::HostSide => Ok::<_, Refusal>(None),
+        }
+    });
+    // Who is known and not on the move is found at once: no need to look at the clock again.
+    match poll!(finding.as_mut()) {
+        Poll::Ready(found) => Ok((found?, began)),
+        Poll::Pending => Ok((finding.await?, Instant::now())),
     }
-    Ok(identity)
 }
 
 /// Whether the body that is announced may come.

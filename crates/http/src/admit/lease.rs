@@ -7,8 +7,9 @@
 //!
 //! Always: over any span, all processes together let through at most the plan's burst, what its rate gives, and what it gives in
 //! [`SLACK`] more, plus one unit for each process; so it is too while some or all of them cannot reach the meeting place, when each goes on
-//! with its fraction of the number that it knew last. Two things are beyond that bound: a process that is new and has not been there yet (it
-//! starts with the fraction that its configuration says), and one that is at work and silent for so long that the others count it as gone.
+//! with its fraction of the number that it knew last. Three things are beyond that bound: a process that is new and has not been there yet (it
+//! starts with the fraction that its configuration says), one that is at work and silent for so long that the others count it as gone, and a
+//! tenant whose slug changes, which each process gives its fraction of a burst anew.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -97,7 +98,7 @@ pub trait Exchange: Send + 'static {
     fn leave(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// One process's side of it: turns buckets into reports and awards into leases. No I/O.
+/// One process's side of it: turns ledgers into reports and awards into leases. No I/O.
 #[derive(Debug)]
 pub struct Sharing {
     admission: Admission,
@@ -141,11 +142,11 @@ impl Sharing {
         let mut report = Report::default();
         self.claimed.clear();
         for (meter, quota) in round {
-            let bucket = &tenants.of(meter).bucket;
-            let wanted = bucket.wanted.swap(0, Ordering::Relaxed);
+            let ledger = tenants.ledger(meter);
+            let wanted = ledger.wanted.swap(0, Ordering::Relaxed);
             // What it will want until the next round, and half as much again; what is left of the last lease counts.
             let enough = u64::from(wanted).saturating_mul(3) / 2 + 1;
-            let units = enough.min(pot(quota)).saturating_sub(u64::from(bucket.leased(now)));
+            let units = enough.min(pot(quota)).saturating_sub(u64::from(ledger.leased(now)));
             self.hot.insert(meter, 0);
             self.claimed.push(meter);
             let units = u32::try_from(units).unwrap_or(u32::MAX);
@@ -156,7 +157,7 @@ impl Sharing {
             *rounds < FORGET
         });
         self.backlog.retain(|meter, _| self.hot.contains_key(meter));
-        let spent = |meter: &Meter| (*meter, tenants.of(*meter).bucket.spent.swap(0, Ordering::Relaxed));
+        let spent = |meter: &Meter| (*meter, tenants.ledger(*meter).spent.swap(0, Ordering::Relaxed));
         self.fresh = self.hot.keys().map(spent).collect();
         for (meter, fresh) in &self.fresh {
             let spent = fresh.saturating_add(self.backlog.get(meter).copied().unwrap_or(0));
@@ -177,14 +178,14 @@ impl Sharing {
         let lapses = now + u64::try_from(LASTS.as_nanos()).unwrap_or(0);
         for (meter, units) in self.claimed.drain(..).zip(&award.granted) {
             if *units > 0 {
-                tenants.of(meter).bucket.grant(*units, now, lapses);
+                tenants.ledger(meter).grant(*units, now, lapses);
             }
         }
         for key in &award.hot {
             let Some(meter) = self.meter(key) else { continue };
             if self.hot.insert(meter, 0).is_none() {
                 // Spent before anybody wanted leases: nobody has counted on it.
-                tenants.of(meter).bucket.spent.store(0, Ordering::Relaxed);
+                tenants.ledger(meter).spent.store(0, Ordering::Relaxed);
             }
         }
     }

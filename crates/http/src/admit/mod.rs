@@ -15,18 +15,20 @@ mod gates;
 mod layer;
 pub mod lease;
 mod permit;
+mod rate;
 mod reading;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod refused;
 mod seats;
+mod tally;
 mod tenant;
 mod ticks;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use insula_catalog::Route;
+use insula_catalog::Card;
 use insula_core::{CellName, ClassLimits};
 use insula_planner::breaker::Verdict;
 use insula_planner::gcra::{Nanos, Quota, Wait};
@@ -44,6 +46,7 @@ pub use ticks::Ticks;
 use cell::{Desk, Gate};
 use gates::Gates;
 use permit::held;
+use tally::Spot;
 use tenant::{Meter, Tenants, enter};
 
 /// Decides what goes on. Clones share everything.
@@ -110,11 +113,20 @@ impl Admission {
     /// # Errors
     /// [`Refused`], with what to answer.
     #[inline]
-    pub fn try_admit(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
-        let mut permit = self.enter(route, class)?;
+    pub fn try_admit(&self, tenant: &Card, class: ClassNo) -> Result<Permit, Refused> {
+        self.try_admit_at(tenant, class, Instant::now())
+    }
+
+    /// The same, when the clock was read a moment ago: see [`Admission::enter_at`].
+    ///
+    /// # Errors
+    /// [`Refused`], with what to answer.
+    #[inline]
+    pub fn try_admit_at(&self, tenant: &Card, class: ClassNo, moment: Instant) -> Result<Permit, Refused> {
+        let mut permit = self.enter_at(tenant, class, moment)?;
         if !permit.gate.try_sit() {
             let after = permit.gate.time_for(u64::from(permit.gate.waiting()) + 1);
-            return Err(self.refused(route, class, Why::Full, after));
+            return Err(self.refused(tenant, class, Why::Full, after));
         }
         permit.held |= held::SEAT;
         Ok(permit)
@@ -124,25 +136,46 @@ impl Admission {
     ///
     /// # Errors
     /// [`Refused`], with what to answer.
-    pub async fn admit(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
-        let mut permit = self.enter(route, class)?;
+    pub async fn admit(&self, tenant: &Card, class: ClassNo) -> Result<Permit, Refused> {
+        let mut permit = self.enter_at(tenant, class, Instant::now())?;
+        self.sit(&mut permit, tenant).await?;
+        Ok(permit)
+    }
+
+    /// Decides at once on everything but a seat in the cell, which is [`Admission::sit`]'s: for who has something to do between the two. The clock was
+    /// read a moment ago and nothing was waited for since: what was waited for would count as the cell's time, and a rate does not know of
+    /// what came in between.
+    ///
+    /// # Errors
+    /// [`Refused`], with what to answer.
+    #[inline]
+    pub fn enter_at(&self, tenant: &Card, class: ClassNo, moment: Instant) -> Result<Permit, Refused> {
+        self.enter(tenant, class, self.house.ticks.at(moment))
+    }
+
+    /// Takes a seat in the cell for who has entered, and waits in line for one when it is worth it.
+    ///
+    /// # Errors
+    /// [`Refused`], with what to answer.
+    pub async fn sit(&self, permit: &mut Permit, tenant: &Card) -> Result<(), Refused> {
         if !permit.gate.try_sit() {
-            let patience = self.house.config.max_wait_ms.min(route.plan.limits.request_timeout_ms);
+            let patience = self.house.config.max_wait_ms.min(tenant.plan.limits.request_timeout_ms);
             let patience = Duration::from_millis(patience.into());
-            match Box::pin(permit.gate.sit(route.no, route.plan.tier.weight, patience)).await {
+            match Box::pin(permit.gate.sit(tenant.no, tenant.plan.tier.weight, patience)).await {
                 Ok(seat) => seat.keep(),
-                Err(no) => return Err(self.refused(route, class, Why::Full, no.0)),
+                Err(no) => return Err(self.refused(tenant, permit.class, Why::Full, no.0)),
             }
             permit.started = self.house.ticks.now();
         }
         permit.held |= held::SEAT;
-        Ok(permit)
+        Ok(())
     }
 
-    /// The tenant of that number is probably the next to ask: what is known of it is fetched into the processor's cache.
+    /// The tenant of that slug, if there is one, is probably the next to ask: what is known of it is fetched into the processor's cache.
     #[inline]
-    pub(crate) fn expect(&self, tenant: u32) {
-        self.house.tenants.expect(tenant.into());
+    pub(crate) fn expect(&self, slug: &str) {
+        let tallies = &self.house.tenants.tallies;
+        tallies.expect(tallies.line(slug));
     }
 
     /// How things stand, cell by cell.
@@ -166,68 +199,70 @@ impl Admission {
 
     /// Everything but a seat.
     #[inline]
-    fn enter(&self, route: &Route, class: ClassNo) -> Result<Permit, Refused> {
+    fn enter(&self, tenant: &Card, class: ClassNo, now: Nanos) -> Result<Permit, Refused> {
         let house = &*self.house;
-        // Fetched while clock, cell and circuit are looked at.
-        house.tenants.expect(route.no.get().cast_unsigned());
-        let now = house.ticks.now();
-        let gate = self.gate(route.cell());
-        let mut permit = Permit { gate, tenant: route.no, class, held: 0, started: now, told: false };
+        let tallies = &house.tenants.tallies;
+        let line = tallies.line(tenant.slug.as_str());
+        // Fetched while cell and circuit are looked at, where nobody had it fetched before.
+        tallies.expect(line);
+        let gate = self.gate(tenant.cell());
+        let mut permit = Permit { gate, tenant: tenant.no, started: now, spot: Spot::BEYOND, class, held: 0, told: false };
         match permit.gate.ask(now) {
             Verdict::Pass => {}
             Verdict::Probe => permit.held |= held::PROBE,
-            Verdict::Refuse(after) => return Err(self.refused(route, class, Why::Open, Duration::from_nanos(after))),
+            Verdict::Refuse(after) => return Err(self.refused(tenant, class, Why::Open, Duration::from_nanos(after))),
         }
-        let limits = &route.plan.limits;
-        let slot = house.tenants.slot(route.no);
-        if !enter(&slot.in_flight, limits.max_concurrent_requests) {
-            return Err(self.refused(route, class, Why::Concurrency(limits.max_concurrent_requests), SOON));
+        let limits = &tenant.plan.limits;
+        let (spot, tally) = tallies.find(line, tenant.no);
+        permit.spot = spot;
+        if !enter(&tally.in_flight, limits.max_concurrent_requests) {
+            return Err(self.refused(tenant, class, Why::Concurrency(limits.max_concurrent_requests), SOON));
         }
         permit.held |= held::TENANT;
         let quota = Quota::new(limits.requests_per_second, limits.request_burst);
-        let meter = Meter { tenant: route.no, class: ClassNo::DEFAULT };
+        let meter = Meter { tenant: tenant.no, class: ClassNo::DEFAULT };
         if class == ClassNo::DEFAULT {
             if !house.config.rates {
                 return Ok(permit);
             }
-            let taken = house.tenants.take(slot, meter, quota, now, 1);
-            return taken.map(|()| permit).map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait));
+            let taken = house.tenants.take(&tally.rate, meter, quota, now, 1);
+            return taken.map(|()| permit).map_err(|wait| self.refused_by(tenant, class, Why::Rate(quota), wait));
         }
         let by_class = limits.route_classes.get(house.classes.name(class)).copied().unwrap_or_default();
-        self.enter_class(&mut permit, route, by_class)?;
+        self.enter_class(&mut permit, tenant, by_class)?;
         if !house.config.rates {
             return Ok(permit);
         }
-        let taken = house.tenants.take(slot, meter, quota, now, by_class.cost);
-        taken.map_err(|wait| self.refused_by(route, class, Why::Rate(quota), wait))?;
-        if let Err((own, wait)) = self.take_class(route, class, by_class, now) {
-            slot.bucket.refund(quota, by_class.cost);
-            return Err(self.refused_by(route, class, Why::ClassRate(own), wait));
+        let taken = house.tenants.take(&tally.rate, meter, quota, now, by_class.cost);
+        taken.map_err(|wait| self.refused_by(tenant, class, Why::Rate(quota), wait))?;
+        if let Err((own, wait)) = self.take_class(tenant, class, by_class, now) {
+            tally.rate.refund(quota, by_class.cost);
+            return Err(self.refused_by(tenant, class, Why::ClassRate(own), wait));
         }
         Ok(permit)
     }
 
     /// The class's places: the tenant's own, and those of the cell.
-    fn enter_class(&self, permit: &mut Permit, route: &Route, limits: ClassLimits) -> Result<(), Refused> {
+    fn enter_class(&self, permit: &mut Permit, tenant: &Card, limits: ClassLimits) -> Result<(), Refused> {
         let class = permit.class;
         if let Some(most) = limits.max_concurrent_requests {
-            if !enter(&self.house.tenants.class(route.no, class).in_flight, most) {
-                return Err(self.refused(route, class, Why::ClassConcurrency(most), SOON));
+            if !enter(&self.house.tenants.class(tenant.no, class).in_flight, most) {
+                return Err(self.refused(tenant, class, Why::ClassConcurrency(most), SOON));
             }
             permit.held |= held::CLASS;
         }
         if !enter(&permit.gate.classes[class.index()], self.house.classes.bulkhead(class)) {
-            return Err(self.refused(route, class, Why::Bulkhead, SOON));
+            return Err(self.refused(tenant, class, Why::Bulkhead, SOON));
         }
         permit.held |= held::BULKHEAD;
         Ok(())
     }
 
-    fn take_class(&self, route: &Route, class: ClassNo, limits: ClassLimits, now: Nanos) -> Result<(), (Quota, Wait)> {
+    fn take_class(&self, tenant: &Card, class: ClassNo, limits: ClassLimits, now: Nanos) -> Result<(), (Quota, Wait)> {
         let Some(rate) = limits.requests_per_second else { return Ok(()) };
         let quota = Quota::new(rate, limits.request_burst.unwrap_or(rate));
-        let (tenants, meter) = (&self.house.tenants, Meter { tenant: route.no, class });
-        tenants.take(tenants.of(meter), meter, quota, now, 1).map_err(|wait| (quota, wait))
+        let (tenants, meter) = (&self.house.tenants, Meter { tenant: tenant.no, class });
+        tenants.take(&tenants.class(tenant.no, class).rate, meter, quota, now, 1).map_err(|wait| (quota, wait))
     }
 
     #[inline]
@@ -238,15 +273,15 @@ impl Admission {
     }
 
     #[cold]
-    fn refused_by(&self, route: &Route, class: ClassNo, why: Why, wait: Wait) -> Refused {
-        self.refused(route, class, why, Duration::from_nanos(wait.after))
+    fn refused_by(&self, tenant: &Card, class: ClassNo, why: Why, wait: Wait) -> Refused {
+        self.refused(tenant, class, why, Duration::from_nanos(wait.after))
     }
 
     #[cold]
-    fn refused(&self, route: &Route, class: ClassNo, why: Why, retry_after: Duration) -> Refused {
+    fn refused(&self, tenant: &Card, class: ClassNo, why: Why, retry_after: Duration) -> Refused {
         let class = self.house.classes.name(class).to_owned();
         metrics::counter!("insula_admission_refused_total",
-            "reason" => why.name(), "tier" => route.plan.tier.name.clone(), "class" => class.clone())
+            "reason" => why.name(), "tier" => tenant.plan.tier.name.clone(), "class" => class.clone())
         .increment(1);
         Refused { why, class, retry_after }
     }

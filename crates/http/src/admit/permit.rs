@@ -8,6 +8,7 @@ use insula_planner::gcra::Nanos;
 
 use super::cell::{Desk, Outcome};
 use super::class::ClassNo;
+use super::tally::Spot;
 use super::tenant::leave;
 
 /// What a permit holds, as bits.
@@ -25,10 +26,12 @@ pub(crate) mod held {
 pub struct Permit {
     pub(crate) gate: Arc<Desk>,
     pub(crate) tenant: TenantNo,
-    pub(crate) class: ClassNo,
-    pub(crate) held: u8,
     /// When the work began; waiting before it does not count as the cell's time.
     pub(crate) started: Nanos,
+    /// Where the tenant's tally is: its slug is not hashed again.
+    pub(crate) spot: Spot,
+    pub(crate) class: ClassNo,
+    pub(crate) held: u8,
     pub(crate) told: bool,
 }
 
@@ -72,7 +75,7 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if self.holds(held::TENANT) {
-            leave(&self.gate.tenants.slot(self.tenant).in_flight);
+            leave(&self.gate.tenants.tallies.at(self.spot, self.tenant).in_flight);
         }
         if self.holds(held::CLASS) {
             leave(&self.gate.tenants.class(self.tenant, self.class).in_flight);
@@ -86,6 +89,65 @@ impl Drop for Permit {
         // Last: whoever is seated now finds the rest free.
         if self.holds(held::SEAT) {
             self.gate.leave_seat();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use insula_catalog::fake::{self, FakeSource};
+    use insula_catalog::{Catalog, Options};
+    use insula_core::{Limits, TenantNo};
+
+    use super::super::{Admission, Why};
+    use super::*;
+
+    #[test]
+    fn a_permit_is_half_a_cache_line() {
+        assert_eq!(size_of::<Permit>(), 32);
+    }
+
+    /// A tenant in its line, one that found the line full, and one whose number is above 32 bits: each has its own places, and gets
+    /// them back where it took them.
+    #[tokio::test]
+    async fn places_come_back_to_the_tally_that_they_were_taken_of() {
+        const FAR: i64 = 1 << 40;
+        let source = FakeSource::new();
+        source.change(|content| {
+            let mut plan = fake::plan("bronze").unwrap();
+            plan.limits = Limits { max_concurrent_requests: 3, ..Limits::default() };
+            content.put_plan(plan);
+            content.put_cell(fake::cell("main", "127.0.0.1", 1).unwrap());
+            content.put_database(fake::database("main", "insula_pool", 0).unwrap());
+            for (slug, no) in [("inside", 1), ("pushed-out", 2), ("far", FAR)] {
+                content.put_tenant(fake::tenant(slug, no, "bronze", "main").unwrap());
+            }
+        });
+        let catalog = Catalog::start(source, Options::default());
+        catalog.ready().await;
+        let admission = Admission::default();
+        let tallies = &admission.house.tenants.tallies;
+        // Its own first: should both slugs have one line, there is still room.
+        let route = |slug: &str| catalog.by_slug(slug).unwrap().arc();
+        drop(admission.try_admit(&route("inside"), ClassNo::DEFAULT).unwrap());
+        for no in 100..104 {
+            tallies.find(tallies.line("pushed-out"), TenantNo::new(no).unwrap());
+        }
+        for (slug, beyond) in [("inside", false), ("pushed-out", true), ("far", true)] {
+            let route = route(slug);
+            let at_work = || tallies.find(tallies.line(slug), route.no).1.in_flight.load(Ordering::Relaxed);
+            for _ in 0..3 {
+                let mut permits: Vec<_> = (0..3).map(|_| admission.try_admit(&route, ClassNo::DEFAULT).unwrap()).collect();
+                assert!(permits.iter().all(|permit| (permit.spot == Spot::BEYOND) == beyond), "{slug}");
+                let fourth = admission.try_admit(&route, ClassNo::DEFAULT).unwrap_err();
+                assert_eq!((fourth.why, at_work()), (Why::Concurrency(3), 3), "{slug}");
+                permits.pop();
+                assert_eq!(at_work(), 2, "{slug}");
+                drop(permits);
+                assert_eq!(at_work(), 0, "{slug}");
+            }
         }
     }
 }

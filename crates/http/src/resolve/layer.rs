@@ -168,7 +168,11 @@ impl Shared {
 
     async fn asked(&self, asked: Asked<'_>) -> Result<Option<Found>, Problem> {
         let Resolved::Tenant { route, .. } = self.resolver.find(&asked, &self.catalog).await? else { return Ok(None) };
-        Ok(Some(Found { route, principal: asked.principal().map(|principal| principal.subject.clone()), proof: None }))
+        Ok(Some(Found {
+            route: route.arc(),
+            principal: asked.principal().map(|principal| principal.subject.clone()),
+            proof: None,
+        }))
     }
 
     async fn proven(&self, verifier: &Verifier, request: &mut Request) -> Result<Found, Problem> {

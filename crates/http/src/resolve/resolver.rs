@@ -4,7 +4,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
-use insula_catalog::{Catalog, Route, View, host};
+use insula_catalog::host::{self, Host};
+use insula_catalog::{Catalog, Found, Known, Route, View};
 use insula_core::{Principal, Slug, TenantId, TenantState, Via};
 
 use crate::admit::Admission;
@@ -19,7 +20,7 @@ pub enum Resolved {
     /// An active tenant's.
     Tenant {
         /// The tenant.
-        route: Arc<Route>,
+        route: Found,
         /// The first source that named it; `fallback` when none did.
         by: &'static str,
     },
@@ -152,11 +153,20 @@ impl Resolver {
         Ok(ResolverBuilder { options, sources })
     }
 
-    /// Whoever is resolved asks this for admission next. Changes no decision: what admission knows of the tenant is fetched into the processor's
-    /// cache together with the tenant's route, instead of after it.
+    /// Whoever is resolved asks this for admission next: [`Resolver::expect`] has what admission knows of the tenant fetched, too. Changes no decision.
     #[must_use]
     pub fn ahead_of(self, admission: &Admission) -> Self {
         Self { ahead: Some(admission.clone()), ..self }
+    }
+
+    /// Has what a request's host leads to fetched into the processor's cache, for who has something else to do before the request is resolved: a line
+    /// of memory that is not at hand takes longer than most else in a decision. Changes no decision.
+    #[inline]
+    pub fn expect(&self, host: &Host<'_>, catalog: &Catalog) {
+        let slug = catalog.look(|view| view.expect_host(host.as_str()));
+        if let (Some(admission), Some(slug)) = (&self.ahead, slug) {
+            admission.expect(slug);
+        }
     }
 
     /// Decides from what is known now: no wait, and no allocation when it is answered with a tenant named by its domain. Reports what is
@@ -166,7 +176,7 @@ impl Resolver {
     /// [`Refusal`]. For [`Refusal::Unknown`] there is [`Resolver::find`], which asks.
     #[inline]
     pub fn resolve(&self, asked: &Asked<'_>, catalog: &Catalog) -> Result<Resolved, Refusal> {
-        let decided = catalog.look(|view| self.shared.decide(asked, view, self.ahead.as_ref()));
+        let decided = catalog.look(|view| self.shared.decide(asked, view));
         if let Err(refusal) = &decided {
             refusal.report();
         }
@@ -222,81 +232,72 @@ impl Resolver {
 
 impl Shared {
     #[inline]
-    fn decide(&self, asked: &Asked<'_>, view: View<'_>, ahead: Option<&Admission>) -> Result<Resolved, Refusal> {
+    fn decide(&self, asked: &Asked<'_>, view: View<'_>) -> Result<Resolved, Refusal> {
         if is_one_of(asked.host.as_str(), &self.host_side) {
             return Ok(Resolved::HostSide);
         }
-        // What the host says is wanted in most cases, and seldom at hand: it is fetched while the other sources are asked.
-        view.expect_host(asked.host.as_str());
-        let mut named: Option<(&Arc<Route>, &'static str)> = None;
+        let mut named: Option<(Known<'_>, &'static str)> = None;
         let path = asked.uri.path();
         for limited in self.sources.iter().filter(|limited| limited.applies(path)) {
             let Some(hint) = limited.source.hint(asked)? else { continue };
-            let Some(said) = self.look_up(&hint, view, ahead) else { continue };
+            let Some(said) = self.look_up(&hint, view) else { continue };
             let source = limited.source.name();
-            let route = said.map_err(|what| Refusal::Unknown { by: source, what })?;
+            let known = said.map_err(|what| Refusal::Unknown { by: source, what })?;
             match named {
-                None => named = Some((route, source)),
-                Some((other, _)) if other.id == route.id => {}
+                None => named = Some((known, source)),
+                Some((other, _)) if other.no == known.no => {}
                 Some((other, first)) => {
-                    return Err(Refusal::Disagree { first: (first, other.id), second: (source, route.id) });
+                    return Err(Refusal::Disagree { first: (first, other.route().id), second: (source, known.route().id) });
                 }
             }
         }
         let bound = asked.principal().filter(|principal| is_bound(principal));
-        let (route, by) = match (named, bound, &self.fallback) {
+        let (known, by) = match (named, bound, &self.fallback) {
             (Some(named), ..) => named,
             (None, Some(principal), _) if principal.tenants.len() > 1 => return Err(Refusal::Choose),
             (None, _, None) => return Err(Refusal::Nobody),
             (None, _, Some(slug)) => {
                 let unknown = || Refusal::Unknown { by: "fallback", what: self.unknown(slug.as_str()) };
-                (view.by_slug(slug.as_str()).ok_or_else(unknown)?, "fallback")
+                (view.by_slug(slug.as_str()).ok_or_else(unknown)?.into(), "fallback")
             }
         };
         if let Some(principal) = bound
-            && !principal.belongs_to(route.id)
+            && !principal.belongs_to(known.route().id)
         {
-            return Err(Refusal::Foreign { tenant: route.id, subject: Arc::clone(&principal.subject) });
+            return Err(Refusal::Foreign { tenant: known.route().id, subject: Arc::clone(&principal.subject) });
         }
-        match route.state() {
-            TenantState::Active => Ok(Resolved::Tenant { route: Arc::clone(route), by }),
-            TenantState::Suspended => Err(Refusal::Suspended { tenant: route.id }),
+        match known.state() {
+            TenantState::Active => Ok(Resolved::Tenant { route: known.found(), by }),
+            TenantState::Suspended => Err(Refusal::Suspended { tenant: known.route().id }),
             // In the making, or deleted: as good as none.
             TenantState::Provisioning | TenantState::Deleted => {
-                Err(Refusal::Unknown { by, what: self.unknown(route.slug.as_str()) })
+                Err(Refusal::Unknown { by, what: self.unknown(known.slug.as_str()) })
             }
         }
     }
 
     /// The tenant that a hint means; `None` when it means none, an error when it means one that is not known.
     #[inline]
-    fn look_up<'v>(
-        &self,
-        hint: &Hint<'_>,
-        view: View<'v>,
-        ahead: Option<&Admission>,
-    ) -> Option<Result<&'v Arc<Route>, UnknownTenant>> {
+    fn look_up<'v>(&self, hint: &Hint<'_>, view: View<'v>) -> Option<Result<Known<'v>, UnknownTenant>> {
         Some(match hint {
             Hint::Host(host) => {
                 let text = host.as_str();
-                let soon = |no| {
-                    if let Some(admission) = ahead {
-                        admission.expect(no);
-                    }
-                };
-                match view.by_host_then(text, soon) {
-                    Some(route) => Ok(route),
+                match view.known_by_host(text) {
+                    Some(known) => Ok(known),
                     None if host.is_address() || text == view.base_domain() || is_one_of(text, &self.shared_hosts) => {
                         return None;
                     }
                     None => Err(self.unknown(text)),
                 }
             }
-            Hint::Id(id) => view.by_id(*id).ok_or_else(|| UnknownTenant { hash: self.hasher.hash_one(id.uuid().as_u128()) }),
+            Hint::Id(id) => {
+                let unknown = || UnknownTenant { hash: self.hasher.hash_one(id.uuid().as_u128()) };
+                view.by_id(*id).map(Known::from).ok_or_else(unknown)
+            }
             Hint::Name(name) => {
                 // An id is longer than most slugs; a slug may look like one, so it is looked for first.
                 let route = view.by_slug(name).or_else(|| view.by_id(name.parse().ok()?));
-                route.ok_or_else(|| self.unknown(name))
+                route.map(Known::from).ok_or_else(|| self.unknown(name))
             }
         })
     }

@@ -79,6 +79,25 @@ async fn a_tenant_has_its_rate_and_no_other_feels_it() {
 }
 
 #[tokio::test]
+async fn who_has_read_the_clock_is_asked_by_that_moment() {
+    let town = Town::new(limits(1, 1, 100)).await;
+    let admission = Admission::new(AdmissionConfig::default()).unwrap();
+    let (route, now) = (town.route(1), std::time::Instant::now());
+    let passes = |millis| admission.try_admit_at(&route, ClassNo::DEFAULT, now + Duration::from_millis(millis)).is_ok();
+    assert_eq!([0, 999, 1_000, 1_999].map(passes), [true, false, true, false]);
+    let mut entered = admission.enter_at(&route, ClassNo::DEFAULT, now + Duration::from_secs(2)).unwrap();
+    assert_eq!(admission.cells()[0].in_flight, 0);
+    admission.sit(&mut entered, &route).await.unwrap();
+    assert_eq!(admission.cells()[0].in_flight, 1);
+    // A clock that is moved by hand says itself what time it is.
+    let (admission, ticks) = by_hand(AdmissionConfig::default());
+    let passes = || admission.try_admit_at(&route, ClassNo::DEFAULT, now + Duration::from_secs(60)).is_ok();
+    assert_eq!((passes(), passes()), (true, false));
+    ticks.advance(Duration::from_secs(1));
+    assert_eq!((passes(), passes()), (true, false));
+}
+
+#[tokio::test]
 async fn a_changed_limit_is_in_force_with_the_next_request_that_sees_it() {
     let town = Town::new(limits(1, 1, 100)).await;
     let admission = Admission::new(AdmissionConfig::default()).unwrap();
