@@ -152,9 +152,9 @@ mod tests {
 
     /// As [`Arc`] lays it out: two counts, then the route.
     #[test]
-    fn a_decision_reads_one_line_of_a_route_and_a_route_has_two() {
+    fn a_route_has_two_lines_and_its_card_is_in_the_first() {
         let counts = 2 * size_of::<usize>();
         assert_eq!(counts + size_of::<Route>(), 128);
-        assert_eq!(counts + offset_of!(Route, placement), 64, "what a decision reads is in the first");
+        assert_eq!(counts + offset_of!(Route, placement), 64, "its card is in the first");
     }
 }

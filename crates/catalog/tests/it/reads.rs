@@ -231,6 +231,48 @@ async fn looks_may_nest_and_each_is_of_its_moment() {
     assert_eq!(catalog.by_id(acme.id).unwrap().placement.epoch, 2);
 }
 
+/// Found by each kind of name, in a look within another catalog's: each says what was so when it was found, however much has changed since.
+#[tokio::test]
+async fn what_was_found_stays_as_it_was() {
+    let (mut source, mut other) = (FakeSource::new(), FakeSource::new());
+    source.commit(floor()).await;
+    other.commit(floor()).await;
+    let mut acme = tenant("acme", 1);
+    acme.domains = vec!["docs.acme.example".into()];
+    let namesake = tenant("acme", 7);
+    source.commit(vec![put(&acme)]).await;
+    other.commit(vec![put(&namesake)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let elsewhere = ready(other, no_polling()).await;
+    let find = |host: &str| {
+        elsewhere.look(|outer| {
+            let there = outer.known_by_host("acme.localhost").unwrap();
+            let here = catalog.look(|view| view.known_by_host(host).unwrap().found());
+            (there.found(), here)
+        })
+    };
+    let found = ["acme.localhost", "ACME.localhost:80", "docs.acme.example"].map(find);
+    acme.state = TenantState::Suspended;
+    acme.slug = "renamed".parse().unwrap();
+    source.commit(vec![put(&acme)]).await;
+    catalog.refresh().await.unwrap();
+    // By other threads, too, and when nobody follows any more.
+    let now = catalog.look(|view| view.known_by_host("renamed.localhost").unwrap().found());
+    drop((catalog, elsewhere));
+    std::thread::spawn(move || {
+        for (there, here) in found {
+            assert_eq!((there.no, there.arc().id), (namesake.no, namesake.id));
+            assert_eq!((here.no, here.slug.as_str(), here.state()), (acme.no, "acme", TenantState::Active));
+            let route = here.arc();
+            drop(here);
+            assert_eq!((route.id, route.slug.as_str(), route.state()), (acme.id, "acme", TenantState::Active));
+        }
+        assert_eq!((now.arc().id, now.slug.as_str(), now.state()), (acme.id, "renamed", TenantState::Suspended));
+    })
+    .join()
+    .unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_that_lasts_keeps_its_revision_and_gets_no_newer_fence() {
     let mut source = FakeSource::new();
