@@ -254,11 +254,10 @@ impl<'a> Known<'a> {
         self.route
     }
 
-    /// To be held beyond the look. Its route is fetched into the processor's cache: whoever is let through is asked for that next.
+    /// To be held beyond the look. Its route is not even fetched ahead: where its address has to be looked up first, a processor waits for that.
     #[must_use]
     #[inline]
     pub fn found(self) -> Found {
-        prefetch_index(std::slice::from_ref(&**self.route), 0);
         Found(match self.place {
             Some((reading, place)) => Kept::There(Arc::clone(reading), place),
             None => Kept::Route(Arc::clone(self.route)),

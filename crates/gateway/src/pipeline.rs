@@ -161,7 +161,7 @@ async fn go(
         Some(found) => Ok(Some(shared.admission.enter_at(found, class, moment)?)),
         None => Ok(None),
     });
-    // Only now: what a tenant has beyond its card was being fetched while it was admitted.
+    // Only now: who is refused need not wait for what a tenant has beyond its card.
     let route = found.map(|found| found.arc());
     if let Some(route) = &route {
         seen.route(route);
