@@ -14,7 +14,7 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use foldhash::fast::RandomState;
+use foldhash::quality::RandomState;
 use insula_core::TenantNo;
 use insula_planner::slab::Slab;
 
@@ -74,7 +74,7 @@ impl Spot {
 pub(crate) struct Tallies {
     lines: Slab<Line, CHUNK>,
     beyond: Slab<Tally>,
-    /// Keyed, so that nobody can choose slugs that share a line.
+    /// Keyed, so that nobody can choose slugs that share a line; of the kind whose low bits are as good as the others, under each key.
     hasher: RandomState,
 }
 
