@@ -5,6 +5,9 @@
 //! as the connection's parser would have made it a moment ago. That deciding allocates nothing is a test's business
 //! (`crates/http/tests/it/admit.rs`, with a counting allocator).
 //!
+//! Taking the tenant's route is not part of it: a decision hands out what leads there (decision 0080). Whoever goes on pays for that afterwards; with it,
+//! on the machine of the last record, it took 570 to 660 ns, as it did when a decision handed out the route (620 to 630).
+//!
 //! Which tenants are active has nothing to do with where they lie in memory: a tenth of all, picked as if by chance. Beside it stands what it takes
 //! when each tenth is active, one as far from the next as all others: such places share few sets of the processor's caches, which then hold less.
 
