@@ -12,29 +12,30 @@ use crate::row::DatabaseId;
 /// What says whether a tenant's request goes on: who it is, what it may do, how it stands. It lies in the table where a name is looked for, so that
 /// a decision need not wait for the route's own memory.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Card {
-    /// DNS label.
-    pub slug: Slug,
     /// What it may do: its plan, with the tenant's own limits and features merged in.
     pub plan: Arc<Plan>,
     /// Its number in `tenant_id` columns. One tenant's alone in an installation.
     pub no: TenantNo,
     pub(crate) standing: Arc<Standing>,
+    /// DNS label.
+    pub slug: Slug,
 }
 
 /// A tenant, what it may do and where it lives. Never changes: a change makes a new one.
 ///
-/// Two cache lines with the counts before it, in this order in memory: the first is what every request asks for. What is the same for many is shared
-/// by them, so that it is at hand.
+/// Two cache lines with the counts before it, in this order in memory: who looks for a tenant by its id, and asks what it may do and where it lives,
+/// reads the first alone. What is the same for many is shared by them, so that it is at hand.
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Route {
-    pub(crate) card: Card,
-    /// Where it lives, and where a move stands; shared by the tenants of the same tables.
-    pub placement: Arc<Placement>,
-    pub(crate) home: Arc<Database>,
     /// Identity.
     pub id: TenantId,
+    /// Where it lives, and where a move stands; shared by the tenants of the same tables.
+    pub placement: Arc<Placement>,
+    pub(crate) card: Card,
+    pub(crate) home: Arc<Database>,
     /// The last application migration that its tables have: an application that does not serve it is not to be asked.
     pub schema_version: i64,
     /// How it wants to appear.
@@ -152,9 +153,10 @@ mod tests {
 
     /// As [`Arc`] lays it out: two counts, then the route.
     #[test]
-    fn a_route_has_two_lines_and_its_card_is_in_the_first() {
+    fn a_route_has_two_lines_and_all_but_names_and_looks_is_in_the_first() {
         let counts = 2 * size_of::<usize>();
         assert_eq!(counts + size_of::<Route>(), 128);
-        assert_eq!(counts + offset_of!(Route, placement), 64, "its card is in the first");
+        assert_eq!(counts + offset_of!(Route, card) + offset_of!(Card, slug), 64);
+        assert!(offset_of!(Route, home) > offset_of!(Route, card), "and what leads to its database is in the second");
     }
 }

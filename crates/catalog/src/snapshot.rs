@@ -281,8 +281,7 @@ impl Deref for Known<'_> {
 
 /// A tenant that was found: its card at hand, its route one step away.
 ///
-/// Made for the while in which it is decided whether a request goes on. It keeps the catalog of its moment in memory: [`Found::arc`] gives what is to
-/// be kept longer.
+/// Made for the while of a request. It keeps what of the catalog has changed since in memory twice: who goes on for long calls [`Found::keep`].
 #[derive(Clone)]
 pub struct Found(Kept);
 
@@ -294,13 +293,33 @@ enum Kept {
 }
 
 impl Found {
+    /// Identity. The first that is asked of its route waits for that.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.route().id
+    }
+
+    /// The whole of it. Where it lies is at hand; what it says is waited for.
+    #[must_use]
+    #[inline]
+    pub fn route(&self) -> &Arc<Route> {
+        self.parts().1
+    }
+
     /// Its route, to keep.
     #[must_use]
     pub fn arc(&self) -> Arc<Route> {
-        let route = self.parts().1;
+        let route = self.route();
         // The second of its two lines of memory, while the first is waited for.
         prefetch_index(std::slice::from_ref(&**route), 1);
         Arc::clone(route)
+    }
+
+    /// Keeps nothing but its route in memory from now on.
+    pub fn keep(&mut self) {
+        if let Kept::There(..) = self.0 {
+            self.0 = Kept::Route(self.arc());
+        }
     }
 
     #[inline]
@@ -328,7 +347,7 @@ impl Deref for Found {
 
 impl std::fmt::Debug for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.parts().1.fmt(f)
+        self.route().fmt(f)
     }
 }
 

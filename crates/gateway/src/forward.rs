@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode};
-use insula_core::{Kind, TenantId};
+use insula_catalog::Found;
+use insula_core::Kind;
 use insula_http::admit::Outcome;
 
 use crate::body::{Body, Fault, Progress, RequestBody};
@@ -20,7 +21,7 @@ use crate::worker::Worker;
 pub(crate) struct Call<'a> {
     pub(crate) worker: &'a Rc<Worker>,
     /// `None` on the host side.
-    pub(crate) tenant: Option<TenantId>,
+    pub(crate) tenant: Option<&'a Found>,
     /// Of whoever was proven: what may be taken back while the answer lasts.
     pub(crate) credential: Option<HeaderValue>,
     pub(crate) cell: &'a CellUpstream,

@@ -18,7 +18,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use insula_catalog::{Found, Route};
+use insula_catalog::Found;
 use insula_core::Principal;
 use insula_http::admit::{Outcome, Permit};
 use insula_http::identity::CONTEXT;
@@ -107,8 +107,10 @@ async fn answer(
         }
         Err(refusal) => refusal.into_response(&id, accept.as_ref()),
     };
-    if let Some(route) = seen.tenant() {
-        trace::of_tenant(&span, route.id, route.slug.as_str());
+    if !span.is_none()
+        && let Some(tenant) = seen.tenant()
+    {
+        trace::of_tenant(&span, tenant.id(), tenant.slug.as_str());
     }
     trace::answered(&span, response.status().as_u16());
     seen.answered(response)
@@ -146,7 +148,8 @@ async fn go(
         return Ok(answer);
     }
     let class = shared.admission.classes().of(&head.method, head.uri.path());
-    let identity = shared.authenticator.authenticate(&head.headers).await?;
+    let (identity, waited) = noting(shared.authenticator.authenticate(&head.headers)).await;
+    let identity = identity?;
     if let Some(principal) = identity.principal() {
         seen.principal(Arc::clone(&principal.subject));
         // Where resolution looks for it.
@@ -155,23 +158,21 @@ async fn go(
     let credential = identity.principal().and_then(|_| head.headers.get(AUTHORIZATION).cloned());
     let host = host.map_err(resolve::Refusal::from)?;
     let asked = Asked { headers: &head.headers, uri: &head.uri, extensions: &head.extensions, host };
-    let (found, moment) = find(worker, &asked, &head.method).await?;
-    let most = found.as_ref().map_or(u64::MAX, |found| found.plan.limits.max_body_bytes);
-    let admitted = fits(&head, most).and_then(|()| match &found {
-        Some(found) => Ok(Some(shared.admission.enter_at(found, class, moment)?)),
-        None => Ok(None),
-    });
-    // Only now: who is refused need not wait for what a tenant has beyond its card.
-    let route = found.map(|found| found.arc());
-    if let Some(route) = &route {
-        seen.route(route);
+    let (tenant, moved) = noting(find(worker, &asked, &head.method)).await;
+    // From here on, nothing that every request goes through looks at more of its tenant than the card.
+    let tenant = tenant?;
+    let limits = tenant.as_ref().map(|tenant| &tenant.plan.limits);
+    let most = limits.map_or(u64::MAX, |limits| limits.max_body_bytes);
+    let mut permit = None;
+    if let Some(tenant) = &tenant {
+        seen.is_of(tenant.clone());
         seen.class(shared.admission.classes().name(class));
+        fits(&head, most)?;
+        // A look at the clock takes longer than most of what follows: who has waited for nothing has begun just now.
+        let moment = if waited || moved { Instant::now() } else { seen.started() };
+        let permit = permit.insert(shared.admission.enter_at(tenant, class, moment)?);
+        shared.admission.sit(permit, tenant).await?;
     }
-    let mut permit = admitted?;
-    if let (Some(permit), Some(route)) = (&mut permit, &route) {
-        shared.admission.sit(permit, route).await?;
-    }
-    let limits = route.as_deref().map(|route| &route.plan.limits);
 
     if head.version == Version::HTTP_2 {
         headers::of_http2(&mut head.headers);
@@ -179,7 +180,7 @@ async fn go(
     let host = target(&mut head)?;
     headers::of_request(&mut head.headers, peer, &host);
     head.headers.insert(REQUEST_ID, id.clone());
-    sign(worker, &mut head, route.as_ref(), &identity);
+    sign(worker, &mut head, tenant.as_ref(), &identity);
 
     let within = limits.map_or(u64::MAX, |limits| limits.request_timeout_ms.into()).min(watch.timeouts().response_ms);
     let progress = Rc::new(Progress { spent: seen.spent(), ..Progress::default() });
@@ -188,9 +189,8 @@ async fn go(
         // Of a GET, hyper would leave out a body that does not say how long it is.
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let cell = worker.cells.of(route.as_deref(), &shared.catalog).ok_or_else(Refusal::away)?;
-    let tenant = route.as_deref().map(|route| route.id);
-    let call = Call { worker, tenant, credential, cell: &cell, watch, progress: &progress };
+    let cell = worker.cells.of(tenant.as_ref(), &shared.catalog).ok_or_else(Refusal::away)?;
+    let call = Call { worker, tenant: tenant.as_ref(), credential, cell: &cell, watch, progress: &progress };
     let request = Request::from_parts(head, body);
     let outcome = match wish {
         None if progress.is_coming.get() => Box::pin(patiently(&progress, &mut permit, forward::send(&call, request))).await,
@@ -203,12 +203,15 @@ async fn go(
     }
     let mut response = outcome.map_err(forward::Failed::refusal)?;
     let lasts = matches!(response.body(), Body::Stream(_)) && lasts_without_work(response.headers());
-    if let (Body::Stream(stream), Some(mut permit)) = (response.body_mut(), permit) {
-        if lasts {
-            permit.linger();
-            stream.ends_with(Standing::new(tenant, call.credential.as_ref()).ends(&shared.catalog));
+    if let Body::Stream(stream) = response.body_mut() {
+        seen.lasts();
+        if let Some(mut permit) = permit {
+            if lasts {
+                permit.linger();
+                stream.ends_with(Standing::new(tenant.as_ref(), call.credential.as_ref()).ends(&shared.catalog));
+            }
+            stream.hold(permit);
         }
-        stream.hold(permit);
     }
     Ok(response)
 }
@@ -246,20 +249,21 @@ fn is_short(head: &Parts, most: usize) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whose request it is, and when that was known; nobody's, when it is the host side's.
-async fn find(worker: &Worker, asked: &Asked<'_>, method: &Method) -> Result<(Option<Found>, Instant), Refusal> {
+/// Whose request it is; nobody's, when it is the host side's.
+async fn find(worker: &Worker, asked: &Asked<'_>, method: &Method) -> Result<Option<Found>, Refusal> {
     let shared = &*worker.shared;
-    let began = Instant::now();
-    let mut finding = pin!(async {
-        match shared.resolver.find(asked, &shared.catalog).await? {
-            Resolved::Tenant { route, .. } => Ok(Some(worker.moves.settle(route, method, &shared.catalog).await?)),
-            Resolved::HostSide => Ok::<_, Refusal>(None),
-        }
-    });
-    // Who is known and not on the move is found at once: no need to look at the clock again.
-    match poll!(finding.as_mut()) {
-        Poll::Ready(found) => Ok((found?, began)),
-        Poll::Pending => Ok((finding.await?, Instant::now())),
+    match shared.resolver.find(asked, &shared.catalog).await? {
+        Resolved::Tenant { route, .. } => Ok(Some(worker.moves.settle(route, method, &shared.catalog).await?)),
+        Resolved::HostSide => Ok(None),
+    }
+}
+
+/// What comes of some work, and whether that had to be waited for.
+async fn noting<T>(work: impl Future<Output = T>) -> (T, bool) {
+    let mut work = pin!(work);
+    match poll!(work.as_mut()) {
+        Poll::Ready(done) => (done, false),
+        Poll::Pending => (work.await, true),
     }
 }
 
@@ -287,9 +291,9 @@ fn target(head: &mut Parts) -> Result<HeaderValue, Refusal> {
 }
 
 /// Says upstream whose request it is, in a way that only this gateway can.
-fn sign(worker: &Worker, head: &mut Parts, route: Option<&Arc<Route>>, identity: &Identity) {
-    if let (Some(signer), Some(route)) = (&worker.shared.signer, route) {
-        head.headers.insert(CONTEXT, signer.header_at(route, identity, worker.unix_seconds()));
+fn sign(worker: &Worker, head: &mut Parts, tenant: Option<&Found>, identity: &Identity) {
+    if let (Some(signer), Some(tenant)) = (&worker.shared.signer, tenant) {
+        head.headers.insert(CONTEXT, signer.header_at(tenant, identity, worker.unix_seconds()));
     }
 }
 

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use http::HeaderValue;
-use insula_catalog::Catalog;
+use insula_catalog::{Catalog, Found};
 use insula_core::{Clock as _, SystemClock, TenantId, TenantState};
 use insula_http::Voucher;
 
@@ -21,8 +21,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Standing {
     /// `credential` is the `Authorization` of somebody whom the gateway has proven.
-    pub(crate) fn new(tenant: Option<TenantId>, credential: Option<&HeaderValue>) -> Self {
-        Self { tenant, voucher: credential.and_then(Voucher::of) }
+    pub(crate) fn new(tenant: Option<&Found>, credential: Option<&HeaderValue>) -> Self {
+        Self { tenant: tenant.map(Found::id), voucher: credential.and_then(Voucher::of) }
     }
 
     /// Resolves when it does not hold any more. Most keys have no end: who has one waits for it by a timer of his own.

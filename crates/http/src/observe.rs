@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri};
 use http_body::{Body, Frame, SizeHint};
-use insula_catalog::{Catalog, Route};
+use insula_catalog::{Catalog, Found, Route};
 use insula_core::TenantNo;
 use insula_telemetry::requests::{Finished, Who};
 use insula_telemetry::{Senses, cpu};
@@ -41,7 +41,7 @@ pub struct Observation {
     uri: Uri,
     request_id: HeaderValue,
     trace_id: Option<[u8; 32]>,
-    route: Option<Arc<Route>>,
+    tenant: Option<Found>,
     principal: Option<Arc<str>>,
     class: Option<Box<str>>,
     /// The head of its answer was heard.
@@ -63,7 +63,7 @@ impl Observation {
             uri: uri.clone(),
             request_id,
             trace_id: None,
-            route: None,
+            tenant: None,
             principal: None,
             class: None,
             heard: None,
@@ -74,15 +74,26 @@ impl Observation {
         }
     }
 
+    /// When it began.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
     /// It is this tenant's.
-    pub fn route(&mut self, route: &Arc<Route>) {
-        self.route = Some(Arc::clone(route));
+    pub fn is_of(&mut self, tenant: Found) {
+        self.tenant = Some(tenant);
     }
 
     /// Whose it is, when that is known by now.
     #[must_use]
-    pub fn tenant(&self) -> Option<&Arc<Route>> {
-        self.route.as_ref()
+    pub const fn tenant(&self) -> Option<&Found> {
+        self.tenant.as_ref()
+    }
+
+    /// Its answer takes its time: of the catalog, it keeps no more in memory than its tenant.
+    pub fn lasts(&mut self) {
+        self.tenant.as_mut().map(Found::keep);
     }
 
     /// This one asks.
@@ -136,11 +147,11 @@ impl Observation {
 impl Drop for Observation {
     fn drop(&mut self) {
         let total = self.started.elapsed();
-        let who = self.route.as_deref().map(|route| Who {
-            no: route.no,
-            slug: route.slug.as_str(),
-            tier: &route.plan.tier.name,
-            cell: route.placement.cell.as_str(),
+        let who = self.tenant.as_ref().map(|tenant| Who {
+            no: tenant.no,
+            slug: tenant.slug.as_str(),
+            tier: &tenant.plan.tier.name,
+            cell: tenant.cell().as_str(),
         });
         self.senses.finished(&Finished {
             who,

@@ -29,8 +29,11 @@ const TENANTS: usize = 100;
 /// Of what is in one round, the machine decides a tenth.
 const ROUNDS: usize = 11;
 const SLICE: Duration = Duration::from_secs(3);
-/// The open loop's.
+/// The open loop's. Its rounds are short and many: a machine that stands still for a moment spoils the tail of the round that it falls into, and of
+/// long ones, it spoils most.
 const RATE: u32 = 8_000;
+const OPEN_ROUNDS: usize = 61;
+const OPEN_SLICE: Duration = Duration::from_millis(500);
 
 /// Which cores do what.
 struct Profile {
@@ -118,22 +121,30 @@ impl<'a> Stand<'a> {
     /// At a rate below what both can do, from the moment at which each request was due.
     fn open(&self) -> Result<Vec<Outcome>> {
         let (mut p50, mut p99) = (Pair::default(), Pair::default());
-        for round in 0..=ROUNDS {
+        let (mut all, mut peers) = (open_loop::Seen::default(), open_loop::Seen::default());
+        for round in 0..=OPEN_ROUNDS {
             let sides: [(&Pinned, bool); 2] = [(&self.ours, true), (&self.peer, false)];
             for turn in 0..2 {
                 let (side, is_ours) = sides[(turn + round) % 2];
-                let seen = open_loop::run(side.addr, RATE, TENANTS, SLICE, self.profile.load)?;
+                let seen = open_loop::run(side.addr, RATE, TENANTS, OPEN_SLICE, self.profile.load)?;
                 if round == 0 {
                     continue;
                 }
                 let (half, tail) = if is_ours { (&mut p50.ours, &mut p99.ours) } else { (&mut p50.peer, &mut p99.peer) };
                 half.0.push(seen.quantile(0.5));
                 tail.0.push(seen.quantile(0.99));
+                if is_ours { &mut all } else { &mut peers }.add(seen);
             }
         }
+        let together = format!("of all rounds together {:.1} µs against {:.1} µs", all.quantile(0.99), peers.quantile(0.99));
         Ok(vec![
             Outcome::ratio(format!("latency at {RATE}/s, p50"), p50.ratio(), Target::AtMost(1.5), p50.detail("µs")),
-            Outcome::ratio(format!("latency at {RATE}/s, p99"), p99.ratio(), Target::AtMost(1.0), p99.detail("µs")),
+            Outcome::ratio(
+                format!("latency at {RATE}/s, p99"),
+                p99.ratio(),
+                Target::AtMost(1.0),
+                format!("{}; {together}", p99.detail("µs")),
+            ),
         ])
     }
 }

@@ -16,10 +16,23 @@ use super::slug;
 
 const CONNECTIONS: usize = 32;
 
+/// What is sent before it counts: connections are new then.
+const WARM: Duration = Duration::from_millis(100);
+
 /// Latencies in microseconds, in order.
+#[derive(Default)]
 pub(super) struct Seen(Vec<f64>);
 
 impl Seen {
+    fn of(mut latencies: Vec<f64>) -> Self {
+        latencies.sort_by(f64::total_cmp);
+        Self(latencies)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        *self = Self::of([std::mem::take(&mut self.0), other.0].concat());
+    }
+
     pub(super) fn quantile(&self, q: f64) -> f64 {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index")]
         let place = (self.0.len() as f64 * q) as usize;
@@ -33,7 +46,7 @@ struct Connection {
     got: Vec<u8>,
 }
 
-/// Sends `rate` requests a second for so long.
+/// Sends `rate` requests a second for so long, and for a moment before, which does not count.
 pub(super) fn run(addr: SocketAddr, rate: u32, tenants: usize, slice: Duration, cpus: &str) -> Result<Seen> {
     let cpus = cpus.to_owned();
     let thread = std::thread::spawn(move || {
@@ -61,7 +74,7 @@ fn drive(addr: SocketAddr, rate: u32, tenants: usize, slice: Duration) -> Result
     let begin = Instant::now();
     let (mut busy, mut seen): (Vec<Connection>, Vec<f64>) = (Vec::new(), Vec::new());
     let mut next = begin;
-    let end = begin + slice;
+    let (counts, end) = (begin + WARM, begin + WARM + slice);
     let mut turn = requests.iter().cycle();
     while next < end || !busy.is_empty() {
         let now = Instant::now();
@@ -81,15 +94,16 @@ fn drive(addr: SocketAddr, rate: u32, tenants: usize, slice: Duration) -> Result
         while n < busy.len() {
             if read(&mut busy[n])? {
                 let connection = busy.swap_remove(n);
-                seen.push(connection.due.elapsed().as_secs_f64() * 1e6);
+                if connection.due >= counts {
+                    seen.push(connection.due.elapsed().as_secs_f64() * 1e6);
+                }
                 free.push_back(connection);
             } else {
                 n += 1;
             }
         }
     }
-    seen.sort_by(f64::total_cmp);
-    Ok(Seen(seen))
+    Ok(Seen::of(seen))
 }
 
 /// Whether the answer is whole.

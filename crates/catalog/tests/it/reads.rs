@@ -273,6 +273,26 @@ async fn what_was_found_stays_as_it_was() {
     .unwrap();
 }
 
+/// Who goes on for long keeps its tenant, and lets go of all that has changed since.
+#[tokio::test]
+async fn what_is_kept_keeps_no_other_tenant() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let (acme, mut globex) = (tenant("acme", 1), tenant("globex", 2));
+    source.commit(vec![put(&acme), put(&globex)]).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let mut found = catalog.look(|view| view.known_by_host("acme.localhost").unwrap().found());
+    let before = Arc::downgrade(&catalog.by_slug("globex").unwrap().arc());
+    globex.state = TenantState::Suspended;
+    source.commit(vec![put(&globex)]).await;
+    catalog.refresh().await.unwrap();
+    assert_eq!(catalog.by_slug("globex").unwrap().state(), TenantState::Suspended);
+    assert!(before.upgrade().is_some(), "the moment at which it was found");
+    found.keep();
+    assert!(before.upgrade().is_none());
+    assert_eq!((found.id(), found.slug.as_str(), found.route().id), (acme.id, "acme", acme.id));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_that_lasts_keeps_its_revision_and_gets_no_newer_fence() {
     let mut source = FakeSource::new();

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use insula_catalog::{Catalog, Route};
+use insula_catalog::{Catalog, Found};
 use insula_core::CellName;
 use insula_planner::breaker::{Probed, Verdict};
 
@@ -111,11 +111,11 @@ enum Stacks {
 
 impl Stacks {
     /// What serves this tenant; `None` when its tables are of a version that none here knows.
-    fn of(&self, route: &Route) -> Option<Rc<CellUpstream>> {
+    fn of(&self, tenant: &Found) -> Option<Rc<CellUpstream>> {
         match self {
             Self::One(one) => Some(Rc::clone(one)),
             Self::Versions(cell, each) => {
-                let url = cell.app_for(route.no, route.schema_version)?;
+                let url = cell.app_for(tenant.no, tenant.route().schema_version)?;
                 each.iter().find(|upstream| *upstream.url == **url).cloned()
             }
         }
@@ -146,17 +146,17 @@ impl Cells {
     }
 
     /// The applications of a tenant's cell, or of the host side; `None` when there are none.
-    pub(crate) fn of(&self, route: Option<&Route>, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
-        match route {
-            Some(route) => self.get(route, catalog),
+    pub(crate) fn of(&self, tenant: Option<&Found>, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
+        match tenant {
+            Some(tenant) => self.get(tenant, catalog),
             None => self.host_side.clone(),
         }
     }
 
-    fn get(&self, route: &Route, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
-        let name = &route.placement.cell;
+    fn get(&self, tenant: &Found, catalog: &Catalog) -> Option<Rc<CellUpstream>> {
+        let name = tenant.cell();
         if let Some(stacks) = self.by_name.borrow().get(name) {
-            return stacks.of(route);
+            return stacks.of(tenant);
         }
         let stacks = match catalog.cell(name).filter(|cell| !cell.app_versions.is_empty()) {
             Some(cell) => {
@@ -165,7 +165,7 @@ impl Cells {
             }
             None => Stacks::One(Rc::new(self.make(&self.url_of(name, catalog)?))),
         };
-        let found = stacks.of(route);
+        let found = stacks.of(tenant);
         self.by_name.borrow_mut().insert(name.clone(), stacks);
         found
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use insula_catalog::Route;
+use insula_catalog::{Found, Route};
 use insula_core::token::{self, Claims, ContextKeys, FRESH_SECONDS, GATEWAY, LIFE_SECONDS};
-use insula_core::{Clock, Principal, Via};
+use insula_core::{Clock, Principal, TenantNo, Via};
 
 use super::Identity;
 use super::clock::SharedClock;
@@ -69,21 +69,28 @@ impl ContextSigner {
         self.header_for(route, identity, None)
     }
 
-    /// The same by the caller's time, in Unix seconds: for whoever reads the clock now and then, and not for each request.
+    /// The same by the caller's time, in Unix seconds: for whoever reads the clock now and then, and not for each request. The tenant's route is not
+    /// looked at, unless there is something to sign.
     #[must_use]
-    pub fn header_at(&self, route: &Arc<Route>, identity: &Identity, now: i64) -> HeaderValue {
-        self.find_or_sign(route, identity, None, now)
+    pub fn header_at(&self, tenant: &Found, identity: &Identity, now: i64) -> HeaderValue {
+        self.find_or_sign((tenant.no, tenant.route()), identity, None, now)
     }
 
     /// The same for another audience.
     #[must_use]
     pub fn header_for(&self, route: &Arc<Route>, identity: &Identity, audience: Option<&str>) -> HeaderValue {
-        self.find_or_sign(route, identity, audience, self.clock.now())
+        self.find_or_sign((route.no, route), identity, audience, self.clock.now())
     }
 
-    fn find_or_sign(&self, route: &Arc<Route>, identity: &Identity, audience: Option<&str>, now: i64) -> HeaderValue {
+    fn find_or_sign(
+        &self,
+        (no, route): (TenantNo, &Arc<Route>),
+        identity: &Identity,
+        audience: Option<&str>,
+        now: i64,
+    ) -> HeaderValue {
         let subject = identity.principal().map(|principal| &*principal.subject);
-        let hash = self.seen.hash((route.no.get(), subject, audience));
+        let hash = self.seen.hash((no.get(), subject, audience));
         let is_it = |signed: &Signed| {
             Arc::ptr_eq(&signed.route, route) && signed.audience.as_deref() == audience && same(&signed.identity, identity)
         };

@@ -215,7 +215,7 @@ impl Shared {
             None => self.asked(Asked::of(request)?).await?,
         };
         let Some(Found { route, principal, proof }) = found else { return Ok(None) };
-        seen.route(&route);
+        seen.is_of(Arc::clone(&route).into());
         if let Some(principal) = &principal {
             seen.principal(principal.clone());
         }
