@@ -86,9 +86,10 @@ pub(crate) struct Shared {
 const NEVER: i64 = i64::MIN;
 
 impl Shared {
-    pub(crate) fn reached(&self, revision: i64) {
+    /// The source was heard; of a revision that is known already, only that. What was loaded `anew` is news at any revision: it may be another catalog's.
+    pub(crate) fn reached(&self, revision: i64, anew: bool) {
         self.contacted();
-        self.revision.send_replace(revision);
+        self.revision.send_if_modified(|known| std::mem::replace(known, revision) != revision || anew);
     }
 
     pub(crate) fn contacted(&self) {

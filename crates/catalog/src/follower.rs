@@ -180,7 +180,7 @@ impl<S: Source> Follower<S> {
                     return self.load().await;
                 }
                 at = changes.revision;
-                self.reached(at);
+                self.reached(at, false);
                 heard = true;
             }
             if heard {
@@ -193,7 +193,7 @@ impl<S: Source> Follower<S> {
                 if !self.apply(changes.changes) {
                     return self.load().await;
                 }
-                self.reached(changes.revision);
+                self.reached(changes.revision, false);
                 Ok(())
             }
             Err(Error::Trimmed { since }) => {
@@ -226,15 +226,15 @@ impl<S: Source> Follower<S> {
         let revision = revision?;
         self.writer.finish(load);
         self.leftovers.arise();
-        self.reached(revision);
+        self.reached(revision, true);
         tracing::info!(revision, seconds = began.elapsed().as_secs_f32(), "catalog loaded");
         Ok(())
     }
 
-    fn reached(&mut self, revision: i64) {
+    fn reached(&mut self, revision: i64, anew: bool) {
         self.at = Some(revision);
         self.shared.identify(self.source.identity());
-        self.shared.reached(revision);
+        self.shared.reached(revision, anew);
     }
 
     /// Keeps account of a pass; answers when the next one is due.

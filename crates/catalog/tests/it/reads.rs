@@ -273,6 +273,23 @@ async fn what_was_found_stays_as_it_was() {
     .unwrap();
 }
 
+/// Whoever waits for changes is woken by them, and not by each time that the source is asked in vain.
+#[tokio::test]
+async fn who_waits_for_changes_is_not_woken_without_one() {
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    let catalog = ready(source.clone(), no_polling()).await;
+    let mut changed = catalog.changed();
+    catalog.refresh().await.unwrap();
+    assert!(!changed.has_changed().unwrap());
+    let acme = tenant("acme", 1);
+    source.commit(vec![put(&acme)]).await;
+    catalog.refresh().await.unwrap();
+    assert!(changed.has_changed().unwrap() && *changed.borrow_and_update() == catalog.revision());
+    catalog.refresh().await.unwrap();
+    assert!(!changed.has_changed().unwrap());
+}
+
 /// Who goes on for long keeps its tenant, and lets go of all that has changed since.
 #[tokio::test]
 async fn what_is_kept_keeps_no_other_tenant() {
