@@ -72,6 +72,11 @@ impl<S: Source> Follower<S> {
             // Whoever asked for a refresh until here is answered by this pass.
             let asked = self.shared.asked.load(Ordering::Acquire);
             wake.mark_unchanged();
+            let unread = self.writer.unread();
+            if !unread.is_empty() {
+                // The task goes on by itself.
+                drop(tokio::task::spawn_blocking(|| drop(unread)));
+            }
             let began = Instant::now();
             let passed = tokio::select! {
                 // An error means that the last handle is gone; nothing is ever sent.

@@ -200,11 +200,12 @@ impl Current {
         Self { newest: ArcSwap::from_pointee(snapshot), version: AtomicU64::new(0), catalog }
     }
 
-    /// Shows a version of the one writer's; fences that belong to it come after this.
-    pub(crate) fn show(&self, working: &mut Snapshot) {
+    /// Shows a version of the one writer's; fences that belong to it come after this. Answers the one before, which others may still read.
+    pub(crate) fn show(&self, working: &mut Snapshot) -> Arc<Snapshot> {
         working.version += 1;
-        self.newest.store(Arc::new(working.clone()));
+        let before = self.newest.swap(Arc::new(working.clone()));
         self.version.store(working.version, Ordering::Release);
+        before
     }
 
     /// Calls `f` with the newest snapshot.

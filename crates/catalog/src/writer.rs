@@ -22,6 +22,8 @@ use crate::table::{Edit, Edits, Marks};
 
 pub(crate) struct Writer {
     current: Arc<Current>,
+    /// Versions that were shown before: whoever reads one last would have to take it apart.
+    outdated: Vec<Arc<Snapshot>>,
     /// The next version; readers do not see it before it is shown.
     snapshot: Snapshot,
     plans: Plans,
@@ -74,6 +76,7 @@ impl Writer {
     pub(crate) fn new(current: Arc<Current>, snapshot: Snapshot) -> Self {
         Self {
             current,
+            outdated: Vec::new(),
             snapshot,
             plans: Plans::default(),
             missing: HashSet::new(),
@@ -104,6 +107,12 @@ impl Writer {
         });
         let databases = databases.collect();
         Some(Frozen { snapshot: self.snapshot.clone(), plans, variants, databases, meta })
+    }
+
+    /// The versions that nobody reads any more, to be dropped where nobody waits: of a plan of 300,000 tenants, a change leaves 150 ms of that.
+    pub(crate) fn unread(&mut self) -> Vec<Arc<Snapshot>> {
+        // Nobody but a reader could give it away again.
+        self.outdated.extract_if(.., |version| Arc::strong_count(version) == 1).collect()
     }
 
     /// A full load of nothing yet. Until it is finished no changes may be applied.
@@ -302,7 +311,7 @@ impl Writer {
         let gone = batch.databases_gone.into_iter();
         let gone = gone.map(|database| (self.snapshot.hash_database(&database.id), Edit::Remove(database))).collect();
         self.snapshot.databases.edit(gone, |a, b| a.id == b.id);
-        self.current.show(&mut self.snapshot);
+        self.outdated.push(self.current.show(&mut self.snapshot));
         // Only after that: whoever sees one of these fences finds the placements that came with it.
         for (database, row) in batch.fences {
             database.kid.store(row.kid, Ordering::Release);
