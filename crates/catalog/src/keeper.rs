@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -115,13 +116,18 @@ impl Keeper {
     /// The last word of a follower that ends: what is not on disk yet is written by whoever still can.
     pub(crate) fn end(&mut self, writer: &Writer, meta: Meta) {
         let there = self.there.is_some_and(|there| (there.revision, there.catalog) == (meta.revision, meta.catalog));
-        // One that is being written and this one would be in each other's way.
-        if there || self.work.as_ref().is_some_and(|work| !work.is_finished()) {
+        if there {
             return;
         }
         if let Some(frozen) = writer.freeze(meta) {
-            let path = self.path.clone();
-            drop(tokio::task::spawn_blocking(move || frozen.write(&path)));
+            let (path, earlier, runtime) = (self.path.clone(), self.work.take(), Handle::current());
+            drop(tokio::task::spawn_blocking(move || {
+                // One that is still being written and this one would be in each other's way.
+                if let Some(earlier) = earlier {
+                    runtime.block_on(earlier).ok();
+                }
+                frozen.write(&path)
+            }));
         }
     }
 }

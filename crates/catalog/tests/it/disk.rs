@@ -120,6 +120,27 @@ async fn a_process_starts_with_what_the_last_one_knew() {
     }
 }
 
+/// A process that ends while it writes what it knew a moment ago has a last word all the same.
+#[tokio::test]
+async fn the_last_word_is_had_after_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("snapshot");
+    let mut source = FakeSource::new();
+    source.commit(floor()).await;
+    // Enough that it is still being written when the next change is there.
+    source.commit((1..20_000).map(|no| put(&tenant(&format!("tenant-{no}"), no))).collect()).await;
+    let catalog = ready(source.clone(), options(&path)).await;
+    source.commit(vec![put(&tenant("newcomer", 20_000))]).await;
+    catalog.refresh().await.unwrap();
+    drop(catalog);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_there = async || path.exists() && ready(away(), options(&path)).await.by_slug("newcomer").is_some();
+    while !is_there().await {
+        assert!(Instant::now() < deadline, "the file stays what it was");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_old_is_served_and_judged() {
     let folder = tempfile::tempdir().unwrap();

@@ -15,8 +15,10 @@ use crate::model::{Cell, CellState};
 use crate::queue::Queue;
 use crate::store;
 
-/// A worker gives a sign of life at least once in it.
+/// A worker gives a sign of life at least once in it, as long as its machine has time for it.
 const BEAT: Duration = Duration::from_millis(1_500);
+/// So many are waited for before one that gave none is called dead: a busy machine's are late.
+const BEATS: u32 = 2;
 
 /// How long [`Control::status`] may be held up by it.
 const BRIEFLY: Duration = Duration::from_secs(1);
@@ -165,13 +167,19 @@ impl Control {
             return Ok(Vec::new());
         }
         queue.commit().await?;
-        tokio::time::sleep(BEAT).await;
-        let mut queue = Queue::open(self.cells(), cell, database, Errand::Look).await?;
-        let mut now = queue.workers(database).await?;
-        queue.commit().await?;
-        for worker in &mut now {
-            // One that has come meanwhile is alive.
-            worker.alive = !before.contains(&(worker.no, worker.beats));
+        let mut now = Vec::new();
+        for _ in 0..BEATS {
+            tokio::time::sleep(BEAT).await;
+            let mut queue = Queue::open(self.cells(), cell, database, Errand::Look).await?;
+            now = queue.workers(database).await?;
+            queue.commit().await?;
+            for worker in &mut now {
+                // One that has come meanwhile is alive.
+                worker.alive = !before.contains(&(worker.no, worker.beats));
+            }
+            if now.iter().all(|worker| worker.alive) {
+                break;
+            }
         }
         Ok(now)
     }
