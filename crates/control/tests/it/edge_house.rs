@@ -19,6 +19,8 @@ pub(crate) struct EdgeHouse {
     pub(crate) key_id: Uuid,
     pub(crate) admin: PgConnection,
     running: Option<Running>,
+    /// Bound and never listened on: while the control plane is dead, nobody else is given its port.
+    _place: tokio::net::TcpSocket,
 }
 
 struct Running {
@@ -34,11 +36,12 @@ impl EdgeHouse {
         let config = Config::new(postgres.admin_url(&name), postgres.root_key());
         let control = Control::open(config.clone()).await.unwrap();
         let made = control.create_api_key("test", "gateway", Scope::Edge).await.unwrap();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let place = tokio::net::TcpSocket::new_v4().unwrap();
+        place.set_reuseaddr(true).unwrap();
+        place.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = place.local_addr().unwrap();
         let admin = postgres.admin(&name).await;
-        let mut house = Self { config, address, key: made.secret, key_id: made.key.id, admin, running: None };
+        let mut house = Self { config, address, key: made.secret, key_id: made.key.id, admin, running: None, _place: place };
         house.floor().await;
         house.resume().await;
         house
@@ -83,10 +86,12 @@ impl EdgeHouse {
         self.sql(format!("UPDATE catalog.tenant SET state = '{state}' WHERE id = '{id}'")).await;
     }
 
-    /// As `kill -9`: whoever was connected is cut off.
+    /// As `kill -9`: whoever was connected is cut off, and nobody listens any more.
     pub(crate) fn kill(&mut self) {
         if let Some(running) = self.running.take() {
-            running.runtime.shutdown_background();
+            // A thread that drives a runtime may not wait for the end of another.
+            let ending = std::thread::spawn(move || running.runtime.shutdown_timeout(Duration::from_secs(60)));
+            ending.join().ok();
         }
     }
 
@@ -138,12 +143,12 @@ pub(crate) fn no_polling() -> Options {
 }
 
 pub(crate) async fn ready(catalog: &Catalog) {
-    tokio::time::timeout(Duration::from_secs(20), catalog.ready()).await.expect("the catalog is loaded");
+    tokio::time::timeout(Duration::from_secs(60), catalog.ready()).await.expect("the catalog is loaded");
 }
 
 /// Waits until a condition holds.
 pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
