@@ -11,9 +11,13 @@ const held = (so, what) => {
   if (!so) throw new Error(what);
 };
 
-const browser = await chromium.launch({ executablePath: BROWSER });
+// Long enough for a busy machine; whoever started it waits a little longer.
+const LONG = 100_000;
+
+const browser = await chromium.launch({ executablePath: BROWSER, timeout: LONG });
 try {
   const context = await browser.newContext({ viewport: { width: 400, height: 800 }, colorScheme: "dark" });
+  context.setDefaultTimeout(LONG);
   const page = await context.newPage();
   const asked = [];
   const complaints = [];

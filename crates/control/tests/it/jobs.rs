@@ -241,13 +241,14 @@ async fn a_cell_that_is_away_is_named_within_seconds() {
         let error = error.expect("refused");
         assert!(error.kind() == Kind::Unavailable && error.public().contains(cell.as_str()), "{error}");
     }
-    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
+    // Three waits of eight seconds, and not one for ever.
+    assert!(started.elapsed() < crate::house::LONG, "{:?}", started.elapsed());
     let all = house.control.workers(None).await.unwrap();
     assert_eq!((all.items.len(), all.away), (0, vec![cell.clone()]));
     // The whole at a glance is told without it.
     let started = Instant::now();
     let status = house.control.status().await.unwrap();
-    assert!(!status.workers.contains_key(cell.as_str()) && started.elapsed() < Duration::from_secs(5), "{status:?}");
+    assert!(!status.workers.contains_key(cell.as_str()) && started.elapsed() < Duration::from_secs(8), "{status:?}");
 
     drop(gone);
     let refused = house.control.cancel_job("ops", "acme", job).await.unwrap_err();
@@ -274,16 +275,22 @@ async fn who_reads_a_lot_has_a_part_of_a_cells_connections() {
         let control = house.control.clone();
         async move { control.jobs("eve", "acme", &JobQuery::default(), &PageRequest::default()).await.map(|_| ()) }
     };
+    let crowd = || (0..40).map(|_| ask()).collect::<tokio::task::JoinSet<_>>();
     let mut most = 0;
     // The first go away while they wait; their places are taken until the server has noticed.
-    let deadline = Instant::now() + crate::house::LONG;
-    let gone: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    let deadline = Instant::now() + 3 * crate::house::LONG;
+    let mut gone = crowd();
     while most < 8 {
         most = most.max(connected().await);
+        // Where connecting is slow, the first have been refused before the last are there: then others ask.
+        while gone.try_join_next().is_some() {}
+        if gone.is_empty() {
+            gone = crowd();
+        }
         assert!(Instant::now() < deadline, "{most}");
     }
     drop(gone);
-    let mut asking: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    let mut asking = crowd();
     let mut refused = Vec::new();
     while !asking.is_empty() {
         most = most.max(connected().await);
@@ -296,8 +303,12 @@ async fn who_reads_a_lot_has_a_part_of_a_cells_connections() {
     assert!(refused.iter().any(|error| error.kind() == Kind::Unavailable && error.public().contains("too many")), "{refused:?}");
 
     // Nobody else is kept out by those who wait.
-    let waiting: tokio::task::JoinSet<_> = (0..40).map(|_| ask()).collect();
+    let mut waiting = crowd();
     while connected().await < 8 {
+        while waiting.try_join_next().is_some() {}
+        if waiting.is_empty() {
+            waiting = crowd();
+        }
         assert!(Instant::now() < deadline);
     }
     let there = house.control.pause_schedule("ops", "acme", "none", true).await.unwrap_err();
@@ -329,7 +340,14 @@ async fn workers_are_alive_that_beat() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    let found = house.control.workers(None).await.unwrap();
+    // Who is alive is watched for a moment; where the beats are late for it, they are in another.
+    let deadline = Instant::now() + crate::house::LONG;
+    let found = loop {
+        let found = house.control.workers(None).await.unwrap();
+        if found.items.iter().any(|worker| worker.alive) || Instant::now() > deadline {
+            break found;
+        }
+    };
     beating.abort();
     assert!(found.away.is_empty());
     let told: Vec<_> = found.items.iter().map(|w| (w.no, w.name.as_str(), w.alive, w.running, w.database.as_str())).collect();
@@ -339,8 +357,14 @@ async fn workers_are_alive_that_beat() {
     assert_eq!(house.control.workers(Some(&cell)).await.unwrap().items.len(), 2);
     let nowhere = "nowhere".parse().unwrap();
     assert_eq!(house.control.workers(Some(&nowhere)).await.unwrap_err().kind(), Kind::NotFound);
-    // Nobody is connected as a worker: those rows are left over, and count for nothing.
-    assert_eq!(house.control.status().await.unwrap().workers.get(cell.as_str()), Some(&0));
+    // Nobody is connected as a worker: those rows are left over, and count for nothing. A cell that is slow to answer is not counted at all.
+    let counted = loop {
+        let counted = house.control.status().await.unwrap().workers.get(cell.as_str()).copied();
+        if counted.is_some() || Instant::now() > deadline {
+            break counted;
+        }
+    };
+    assert_eq!(counted, Some(0));
     house.stop().await;
 }
 
@@ -349,15 +373,12 @@ async fn a_database_of_an_older_kit_says_so_and_is_brought_up_to_date_by_the_nex
     let mut house = House::start().await;
     let mut stage = Stage::of(&house, "acme", Isolation::Database).await;
     let job = stage.enqueue("export", None).await;
-    // The first one has seen it by now, and looks no more.
     let seen = async |stage: &mut Stage, sql: &'static str| -> bool {
         sqlx::query_scalar(sql).fetch_one(&mut stage.admin).await.unwrap()
     };
     assert!(seen(&mut stage, "SELECT digest IS NOT NULL FROM insula.config").await);
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
-        house.control.status().await.unwrap();
-    }
+    // The first one looks no more.
+    house.stop().await;
     let old = "ALTER TABLE insula.config DROP COLUMN digest; DROP FUNCTION insula.job_list(bigint, text, text, uuid, integer)";
     sqlx::raw_sql(old).execute(&mut stage.admin).await.unwrap();
     let refused = house.control.jobs("ops", "acme", &JobQuery::default(), &PageRequest::default()).await.unwrap_err();
@@ -374,7 +395,6 @@ async fn a_database_of_an_older_kit_says_so_and_is_brought_up_to_date_by_the_nex
     };
     assert_eq!(ids(&found), [job], "what was there is there");
     next.stop().await;
-    house.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,12 @@
 //! News of an operation, pushed: in order, each once, also to a reader that was cut off.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use insula_api::Client;
 use insula_api::operation::{EventQuery, OperationEvents, OperationState};
 use insula_control::Control;
+use insula_control::fault::{Fault, Faults, Moment};
 use insula_control::model::Scope;
 use insula_core::{Isolation, Kind, OperationId};
 use reqwest::StatusCode;
@@ -36,6 +38,17 @@ fn numbers(news: &[OperationEvents]) -> Vec<i64> {
     news.iter().flat_map(|n| n.events.iter().map(|e| e.seq)).collect()
 }
 
+/// Keeps a provision at its first step until somebody has seen that it was begun.
+#[derive(Default)]
+struct Unseen(AtomicBool);
+
+impl Faults for Unseen {
+    fn at(&self, kind: &str, step: &str, moment: Moment) -> Option<Fault> {
+        let first = kind == "tenant.provision" && step == "cell" && moment == Moment::Before;
+        (first && !self.0.load(Ordering::SeqCst)).then_some(Fault::Away)
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn news_are_pushed_as_they_happen_and_gone_on_with_where_they_broke_off() {
     let mut house = House::start().await;
@@ -48,9 +61,12 @@ async fn news_are_pushed_as_they_happen_and_gone_on_with_where_they_broke_off() 
     let mut waiting = client.operation_stream(id, 0).await.expect("an answer").expect("a stream");
     let first = waiting.next().await.expect("news").expect("some");
     assert!(!first.operation.state.ended());
-    let mut worker = House::on(Arc::clone(&house.server), |_| {}).await;
+    let unseen = Arc::new(Unseen::default());
+    let faults = Arc::clone(&unseen);
+    let mut worker = House::on(Arc::clone(&house.server), |config| config.faults = faults).await;
     let mut news = vec![first];
     while let Some(next) = tokio::time::timeout(LONG, waiting.next()).await.expect("it ends").expect("news") {
+        unseen.0.store(true, Ordering::SeqCst);
         news.push(next);
     }
     assert_eq!(news.last().map(|n| n.operation.state), Some(OperationState::Done));
@@ -96,8 +112,7 @@ async fn a_stream_needs_a_key_says_what_is_wrong_and_ends_with_the_process() {
     let mut config = house.control.config().clone();
     // With an engine that dies at its first step: the operation stays where it is.
     config.workers = 1;
-    config.faults =
-        crate::house::Planned::new(&[("create", insula_control::fault::Moment::Before, insula_control::fault::Fault::Crash)]);
+    config.faults = crate::house::Planned::new(&[("create", Moment::Before, Fault::Crash)]);
     let process = tokio::spawn(insula_control::run(config, listener, end.clone().cancelled_owned()));
     let client = Client::new(&url, &key).expect("a client");
     let mut stream = client.operation_stream(id, 0).await.expect("an answer").expect("a stream");
@@ -106,6 +121,7 @@ async fn a_stream_needs_a_key_says_what_is_wrong_and_ends_with_the_process() {
     let ended = async { while stream.next().await.is_ok_and(|news| news.is_some()) {} };
     let asked = std::time::Instant::now();
     tokio::time::timeout(LONG, ended).await.expect("the stream ends");
-    tokio::time::timeout(LONG, process).await.expect("the process ends").expect("no panic").expect("well");
+    // What the process does after that takes its time, and is no stream's.
     assert!(asked.elapsed() < std::time::Duration::from_secs(4), "a stream kept the process for {:?}", asked.elapsed());
+    tokio::time::timeout(LONG, process).await.expect("the process ends").expect("no panic").expect("well");
 }
