@@ -237,7 +237,7 @@ pub(crate) fn no_polling() -> Options {
 
 pub(crate) async fn ready(source: impl Source, options: Options) -> Catalog {
     let catalog = Catalog::start(source, options);
-    tokio::time::timeout(Duration::from_secs(20), catalog.ready()).await.expect("the catalog is loaded");
+    tokio::time::timeout(Duration::from_secs(60), catalog.ready()).await.expect("the catalog is loaded");
     catalog
 }
 
@@ -249,7 +249,7 @@ pub(crate) async fn eventually(catalog: &Catalog, what: &str, holds: impl Fn(&Ca
             changed.changed().await.unwrap();
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("never seen: {what}"));
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("never seen: {what}"));
 }
 
 /// A plan, a cell and its pool: what tenants need.

@@ -179,7 +179,7 @@ async fn every_commit_wakes(mut backend: impl Backend) {
             if !changes.changes.is_empty() {
                 break;
             }
-            tokio::time::timeout(Duration::from_secs(20), wake.changed()).await.expect("a wake-up").unwrap();
+            tokio::time::timeout(Duration::from_secs(60), wake.changed()).await.expect("a wake-up").unwrap();
         }
     }
 }

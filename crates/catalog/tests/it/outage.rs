@@ -8,7 +8,7 @@ use insula_core::Kind;
 use crate::backend::{Backend, Postgres, eventually, floor, no_polling, put, ready, tenant};
 
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -23,7 +23,8 @@ async fn age_counts_from_the_last_contact() {
     let options = Options {
         poll: Duration::from_millis(5),
         soft: Duration::from_millis(200),
-        hard: Duration::from_millis(400),
+        // Far enough from the soft bound that nobody misses what lies between.
+        hard: Duration::from_secs(2),
         ..Options::default()
     };
     let catalog = ready(source.clone(), options).await;
@@ -50,7 +51,7 @@ async fn a_start_waits_for_the_catalog() {
     assert!(!catalog.is_ready());
     assert_eq!((catalog.freshness(), catalog.revision()), (Freshness::Expired, -1));
     source.change_silently(|content| content.set_failing(false));
-    tokio::time::timeout(Duration::from_secs(20), catalog.ready()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), catalog.ready()).await.unwrap();
     assert_eq!(catalog.freshness(), Freshness::Fresh);
 }
 
@@ -205,7 +206,8 @@ fn age_and_freshness_are_reported() {
             let mut source = FakeSource::new();
             source.commit(floor()).await;
             let ms = Duration::from_millis;
-            let options = Options { poll: ms(5), soft: ms(200), hard: ms(400), ..Options::default() };
+            // Judged at each try, and tries at a source that fails grow rare: one of them is between these bounds.
+            let options = Options { poll: ms(5), soft: ms(200), hard: ms(2_000), ..Options::default() };
             let _catalog = ready(source.clone(), options).await;
             let read = |name: &str| gauges.read(&format!("insula_catalog_{name}"));
             until("fresh", async || read("freshness") == 0.0 && read("age_seconds") < 0.2).await;
@@ -213,7 +215,7 @@ fn age_and_freshness_are_reported() {
             until("stale", async || read("freshness") == 1.0).await;
             assert!(read("age_seconds") >= 0.2);
             until("expired", async || read("freshness") == 2.0).await;
-            assert!(read("age_seconds") >= 0.4);
+            assert!(read("age_seconds") >= 2.0);
             source.change_silently(|content| content.set_failing(false));
             until("fresh again", async || read("freshness") == 0.0 && read("age_seconds") < 0.2).await;
         });
