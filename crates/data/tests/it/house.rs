@@ -162,9 +162,9 @@ async fn migrate(admin: &mut PgConnection, schema: &str, sql: &str) {
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(admin).await.expect("a migration");
 }
 
-/// Waits for a condition, at most ten seconds.
+/// Waits for a condition, at most a minute.
 pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "waited in vain for: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
