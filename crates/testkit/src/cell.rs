@@ -219,7 +219,7 @@ impl TestCell {
     /// Fails when a connection of the given role still sits in a transaction, or holds an advisory lock: a handle leaked.
     pub async fn assert_nothing_open(&self, role: &str) {
         let mut admin = self.server.admin("postgres").await;
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let open: Vec<String> = sqlx::query_scalar(
                 "SELECT format('%s in %s: %s', pid, datname, state) FROM pg_stat_activity a WHERE usename = $1 AND

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 pub struct TestNats {
     child: Option<Child>,
     port: u16,
+    /// Bound and never listened on: while the server does not run, nobody else is given its port.
+    _place: tokio::net::TcpSocket,
     folder: tempfile::TempDir,
     settings: String,
 }
@@ -30,8 +32,12 @@ impl TestNats {
     /// Not running yet; where it will be is known.
     #[must_use]
     pub fn absent() -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        Self { child: None, port, folder: tempfile::tempdir().expect("a folder"), settings: String::new() }
+        let place = tokio::net::TcpSocket::new_v4().expect("a socket");
+        // As the server does it, which may then listen beside it.
+        place.set_reuseaddr(true).expect("set");
+        place.bind(([127, 0, 0, 1], 0).into()).expect("a port");
+        let port = place.local_addr().expect("an address").port();
+        Self { child: None, port, _place: place, folder: tempfile::tempdir().expect("a folder"), settings: String::new() }
     }
 
     /// Where it is.

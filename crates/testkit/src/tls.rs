@@ -68,7 +68,7 @@ impl TestServer {
         }
         run(&mut admin, "ALTER SYSTEM SET ssl = on".to_owned()).await;
         run(&mut admin, "SELECT pg_reload_conf()".to_owned()).await;
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
         loop {
             let mut fresh = self.admin("postgres").await;
             let on: String = sqlx::query_scalar("SHOW ssl").fetch_one(&mut fresh).await.expect("a setting");

@@ -61,7 +61,7 @@ async fn a_second_lane_takes_nothing_from_what_came_to_the_first() {
 /// Waits until a session waits for another's row.
 pub(crate) async fn until_one_waits(admin: &mut PgConnection) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    for _ in 0..2000 {
+    for _ in 0..12_000 {
         if number(admin, sql).await.expect("activity") > 0 {
             return;
         }

@@ -14,7 +14,7 @@ async fn beside(pool: &mut Pool, sql: String) -> JoinHandle<Result<(), sqlx::Err
     let mut other = pool.server.admin(&pool.database).await;
     let doing = tokio::spawn(async move { run(&mut other, &sql).await });
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    for _ in 0..4000 {
+    for _ in 0..12_000 {
         if doing.is_finished() || number(&mut pool.admin, waits).await.expect("activity") > 0 {
             return doing;
         }
