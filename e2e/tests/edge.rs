@@ -106,7 +106,8 @@ async fn each_failure_is_its_own_tenants_or_nobodys() -> Result<()> {
     mains.served("after the application's restart").await?;
     assert_eq!(own.failed(), 0, "another cell's application died");
     let slowest = mains.slowest.load(Ordering::Relaxed);
-    ensure!(slowest < 5_000, "a request of the dead application's tenant took {slowest} ms");
+    // An answer that does not come is waited for, for 30 seconds.
+    ensure!(slowest < 20_000, "a request of the dead application's tenant took {slowest} ms");
 
     // The gateway dies: what was on it is lost, and all are served again, also without the control plane.
     let control = Pid::from_raw(up.pid_of("control")?);

@@ -136,8 +136,11 @@ pub(crate) async fn a_killed_worker_costs_no_job(up: &Up) -> Result<()> {
     for busy in &busy {
         busy.is_whole(up).await.with_context(|| busy.tenant.slug.clone())?;
     }
-    let workers = up.insula(&["worker", "list", "--cell", "main"])?;
-    let alive = |worker: &Value| worker["alive"] == true;
-    ensure!(workers["items"].as_array().is_some_and(|items| items.iter().any(alive)), "{workers}");
-    Ok(())
+    // Watched for a moment: who is late with a sign of life shows in another.
+    until("a worker that is alive", async || {
+        let workers = up.insula(&["worker", "list", "--cell", "main"])?;
+        let alive = |worker: &Value| worker["alive"] == true;
+        Ok(workers["items"].as_array().is_some_and(|items| items.iter().any(alive)).then_some(()))
+    })
+    .await
 }

@@ -79,7 +79,7 @@ async fn a_wall_that_is_down_is_noticed() -> Result<()> {
     let noticed = outcome.err().context("nobody noticed that the wall is down")?.to_string();
     ensure!(noticed.contains("'s row at") || noticed.contains("'s document"), "{noticed}");
     // The lint notices too.
-    wait_for(Duration::from_secs(10), || Ok(up.insula(&["lint"]).is_err().then_some(())))?;
+    wait_for(Duration::from_secs(60), || Ok(up.insula(&["lint"]).is_err().then_some(())))?;
     up.stop()
 }
 
