@@ -112,7 +112,9 @@ async fn who_reads_slowly_has_no_seat_in_the_cell() {
     let mut other = Wire::connect(stage.addr).await;
     assert_eq!(status(&other.ask(&get("neighbour.localhost", "/")).await), 200);
     // It is told to its end all the same.
-    assert_eq!(some(&mut slow, 50 << 20).await.len(), 50 << 20);
+    for _ in 0..50 {
+        assert_eq!(some(&mut slow, 1 << 20).await.len(), 1 << 20);
+    }
     assert!(slow.ask(&get("acme.localhost", "/")).await.ends_with("small"));
 }
 

@@ -99,7 +99,8 @@ async fn who_opens_no_window_for_the_rest_has_no_seat_in_the_cell() {
 async fn a_stream_of_which_nothing_is_taken_is_reset_and_its_place_is_free() {
     let main = large().await;
     let mut config = one_place(0);
-    config.timeouts.send_ms = 500;
+    // Long enough to be asked meanwhile.
+    config.timeouts.send_ms = 2_000;
     for window in [0, 1_000] {
         let stage = start(config.clone(), main.addr, main.addr).await;
         let mut client = Raw::connect(&stage, window).await;
@@ -123,8 +124,8 @@ async fn a_stream_of_which_nothing_is_taken_is_reset_and_its_place_is_free() {
 async fn a_head_that_never_ends_is_not_waited_for() {
     let main = app(|_| ok("here")).await;
     let mut config = config();
-    config.timeouts.header_ms = 300;
-    config.timeouts.idle_ms = 600;
+    config.timeouts.header_ms = 1_000;
+    config.timeouts.idle_ms = 2_000;
     let stage = start(config, main.addr, main.addr).await;
     // From the start; behind a request that was answered; and one that says nothing after it.
     for (asks, begins) in [(false, true), (true, true), (true, false)] {
@@ -182,16 +183,16 @@ async fn what_moves_may_last_as_long_as_it_likes() {
     let addr = listener.local_addr().unwrap();
     let mut config = config();
     // All shorter than the answer takes; a pause between two pieces is shorter than any.
-    (config.timeouts.request_ms, config.timeouts.response_ms) = (500, 500);
-    (config.timeouts.idle_ms, config.timeouts.header_ms) = (500, 500);
+    (config.timeouts.request_ms, config.timeouts.response_ms) = (1_500, 1_500);
+    (config.timeouts.idle_ms, config.timeouts.header_ms) = (1_500, 1_500);
     let stage = start(config, addr, addr).await;
     let mut client = Raw::connect(&stage, 10).await;
     client.ask(1).await;
     let mut upstream = crate::stage::Wire::new(listener.accept().await.unwrap().0);
     upstream.message().await.unwrap();
-    upstream.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 30 * 10)).await;
+    upstream.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 50 * 10)).await;
     assert_eq!(client.next_of(1).await.kind, HEADERS);
-    for _ in 0..30 {
+    for _ in 0..50 {
         upstream.send(&"y".repeat(10)).await;
         assert_eq!(client.next_of(1).await.payload, b"yyyyyyyyyy");
         client.frame(WINDOW_UPDATE, 0, 1, &10_u32.to_be_bytes()).await;

@@ -85,13 +85,21 @@ async fn a_tenant_above_its_rate_is_told_so_and_others_are_not() {
         content.put_tenant(tenant);
     });
     let mut client = Wire::connect(stage.addr).await;
-    let mut statuses = Vec::new();
-    for _ in 0..5 {
+    let began = std::time::Instant::now();
+    let (mut passed, mut refused) = (0, 0);
+    while refused < 2 {
         let answer = client.ask(&get("slow.localhost", "/")).await;
-        statuses.push(status(&answer));
         assert_eq!(status(&answer) == 429, answer.contains("ratelimit-policy: "), "{answer}");
+        match status(&answer) {
+            200 => passed += 1,
+            429 => refused += 1,
+            _ => panic!("{answer}"),
+        }
+        assert!(began.elapsed() < LONG, "{passed} passed");
     }
-    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    // The burst, and one for each second that it took, as a coarse clock counts them.
+    let most = 3 + (began.elapsed() + std::time::Duration::from_millis(50)).as_secs();
+    assert!((3..=most).contains(&passed), "{passed} passed, {most} at most");
     assert_eq!(status(&client.ask(&get("acme.localhost", "/")).await), 200);
 }
 
@@ -158,7 +166,8 @@ async fn an_application_that_is_gone_costs_its_tenants_no_time_and_others_nothin
         assert_eq!(status(&client.ask(&get("globex.localhost", "/")).await), 503, "request {n}");
         assert_eq!(status(&client.ask(&get("acme.localhost", "/")).await), if n < 100 { 200 } else { 429 });
     }
-    assert!(began.elapsed() < LONG / 4, "{:?}", began.elapsed());
+    // Had each waited as long as connecting may take, it were a hundred seconds.
+    assert!(began.elapsed() < LONG * 2, "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,6 +175,8 @@ async fn at_cutover_writes_wait_for_the_new_place_and_reads_do_not() {
     let (main, second) = (echo("main").await, echo("second").await);
     let mut config = config();
     config.moves.held_per_tenant = 3;
+    // Far beyond this test's patience.
+    config.moves.hold_ms = 600_000;
     let stage = start(config, main.addr, second.addr).await;
     let place = |cell: &str, epoch, state| {
         let id = stage.tenant("acme").id;

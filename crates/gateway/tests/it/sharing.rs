@@ -33,8 +33,9 @@ impl Drop for Redis {
     }
 }
 
-const RATE: u32 = 100;
-const BURST: u32 = 50;
+/// Half of it is far less than one client gets through, one request after the other.
+const RATE: u32 = 50;
+const BURST: u32 = 25;
 
 fn put_busy(stage: &Stage) {
     stage.source.change(|content| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use insula_catalog::{Catalog, FakeSource, Options, Route, fake};
 use insula_gateway::{Config, Listeners};
 use insula_telemetry::{Readiness, Shutdown};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -42,6 +42,8 @@ pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.listen.http = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     config.listen.workers = 1;
+    // A request that crosses with a stop may be long on its way.
+    config.timeouts.linger_ms = config.timeouts.drain_ms;
     config
 }
 
@@ -157,18 +159,20 @@ pub(crate) fn ok(body: &str) -> String {
 }
 
 /// A connection that reads whole messages.
-pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Wire<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, buffer: Vec::new() }
-    }
-
     pub(crate) async fn connect(to: SocketAddr) -> Self {
         Self::new(TcpStream::connect(to).await.expect("connected"))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self { stream, buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, text: &str) {

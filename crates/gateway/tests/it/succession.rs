@@ -31,6 +31,8 @@ async fn nobody_notices_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config();
     config.listen.workers = 2;
+    // Whoever has to wait for the cell waits: what fails here is to be the restart's.
+    config.admission.max_wait_ms = 15_000;
     config.listen.succession = Some(folder.path().join("gateway.sock"));
     let first = start(config.clone(), main.addr, main.addr).await;
     // More connections than the plan's default rate needs to be for.

@@ -29,7 +29,8 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: acme.localhost\r\nconnection: u
 async fn an_upgrade_that_is_never_answered_ends_and_gives_its_place_back() {
     let (listener, addr) = listen().await;
     let mut config = one_place(0);
-    config.timeouts.response_ms = 300;
+    // Long enough to look meanwhile, and to answer in the end.
+    config.timeouts.response_ms = 2_000;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
     client.send(UPGRADE).await;
@@ -51,10 +52,11 @@ async fn an_upgrade_that_is_never_answered_ends_and_gives_its_place_back() {
 async fn an_answer_that_does_not_come_is_504_and_the_place_is_free() {
     let (listener, addr) = listen().await;
     let mut config = one_place(0);
-    config.timeouts.response_ms = 300;
+    // Long enough to answer in the end.
+    config.timeouts.response_ms = 1_500;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
-    for _ in 0..8 {
+    for _ in 0..6 {
         // More often than a circuit allows failures: that one tenant waits in vain says nothing of the cell.
         client.send(&get("acme.localhost", "/silent")).await;
         let (mut upstream, _) = asked(&listener).await;
@@ -143,7 +145,7 @@ async fn a_body_that_stops_coming_is_broken_off() {
 async fn a_tunnel_in_which_nothing_moves_is_closed_on_both_sides() {
     let (listener, addr) = listen().await;
     let mut config = config();
-    config.timeouts.tunnel_ms = 600;
+    config.timeouts.tunnel_ms = 2_000;
     let stage = start(config, addr, addr).await;
     let mut client = Wire::connect(stage.addr).await;
     client.send(UPGRADE).await;
@@ -151,7 +153,7 @@ async fn a_tunnel_in_which_nothing_moves_is_closed_on_both_sides() {
     upstream.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
     assert!(client.message().await.unwrap().starts_with("HTTP/1.1 101"));
     // Whatever moves, in either direction, keeps it open.
-    for n in 0..10 {
+    for n in 0..30 {
         let (from, to) = if n % 2 == 0 { (&mut client, &mut upstream) } else { (&mut upstream, &mut client) };
         from.stream.write_all(b"x").await.unwrap();
         let mut byte = [0];
