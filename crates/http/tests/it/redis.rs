@@ -156,23 +156,23 @@ async fn gateways_share_a_plan_through_redis_and_go_on_without_it() {
     };
     // The first spends the bursts; then one alone gets far more than its half, also on a machine that has much to do.
     measure(&[&one, &two], 1).await;
-    let alone = measure(&[&one], 3).await;
-    assert!(alone > 0.65, "{alone} of the plan at one gateway");
-    let port = server.kill();
-    measure(&[&one], 1).await;
-    let without = measure(&[&one], 2).await;
-    assert!((0.4..=0.6).contains(&without), "{without} of the plan at one of two without Redis");
-    let together = measure(&[&one, &two], 2).await;
-    assert!((0.9..=1.35).contains(&together), "{together} of the plan at two without Redis");
-    let _server = Server::start(port);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let again = measure(&[&one], 1).await;
-        if again > 0.65 {
-            break;
+    // Whatever stands still for a moment loses some of a second: it is as it should be for one of them, then.
+    let mut becomes = async |what: &str, who: &[&Admission], share: std::ops::RangeInclusive<f64>| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let measured = measure(who, 1).await;
+            if share.contains(&measured) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{measured} of the plan {what}");
         }
-        assert!(Instant::now() < deadline, "{again} of the plan after Redis came back");
-    }
+    };
+    becomes("at one gateway", &[&one], 0.65..=f64::MAX).await;
+    let port = server.kill();
+    becomes("at one of two without Redis", &[&one], 0.4..=0.6).await;
+    becomes("at two without Redis", &[&one, &two], 0.9..=1.35).await;
+    let _server = Server::start(port);
+    becomes("after Redis came back", &[&one], 0.65..=f64::MAX).await;
     let most = f64::from(RATE) * (began.elapsed().as_secs_f64() + 1.0) + f64::from(BURST) + 2.0;
     assert!(f64::from(all) <= most, "{all} passed, {most} at most");
     runs.iter().for_each(tokio::task::AbortHandle::abort);
