@@ -80,7 +80,7 @@ impl Street {
 
     /// Looks by itself only when nobody waits for that.
     fn worker(&self, visit: Duration) -> Worker {
-        let config = WorkerConfig { visit, lease: Duration::from_millis(800), ..WorkerConfig::default() };
+        let config = WorkerConfig { visit, lease: Duration::from_secs(3), ..WorkerConfig::default() };
         let jobs = Jobs::new().with::<Nothing>().with::<Note>();
         Worker::start(jobs, self.data.clone(), self.catalog.clone(), Self::keys(self.server), config).expect("a worker")
     }
@@ -91,7 +91,7 @@ impl Street {
     }
 
     async fn until(&self, no: usize, what: &str, sql: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while self.count(no, sql).await != 1 {
             assert!(Instant::now() < deadline, "waited in vain for: {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;

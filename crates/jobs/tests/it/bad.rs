@@ -86,7 +86,8 @@ impl Job for Says {
     async fn run(self, context: JobContext) -> Result<Self::Output, JobError> {
         let said = if self.0 == "large" { "x".repeat(OUTPUT_BYTES).into() } else { self.0 };
         context.progress(said.clone());
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        // Longer than several beats, with which it is told.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         Ok(said)
     }
 }
@@ -164,9 +165,9 @@ impl Job for Blocks {
     type Output = ();
     async fn run(self, _: JobContext) -> Result<(), JobError> {
         TWICE.fetch_or(AT_ONCE.fetch_add(1, Ordering::SeqCst) > 0, Ordering::SeqCst);
-        let start = std::time::Instant::now();
-        while start.elapsed() < Duration::from_millis(2_000) {
-            std::hint::spin_loop();
+        let end = std::time::Instant::now() + Duration::from_secs(5);
+        while std::time::Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(100));
         }
         AT_ONCE.fetch_sub(1, Ordering::SeqCst);
         Ok(())

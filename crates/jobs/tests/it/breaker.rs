@@ -25,6 +25,12 @@ impl Job for Capped {
 
 const LANE: &str = "FROM insula.lane WHERE tenant_id = 1 AND lane = ''";
 
+/// The server's clock.
+async fn now(house: &House) -> String {
+    let sql = "SELECT clock_timestamp()::text";
+    sqlx::query_scalar(sql).fetch_one(&mut house.admin().await).await.expect("a time")
+}
+
 #[tokio::test]
 async fn a_breaker_opens_for_a_second_lets_one_try_and_closes_when_that_goes_well() {
     let house = House::new(1).await;
@@ -39,11 +45,15 @@ async fn a_breaker_opens_for_a_second_lets_one_try_and_closes_when_that_goes_wel
     let taken = hand.work(&[], 20).await;
     assert_eq!(taken.len(), 20);
     // However many were at work when all of it began to fail: for a second.
+    let before = now(&house).await;
     hand.settle(fail(&taken, 1)).await;
     let opened = format!(
-        "SELECT count(*) {LANE} AND failures = 10 AND NOT ready AND wake_at BETWEEN now() AND now() + interval '1 second'"
+        "SELECT count(*) {LANE} AND failures = 10 AND NOT ready AND wake_at > '{before}' AND wake_at <= now() + interval '1 second'"
     );
     assert_eq!(house.count(&opened).await, 1);
+    // It lasts for as long as it is looked at.
+    let lasts = "UPDATE insula.lane SET wake_at = now() + interval '15 seconds' WHERE wake_at IS NOT NULL";
+    sqlx::query(lasts).execute(&mut hand.admin).await.expect("put off");
     // Another line of the tenant goes on, and what goes well there says nothing of this one.
     send_all(&house.data, &one, &(0..5).map(|_| Capped).collect::<Vec<_>>(), &Enqueue::default()).await.expect("sent");
     let others = hand.work(&[], 20).await;
@@ -57,9 +67,11 @@ async fn a_breaker_opens_for_a_second_lets_one_try_and_closes_when_that_goes_wel
     assert_eq!(tries.len(), 1);
     assert!(hand.work(&[], 20).await.is_empty(), "while it is at work, no other");
     let attempt = house.count("SELECT attempt::bigint FROM insula.job WHERE state = 'r'").await;
+    let before = now(&house).await;
     hand.settle(fail(&tries, i32::try_from(attempt).expect("small"))).await;
     let longer = format!(
-        "SELECT count(*) {LANE} AND failures = 11 AND NOT ready AND wake_at > now() + interval '1 second' AND wake_at <= now() + interval '2 seconds'"
+        "SELECT count(*) {LANE} AND failures = 11 AND NOT ready
+            AND wake_at BETWEEN '{before}'::timestamptz + interval '1 second' AND now() + interval '2 seconds'"
     );
     assert_eq!(house.count(&longer).await, 1);
     hand.wake().await;
@@ -94,7 +106,7 @@ async fn quick_retries_are_paid_for_by_what_goes_well() {
     let once = |count: usize| (0..count).map(|_| Once).collect::<Vec<_>>();
     let waits = |long: i64, done: i64| {
         format!(
-            "SELECT count(*) = {long} AND count(*) FILTER (WHERE state = 'l' AND due > now() + interval '40 seconds') = {long}
+            "SELECT count(*) = {long} AND count(*) FILTER (WHERE state = 'l' AND due > now() + interval '5 seconds') = {long}
                 AND (SELECT count(*) FROM app.done WHERE tenant_id = 1) = {done} FROM insula.job WHERE tenant_id = 1"
         )
     };

@@ -97,11 +97,13 @@ async fn a_kind_s_cap_by_plan_holds_over_workers_and_holds_up_no_other_kind() {
     let kinds = Jobs::new().with::<Export>().with::<Note>();
     let workers = [house.worker(kinds.clone()), house.worker(kinds)];
     let exports: Vec<Export> = (0..30).map(|_| Export).collect();
-    send_all(&house.data, &house.tenant(1), &exports, &Enqueue { priority: 9, ..Enqueue::default() }).await.expect("sent");
+    let first = Enqueue { priority: 9, retention: Some(Duration::from_secs(600)), ..Enqueue::default() };
+    send_all(&house.data, &house.tenant(1), &exports, &first).await.expect("sent");
     send(&house.data, &house.tenant(1), &Note::new("other", 0), &Enqueue::default()).await.expect("sent");
     house.until("the other kind", "SELECT count(*) = 1 FROM app.done").await;
-    assert!(house.count("SELECT count(*) FROM insula.job WHERE kind = 'export'").await > 0, "it did not wait for the exports");
     house.empty().await;
+    let later = "SELECT count(*) FROM insula.job_end WHERE kind = 'export' AND ended_at > (SELECT at FROM app.done)";
+    assert!(house.count(later).await > 0, "it did not wait for the exports");
     assert_eq!(EXPORTS.most(), 2, "never more than the plan's, and not fewer");
     for worker in workers {
         worker.stop().await;

@@ -50,9 +50,9 @@ async fn results_cancelled_jobs_and_dead_letters_are_kept_as_long_as_promised() 
         found
     };
     assert_eq!(all().await, expected([Some("done"), None, Some("dead"), Some("dead"), Some("cancelled")]));
-    later(&house, "590 seconds").await;
+    later(&house, "500 seconds").await;
     assert_eq!(all().await, expected([Some("done"), None, Some("dead"), Some("dead"), Some("cancelled")]));
-    later(&house, "11 seconds").await;
+    later(&house, "101 seconds").await;
     assert_eq!(all().await, expected([None, None, Some("dead"), Some("dead"), Some("cancelled")]), "ten minutes");
     later(&house, "1 day").await;
     assert_eq!(all().await, expected([None, None, Some("dead"), Some("dead"), None]), "a day");
@@ -74,7 +74,7 @@ async fn what_expires_goes_some_thousands_at_a_time_the_oldest_first() {
     sqlx::query(fill).execute(&mut house.admin().await).await.expect("ends");
     for (left, gone) in [
         (2_000, "SELECT min(expires_at) > now() - interval '1 hour' FROM insula.job_end"),
-        (1_000, "SELECT min(expires_at) > now() - interval '1 second' FROM insula.job_end"),
+        (1_000, "SELECT min(expires_at) > now() - interval '1 minute' FROM insula.job_end"),
     ] {
         let swept: bool =
             sqlx::query_scalar("SELECT insula.sweep_queue(0)").fetch_one(&mut house.admin().await).await.expect("a sweep");

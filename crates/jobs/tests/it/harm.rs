@@ -41,8 +41,8 @@ async fn a_job_that_blocks_its_thread_for_ever_stays_at_work_and_is_seen_and_oth
         send_all(&house.data, &house.tenant(no), &notes, &Enqueue::default()).await.expect("sent");
     }
     house.until("the others", "SELECT count(*) = 200 FROM app.done").await;
-    // Leases are a fourth of a beat: both have gone on for more than two.
-    house.until("several leases", &format!("SELECT sum(beats) > {beats} + 24 FROM insula.worker")).await;
+    // A beat is a fourth of a lease: both have gone on for two.
+    house.until("several leases", &format!("SELECT sum(beats) > {beats} + 18 FROM insula.worker")).await;
     let still = "SELECT count(*) FROM insula.job j JOIN insula.worker_list() w ON w.no = j.worker
         WHERE j.state = 'r' AND j.kind = 'stuck' AND j.attempt = 1 AND w.running = 1 AND w.kinds ->> 'stuck' = '1' AND j.started_at < now() - interval '1 second'";
     assert_eq!(house.count(still).await, 1, "at its first attempt, where it was");

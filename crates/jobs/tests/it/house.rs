@@ -48,7 +48,10 @@ impl House {
         let fence = insula_kit::fence(&mut admin).await.expect("a fence");
         let cell = server.cell();
         source.change(|content| {
-            content.put_plan(fake::plan("bronze").expect("a name"));
+            let mut bronze = fake::plan("bronze").expect("a name");
+            // A transaction may stay open for longer than anything here waits.
+            bronze.limits.idle_in_transaction_timeout_ms = 600_000;
+            content.put_plan(bronze);
             for (name, weight) in [("silver", 2), ("gold", 4), ("platinum", 8)] {
                 let mut plan = fake::plan(name).expect("a name");
                 plan.tier.weight = weight;
@@ -104,9 +107,10 @@ impl House {
         let database = DatabaseName { cell: self.server.cell(), database: self.database.as_str().into() };
         WorkerConfig {
             databases: Some(vec![database]),
-            lease: Duration::from_millis(800),
+            // Long enough to be kept beside much other work.
+            lease: Duration::from_secs(3),
             poll: Duration::from_millis(100),
-            drain: Duration::from_secs(5),
+            drain: Duration::from_secs(20),
             ..WorkerConfig::default()
         }
     }
@@ -136,7 +140,7 @@ impl House {
 
     /// Waits for a condition in SQL.
     pub(crate) async fn until(&self, what: &str, sql: &str) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         let mut admin = self.admin().await;
         loop {
             let met: bool = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut admin).await.expect("a condition");

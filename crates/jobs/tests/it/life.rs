@@ -60,7 +60,7 @@ async fn a_job_exists_exactly_when_its_transaction_committed() {
     enqueue_all(&mut kept, &jobs, &Enqueue::default()).await.expect("enqueued");
     dropped.rollback().await;
     // Workers look meanwhile, and must not overlook what comes later.
-    house.until("a look", "SELECT count(*) > 0 FROM insula.worker WHERE beats > 2").await;
+    house.until("a look", "SELECT count(*) > 0 FROM insula.worker WHERE beats > 1").await;
     assert_eq!(house.count("SELECT count(*) FROM app.done").await, 0);
     kept.commit().await.expect("committed");
     house.empty().await;
@@ -82,7 +82,7 @@ async fn keys_are_unique_while_their_job_lives_delays_and_priorities_hold_and_de
     );
     let low = Enqueue { priority: -5, ..Enqueue::default() };
     let high = Enqueue { priority: 5, ..Enqueue::default() };
-    let later = Enqueue { delay: Duration::from_secs(3), ..Enqueue::default() };
+    let later = Enqueue { delay: Duration::from_secs(6), ..Enqueue::default() };
     let overdue = Enqueue { deadline: Some(Duration::ZERO), ..Enqueue::default() };
     for (what, options) in [("low", &low), ("later", &later), ("high", &high), ("overdue", &overdue)] {
         send(&house.data, &one, &Note::new(what, 0), options).await.expect("sent");

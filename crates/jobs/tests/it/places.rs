@@ -158,7 +158,7 @@ async fn a_window_of_the_day_is_by_each_tenant_s_own_clock() {
     let next = "SELECT count(*) = 2 FROM insula.schedule WHERE CASE tenant_id WHEN 1 THEN next_at < now() + interval '61 minutes'
                     ELSE next_at BETWEEN now() + interval '7 hours' AND now() + interval '10 hours' END";
     house.until("the one's to come within the hour, the other's in its night", next).await;
-    house.until("looks", "SELECT count(*) = 1 FROM insula.worker WHERE beats > 12").await;
+    house.until("looks", "SELECT count(*) = 1 FROM insula.worker WHERE beats > 4").await;
     assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 2").await, 0);
     worker.stop().await;
 }
