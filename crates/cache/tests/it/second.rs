@@ -48,7 +48,9 @@ async fn what_one_loads_the_other_has_and_what_one_forgets_the_other_forgets() {
     let (acme, globex) = (town.route("acme"), town.route("globex"));
     let forgets: [&dyn Fn(); 3] =
         [&|| one.of(&acme).forget(&TEXTS, &1), &|| one.of(&acme).forget_all(&TEXTS), &|| one.of(&acme).forget_everything()];
-    ask(one.of(&globex), 1, "globex's").await;
+    for each in [&one, &two] {
+        ask(each.of(&globex), 1, "globex's").await;
+    }
     for (n, forget) in forgets.into_iter().enumerate() {
         let (old, new) = (format!("old {n}"), format!("new {n}"));
         one.of(&acme).forget_everything();
@@ -71,6 +73,12 @@ async fn a_value_that_was_loaded_before_something_was_forgotten_is_not_kept_for_
     together(&town, &one, &two).await;
     let acme = town.route("acme");
     for (n, whole) in [(1, false), (2, true)] {
+        let witness = 100 + n;
+        until("the witness is known", async || {
+            ask(one.of(&acme), witness, "seen").await;
+            one.of(&acme).get(&TEXTS, &witness).is_some()
+        })
+        .await;
         let slow = one.of(&acme).get_or_load(&TEXTS, &n, async || {
             // The truth changes while this one has read the old.
             if whole {
@@ -78,7 +86,9 @@ async fn a_value_that_was_loaded_before_something_was_forgotten_is_not_kept_for_
             } else {
                 two.of(&acme).forget(&TEXTS, &n)
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            // Whoever hears the second notice has heard the first.
+            two.of(&acme).forget(&TEXTS, &witness);
+            until("the change is heard of", async || one.of(&acme).get(&TEXTS, &witness).is_none()).await;
             Ok::<_, Infallible>("old".to_owned())
         });
         assert_eq!(*slow.await.unwrap(), "old");
@@ -116,7 +126,8 @@ async fn a_tenants_part_of_the_server_is_its_quota() {
     let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.unwrap();
     for key in keys {
         let ttl: i64 = redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.unwrap();
-        assert!(ttl > 0, "{} has no end", String::from_utf8_lossy(&key));
+        // Those that made room for others meanwhile are gone (-2).
+        assert!(ttl > 0 || ttl == -2, "{} has no end", String::from_utf8_lossy(&key));
     }
 }
 
@@ -203,7 +214,8 @@ async fn a_gap_is_not_missed() {
         ask(two.of(&acme), 10_000 + key, "loaded").await;
         waited += began.elapsed();
     }
-    assert!(waited < Duration::from_secs(3), "{waited:?} for 200 loads without a server");
+    // If each had waited for an answer, it were twenty.
+    assert!(waited < Duration::from_secs(10), "{waited:?} for 200 loads without a server");
     let server = Server::start(port);
     together(&town, &one, &two).await;
     assert_eq!(ask(two.of(&acme), 1, "new").await, "new");

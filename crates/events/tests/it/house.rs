@@ -40,7 +40,10 @@ impl House {
         let fence = insula_kit::fence(&mut admin).await.expect("a fence");
         let cell = server.cell();
         source.change(|content| {
-            content.put_plan(fake::plan("bronze").expect("a name"));
+            let mut bronze = fake::plan("bronze").expect("a name");
+            // A transaction may stay open for longer than anything here waits.
+            bronze.limits.idle_in_transaction_timeout_ms = 600_000;
+            content.put_plan(bronze);
             content.put_cell(fake::cell(cell.as_str(), server.host(), server.port()).expect("a name"));
             content.put_database(fake::database(cell.as_str(), &database, fence).expect("a name"));
             for no in 1..=tenants {
@@ -124,7 +127,7 @@ impl House {
 
     /// Waits for a condition in SQL.
     pub(crate) async fn until(&self, what: &str, sql: &str) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         let mut admin = self.admin().await;
         loop {
             let met: bool = sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut admin).await.expect("a condition");

@@ -215,7 +215,7 @@ async fn a_consumer_that_dies_in_mid_event_leaves_it_to_the_next() {
     let began = Arc::new(tokio::sync::Notify::new());
     let first = {
         let began = began.clone();
-        let slow = insula_events::ConsumerConfig { timeout: Duration::from_secs(1), ..config("mailer", &["*"]) };
+        let slow = insula_events::ConsumerConfig { timeout: Duration::from_secs(3), ..config("mailer", &["*"]) };
         Consumer::start(bus.nats().await, house.data.clone(), house.catalog.clone(), slow, move |event, tx| {
             let began = began.clone();
             Box::pin(async move {
@@ -230,7 +230,7 @@ async fn a_consumer_that_dies_in_mid_event_leaves_it_to_the_next() {
     began.notified().await;
     drop(first);
     assert_eq!(house.count("SELECT count(*) FROM app.done").await, 0);
-    let quick = insula_events::ConsumerConfig { timeout: Duration::from_secs(1), ..config("mailer", &["*"]) };
+    let quick = insula_events::ConsumerConfig { timeout: Duration::from_secs(3), ..config("mailer", &["*"]) };
     let second = consume(&house, &bus, quick).await;
     house.until("the second to handle it", "SELECT count(*) = 1 FROM app.done").await;
     second.stop().await;
