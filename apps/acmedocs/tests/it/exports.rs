@@ -238,7 +238,7 @@ async fn a_plan_without_exports_has_none() {
     let sql = r#"UPDATE catalog.tenant SET features = '{"max_concurrent_exports": 0}', version = version + 1 WHERE slug = 'export-none'"#;
     sqlx::query(sql).execute(&catalog).await.expect("changed");
     catalog.close().await;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         let answer = ann.post("/api/exports", json!({"format": "zip"})).await;
         if answer.status == 403 {

@@ -39,11 +39,8 @@ async fn an_unknown_user_takes_as_long_as_a_known_one() {
             times[i].push(started.elapsed());
         }
     }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort();
-        times[2].as_secs_f64()
-    };
-    let (unknown, known) = (median(&mut times[0]), median(&mut times[1]));
+    // Each one's quickest: what a machine does besides makes them slower, and not alike.
+    let [unknown, known] = times.map(|times| times.into_iter().min().unwrap_or(Duration::MAX).as_secs_f64());
     assert!(unknown > known / 3.0, "unknown {unknown} s, known {known} s: the answer tells who has an account");
 }
 

@@ -116,7 +116,7 @@ async fn a_page_wears_its_tenant_s_name_and_colour() {
         .execute(&catalog)
         .await
         .unwrap();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     let login = loop {
         let login = ann.nobody().get("/login").await;
         if login.text.contains("Söhne") || tokio::time::Instant::now() > deadline {
