@@ -202,7 +202,7 @@ async fn go(
         permit.finish_at(said, seen.heard());
     }
     let mut response = outcome.map_err(forward::Failed::refusal)?;
-    let lasts = matches!(response.body(), Body::Stream(_)) && lasts_without_work(response.headers());
+    let lasts = lasts_without_work(response.headers());
     if let Body::Stream(stream) = response.body_mut() {
         seen.lasts();
         if let Some(mut permit) = permit {
