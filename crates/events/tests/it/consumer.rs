@@ -191,7 +191,7 @@ async fn a_tenant_s_slow_events_are_one_at_a_time_and_keep_nobody_else_waiting()
     let (house, bus) = (House::new(3).await, Bus::start());
     let relay = house.relay(Arc::new(bus.nats().await));
     let at_work = Arc::new(Mutex::new(std::collections::HashSet::new()));
-    // The first tenant's wait here until the others' are done.
+    // Each of the first tenant's waits here for leave to go on.
     let gate = Arc::new(Semaphore::new(0));
     let consumer = {
         let (at_work, gate) = (at_work.clone(), gate.clone());
@@ -201,7 +201,7 @@ async fn a_tenant_s_slow_events_are_one_at_a_time_and_keep_nobody_else_waiting()
             Box::pin(async move {
                 assert!(at_work.lock().expect("a lock").insert(event.envelope.tenant), "two of one tenant at once");
                 if event.tenant.slug.as_str() == "t1" {
-                    let _open = gate.acquire().await;
+                    gate.acquire().await.expect("open").forget();
                 }
                 let noted = note(event, tx).await;
                 at_work.lock().expect("a lock").remove(&event.envelope.tenant);
@@ -210,20 +210,27 @@ async fn a_tenant_s_slow_events_are_one_at_a_time_and_keep_nobody_else_waiting()
         })
         .expect("a consumer")
     };
-    // Fewer than are fetched ahead: a stream is a line all the same.
-    for n in 0..10 {
-        house.tell(1, "a", n).await;
+    // As many as are fetched ahead keep nobody waiting at all; with more, the others' come long before the last of them.
+    for (from, to, most) in [(0, 10, 0), (10, 30, 14)] {
+        for n in from..to {
+            house.tell(1, "a", n).await;
+        }
+        for n in 0..5 {
+            house.tell(2, "a", n + from / 2).await;
+            house.tell(3, "a", n + from / 2).await;
+        }
+        let others = format!("SELECT count(*) = {} FROM app.done WHERE tenant_id > 1", from + 10);
+        for gone_on in from..from + most {
+            gate.add_permits(1);
+            house.until("the next", &format!("SELECT count(*) > {gone_on} FROM app.done WHERE tenant_id = 1")).await;
+        }
+        house.until("the others' to be done", &others).await;
+        assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, from + most);
+        gate.add_permits(usize::try_from(to - from - most).expect("some are left"));
+        house.until("all", &format!("SELECT count(*) = {} FROM app.done", to + from + 10)).await;
     }
-    for n in 0..5 {
-        house.tell(2, "a", n).await;
-        house.tell(3, "a", n).await;
-    }
-    house.until("the others' to be done", "SELECT count(*) = 10 FROM app.done WHERE tenant_id > 1").await;
-    assert_eq!(house.count("SELECT count(*) FROM app.done WHERE tenant_id = 1").await, 0);
-    gate.add_permits(1);
-    house.until("all", "SELECT count(*) = 20 FROM app.done").await;
     let in_order = "SELECT count(*) FROM (SELECT n, row_number() OVER (PARTITION BY tenant_id ORDER BY at) - 1 AS place FROM app.done) x WHERE n = place";
-    assert_eq!(house.count(in_order).await, 20);
+    assert_eq!(house.count(in_order).await, 50);
     consumer.stop().await;
     relay.stop().await;
 }

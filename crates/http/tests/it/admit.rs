@@ -123,7 +123,7 @@ async fn a_changed_limit_is_in_force_with_the_next_request_that_sees_it() {
     }
     // Most of them: a machine that has much to do stands still now and then.
     took.sort();
-    assert!(took[50] < Duration::from_millis(100), "{took:?}");
+    assert!(took[90] < Duration::from_millis(100), "{took:?}");
 }
 
 #[tokio::test]
