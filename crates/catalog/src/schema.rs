@@ -90,7 +90,13 @@ async fn apply(conn: &mut PgConnection, migrations: &'static [(i32, &'static str
     }
     let mut applied = Vec::new();
     for &(version, name, sql) in migrations.iter().filter(|m| !before.iter().any(|b| b.0 == m.0)) {
-        apply_one(conn, version, name, sql).await.map_err(|source| Error::Migration { version, name, source })?;
+        let mut tries = 0;
+        while let Err(source) = apply_one(conn, version, name, sql).await {
+            if !passes(&source) || tries == TRIES {
+                return Err(Error::Migration { version, name, source });
+            }
+            tries += 1;
+        }
         tracing::info!(version, name, "catalog migration applied");
         applied.push(version);
     }
@@ -109,17 +115,25 @@ async fn apply_one(conn: &mut PgConnection, version: i32, name: &str, sql: &'sta
     tx.commit().await
 }
 
+/// How often something is tried again that another catalog's set-up is in the way of.
+const TRIES: u32 = 10;
+
+/// Whether it was another catalog's set-up, on the same server. Roles belong to the server, so the advisory lock of one database does not keep that
+/// one away, and Postgres says "tuple concurrently updated" (XX000) to who changes what it changes, and "role does not exist" (42704) to who
+/// was told that moment that the role is there already: its process has not heard yet of who made it.
+fn passes(error: &sqlx::Error) -> bool {
+    matches!(error.as_database_error().and_then(|e| e.code()).as_deref(), Some("XX000" | "42704"))
+}
+
 async fn set_reader_password(conn: &mut PgConnection, password: &str) -> Result<(), Error> {
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-    // The role belongs to the server, so the advisory lock of one database does not keep another catalog's set-up away:
-    // Postgres then says "tuple concurrently updated" (XX000).
+    let statement = format!("ALTER ROLE {} PASSWORD '{verifier}'", insula_core::placement::READER_ROLE);
     let mut tries = 0;
-    loop {
-        let statement = format!("ALTER ROLE {} PASSWORD '{verifier}'", insula_core::placement::READER_ROLE);
-        match sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut *conn).await {
-            Ok(_) => return Ok(()),
-            Err(sqlx::Error::Database(e)) if e.code().as_deref() == Some("XX000") && tries < 10 => tries += 1,
-            Err(e) => return Err(e.into()),
+    while let Err(error) = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *conn).await {
+        if !passes(&error) || tries == TRIES {
+            return Err(error.into());
         }
+        tries += 1;
     }
+    Ok(())
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::afterwards::Afterwards;
 use crate::config::ms;
 use crate::listener::Scheme;
 use crate::pipeline;
@@ -98,7 +99,11 @@ where
 {
     let limits = worker.shared.config.limits;
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
-    let service = service_fn(|request| pipeline::handle(Rc::clone(worker), Rc::clone(&peer), Arc::clone(&watch), request));
+    let afterwards = Rc::new(Afterwards::default());
+    let service = service_fn(|request| {
+        let at = (Arc::clone(&watch), Rc::clone(&afterwards));
+        pipeline::handle(Rc::clone(worker), Rc::clone(&peer), at, request)
+    });
     let mut http = http1::Builder::new();
     // Not `pipeline_flush`: with it, hyper 1.12 loses the last answer of a connection that has more bytes waiting.
     http.max_buf_size(limits.header_bytes.max(8 << 10));
@@ -115,6 +120,7 @@ where
             conn.as_mut().graceful_shutdown();
         }
         let outcome = conn.as_mut().poll(cx);
+        afterwards.settle();
         // Dropped with what it holds: an error has been told to whom it concerns by then.
         if outcome.is_ready() || watch.is_lost() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })

@@ -5,6 +5,7 @@
 //! Always: a request goes to the cell of exactly one active tenant or nowhere; a header that upstream trusts was written here; every wait has an
 //! end; each core has its own runtime, listeners and upstream connections, so that cores share nothing on the way of a request but the catalog.
 
+mod afterwards;
 mod body;
 pub mod config;
 mod connection;
@@ -25,6 +26,7 @@ mod sharing;
 mod standing;
 mod streams;
 mod succession;
+mod ticks;
 mod tls;
 mod upgrade;
 mod upstream;

@@ -28,6 +28,7 @@ use insula_http::{Identity, host};
 use insula_telemetry::trace;
 use tracing::{Instrument as _, Span};
 
+use crate::afterwards::{Afterwards, Kept};
 use crate::body::{Body, Progress, RequestBody};
 use crate::connection::Peer;
 use crate::forward::{self, Call};
@@ -47,13 +48,13 @@ const PROMPT: Duration = Duration::from_secs(1);
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    watch: Arc<Watch>,
+    (watch, afterwards): (Arc<Watch>, Rc<Afterwards>),
     request: Request<Incoming>,
-) -> Result<Response<Observed<Body>>, Infallible> {
+) -> Result<Response<Kept>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
     // The client may have meant two requests by a body that has two lengths; behind it, nothing is believed (RFC 9112, section 6.3).
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-    let mut response = answer(&worker, &peer, &watch, request).await;
+    let mut response = answer(&worker, &peer, &watch, request).await.map(|body| Kept::new(body, afterwards));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
@@ -62,7 +63,7 @@ pub(crate) async fn handle(
     }
     // Until the next request begins; a streamed body extends it.
     match response.body().get_ref() {
-        Body::Stream(stream) if !stream.is_end() => watch.enter(Phase::Stream, watch.timeouts().stream_ms),
+        Some(Body::Stream(stream)) if !stream.is_end() => watch.enter(Phase::Stream, watch.timeouts().stream_ms),
         _ => watch.enter(Phase::Idle, watch.timeouts().idle_ms),
     }
     Ok(response)
@@ -183,7 +184,11 @@ async fn go(
     sign(worker, &mut head, tenant.as_ref(), &identity);
 
     let within = limits.map_or(u64::MAX, |limits| limits.request_timeout_ms.into()).min(watch.timeouts().response_ms);
-    let progress = Rc::new(Progress { spent: seen.spent(), ..Progress::default() });
+    let progress = if body.is_end_stream() {
+        Rc::clone(&worker.nothing_comes)
+    } else {
+        Rc::new(Progress { spent: seen.spent(), ..Progress::default() })
+    };
     let body = RequestBody::of(body, most, within, &progress, watch);
     if body.size_hint().exact().is_none() {
         // Of a GET, hyper would leave out a body that does not say how long it is.

@@ -218,18 +218,14 @@ fn work(number: usize, shared: Arc<Shared>, sockets: Vec<Spoken>) -> Result<(), 
 
 /// Keeps the gate as the catalog is, and leaves it closed at `shutdown`.
 async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
-    loop {
+    gate.close("the catalog is not known yet");
+    tokio::select! {
         // What is known is served however old it is; what must not be opened by old knowledge is refused where it is judged.
-        if catalog.is_ready() {
-            gate.open();
-        } else {
-            gate.close("the catalog is not known yet");
-        }
-        let wait = if catalog.is_ready() { Duration::from_secs(1) } else { Duration::from_millis(10) };
-        if tokio::time::timeout(wait, shutdown.requested()).await.is_ok() {
-            return gate.close("stopping");
-        }
+        () = catalog.ready() => gate.open(),
+        () = shutdown.requested() => {}
     }
+    shutdown.requested().await;
+    gate.close("stopping");
 }
 
 #[cfg(test)]

@@ -13,11 +13,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
+use crate::body::Progress;
 use crate::config::{Config, ms};
 use crate::connection::{self, Peer};
 use crate::listener::{Scheme, Spoken};
 use crate::moves::Moves;
 use crate::request_id::{RequestIds, unix_ms};
+use crate::ticks::Ticks;
 use crate::upstream::{Cells, health};
 use crate::watch::{TICK, Watches};
 
@@ -46,6 +48,10 @@ pub(crate) struct Worker {
     pub(crate) ids: RequestIds,
     /// Milliseconds since 1970, as of the last tick.
     pub(crate) unix_ms: Cell<u64>,
+    /// How far the bodies have come that are none.
+    pub(crate) nothing_comes: Rc<Progress>,
+    /// Told with each tick.
+    ticked: Notify,
     /// Idle connections had their time to bring one more request.
     has_lingered: Cell<bool>,
     connections: Cell<usize>,
@@ -69,6 +75,8 @@ impl Worker {
             moves,
             ids,
             unix_ms,
+            nothing_comes: Rc::default(),
+            ticked: Notify::new(),
             has_lingered: Cell::new(false),
             connections: Cell::new(0),
             closed: Notify::new(),
@@ -77,7 +85,7 @@ impl Worker {
 
     /// Serves until asked to stop, then lets what runs come to its end.
     pub(crate) async fn run(self: Rc<Self>, sockets: Vec<Spoken>) -> std::io::Result<()> {
-        tokio::task::spawn_local(Rc::clone(&self).tick());
+        tokio::task::spawn_local(Rc::clone(&self).tick(Ticks::every(TICK)?));
         tokio::task::spawn_local(Rc::clone(&self).follow_catalog());
         tokio::task::spawn_local(Rc::clone(&self).wind_down());
         tokio::task::spawn_local(health::look_after(Rc::clone(&self)));
@@ -124,6 +132,14 @@ impl Worker {
         self.watches.wake_all();
     }
 
+    /// Waits for so many milliseconds, to a tenth of a second, without a timer.
+    pub(crate) async fn pause(&self, ms: u64) {
+        let until = self.watches.now().saturating_add(ms);
+        while self.watches.now() < until {
+            self.ticked.notified().await;
+        }
+    }
+
     async fn accept(self: Rc<Self>, scheme: Scheme, listener: tokio::net::TcpListener) {
         let stop = self.shared.shutdown.requested();
         tokio::pin!(stop);
@@ -166,13 +182,12 @@ impl Worker {
         Held(Rc::clone(self))
     }
 
-    async fn tick(self: Rc<Self>) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn tick(self: Rc<Self>, mut ticks: Ticks) {
         for n in 0_u64.. {
-            ticks.tick().await;
+            ticks.next().await;
             self.unix_ms.set(unix_ms());
             self.watches.tick();
+            self.ticked.notify_waiters();
             if n.is_multiple_of(10) {
                 self.cells.sweep();
             }

@@ -2,7 +2,7 @@
 //!
 //! For: the layer of an application and the gateway alike. An [`Observation`] is filled in while the request goes its way, and tells the process's
 //! [`Senses`] when it is dropped: so there is exactly one line and one count for each request, also for one that is cancelled. [`Observed`] carries it
-//! with the answer's body. Always: filling it in allocates nothing but the principal's name.
+//! with the answer's body. Always: filling it in allocates nothing but itself and the principal's name.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
@@ -47,16 +47,17 @@ pub struct Observation {
     /// The head of its answer was heard.
     heard: Option<Duration>,
     answer: Option<(StatusCode, Duration)>,
-    spent: Arc<Spent>,
+    /// Where something adds to it.
+    spent: Option<Arc<Spent>>,
     bytes_out: u64,
     whole: bool,
 }
 
 impl Observation {
-    /// A request begins.
+    /// A request begins. Boxed: it goes with the answer, through many hands.
     #[must_use]
-    pub fn begin(senses: &Senses, method: &Method, uri: &Uri, request_id: HeaderValue) -> Self {
-        Self {
+    pub fn begin(senses: &Senses, method: &Method, uri: &Uri, request_id: HeaderValue) -> Box<Self> {
+        Box::new(Self {
             senses: senses.clone(),
             started: Instant::now(),
             method: method.clone(),
@@ -68,10 +69,10 @@ impl Observation {
             class: None,
             heard: None,
             answer: None,
-            spent: Arc::default(),
+            spent: None,
             bytes_out: 0,
             whole: false,
-        }
+        })
     }
 
     /// When it began.
@@ -113,8 +114,8 @@ impl Observation {
 
     /// Where its cost is added to.
     #[must_use]
-    pub fn spent(&self) -> Arc<Spent> {
-        Arc::clone(&self.spent)
+    pub fn spent(&mut self) -> Arc<Spent> {
+        Arc::clone(self.spent.get_or_insert_default())
     }
 
     /// Somebody else's answer has come, now: what is done with it from here on takes no time to speak of.
@@ -125,7 +126,7 @@ impl Observation {
     }
 
     /// Here is the head of its answer; the rest goes with the body.
-    pub fn answered<B: Body + Unpin>(mut self, response: Response<B>) -> Response<Observed<B>> {
+    pub fn answered<B: Body + Unpin>(mut self: Box<Self>, response: Response<B>) -> Response<Observed<B>> {
         self.answer = Some((response.status(), self.heard.unwrap_or_else(|| self.started.elapsed())));
         response.map(|body| {
             let expected = body.size_hint().exact();
@@ -147,6 +148,7 @@ impl Observation {
 impl Drop for Observation {
     fn drop(&mut self) {
         let total = self.started.elapsed();
+        let added = |part: fn(&Spent) -> &AtomicU64| self.spent.as_deref().map_or(0, |spent| part(spent).load(Ordering::Relaxed));
         let who = self.tenant.as_ref().map(|tenant| Who {
             no: tenant.no,
             slug: tenant.slug.as_str(),
@@ -165,9 +167,9 @@ impl Drop for Observation {
             whole: self.whole,
             head: self.answer.map_or(total, |(_, head)| head),
             total,
-            bytes_in: self.spent.bytes_in.load(Ordering::Relaxed),
+            bytes_in: added(|spent| &spent.bytes_in),
             bytes_out: self.bytes_out,
-            cpu: Duration::from_nanos(self.spent.cpu_nanos.load(Ordering::Relaxed)),
+            cpu: Duration::from_nanos(added(|spent| &spent.cpu_nanos)),
         });
     }
 }
@@ -177,7 +179,7 @@ impl Drop for Observation {
 pub struct Observed<B> {
     body: B,
     expected: Option<u64>,
-    observation: Observation,
+    observation: Box<Observation>,
 }
 
 impl<B> Observed<B> {

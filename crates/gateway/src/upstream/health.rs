@@ -21,10 +21,10 @@ const SICK: u32 = 2;
 /// Checks until the worker ends.
 pub(crate) async fn look_after(worker: Rc<Worker>) {
     let config = &worker.shared.config.upstream;
-    let (every, within) = (ms(config.health_every_ms), ms(worker.shared.config.timeouts.connect_ms));
+    let (every, within) = (config.health_every_ms, ms(worker.shared.config.timeouts.connect_ms));
     let mut failures: HashMap<Box<str>, u32> = HashMap::new();
     loop {
-        tokio::time::sleep(every).await;
+        worker.pause(every).await;
         let endpoints = worker.cells.to_be_checked();
         failures.retain(|name, _| endpoints.iter().any(|endpoint| endpoint.authority() == &**name));
         let checks = endpoints.iter().map(|endpoint| is_well(endpoint, &config.health_path, within));
