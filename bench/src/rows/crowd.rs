@@ -12,7 +12,7 @@ use insula_catalog::fake::{self, FakeSource};
 use insula_catalog::{Catalog, Options};
 use insula_core::{Plan, Tier};
 use insula_gateway::{Config, Listeners};
-use insula_telemetry::{Readiness, Shutdown};
+use insula_telemetry::{Readiness, Senses, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -56,7 +56,8 @@ impl Edge {
         let listeners = Listeners::bind(&config.listen)?;
         let addr = listeners.addrs().first().context("no listener")?.1;
         let shutdown = Shutdown::new(Duration::from_secs(1));
-        let serving = insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), Readiness::new());
+        let serving =
+            insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), Readiness::new(), Senses::default());
         tokio::spawn(serving);
         Ok(Self { addr, shutdown, _catalog: catalog })
     }

@@ -94,7 +94,7 @@ fn follow(config: &Config) -> Result<Catalog, Error> {
     }
 }
 
-/// Serves with a catalog that is followed already, until `shutdown`; then lets what runs come to its end.
+/// Serves with a catalog that is followed already, until `shutdown`; then lets what runs come to its end. Each request is told `senses`.
 ///
 /// # Errors
 /// When a worker cannot start, or dies.
@@ -104,12 +104,13 @@ pub async fn serve(
     listeners: Listeners,
     shutdown: Shutdown,
     readiness: Readiness,
+    senses: Senses,
 ) -> Result<(), Error> {
     let serving = readiness.gate("serving");
-    serve_behind(&serving, config, catalog, listeners, shutdown, readiness, Senses::default()).await
+    serve_behind(&serving, config, catalog, listeners, shutdown, readiness, senses).await
 }
 
-/// As [`serve`], behind a gate that is there already, and telling `senses` of every request.
+/// As [`serve`], behind a gate that is there already.
 async fn serve_behind(
     serving: &Gate,
     config: Config,

@@ -9,7 +9,8 @@ use insula_catalog::{Catalog, FakeSource, Options, fake};
 use insula_core::keys::Secret;
 use insula_core::token::{ContextKey, ContextKeys};
 use insula_gateway::{Config, Listeners};
-use insula_telemetry::{Readiness, Shutdown};
+use insula_telemetry::senses::Settings;
+use insula_telemetry::{Readiness, Senses, Shutdown, admin};
 
 use super::process::Pinned;
 use super::{TENANTS, free, slug};
@@ -46,7 +47,10 @@ pub fn serve(words: &[&str]) -> Result<()> {
         catalog.ready().await;
         let listeners = Listeners::bind(&config.listen)?;
         let shutdown = Shutdown::on_signals(Duration::from_secs(1))?;
-        insula_gateway::serve(config, catalog, listeners, shutdown, Readiness::new()).await?;
+        // As in production: its admin port counts and sums up what requests were.
+        let (readiness, senses) = (Readiness::new(), Senses::start(Settings::default())?);
+        let _admin = admin::serve_with("gateway", free()?, readiness.clone(), Some(senses.clone()))?;
+        insula_gateway::serve(config, catalog, listeners, shutdown, readiness, senses).await?;
         Ok(())
     })
 }

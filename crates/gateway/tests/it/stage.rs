@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use insula_catalog::{Catalog, FakeSource, Options, Route, fake};
 use insula_gateway::{Config, Listeners};
-use insula_telemetry::{Readiness, Shutdown};
+use insula_telemetry::{Readiness, Senses, Shutdown};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -79,7 +79,8 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
     let listeners = Listeners::bind(&config.listen).expect("listening");
     let addr = listeners.addrs()[0].1;
     let shutdown = Shutdown::new(Duration::from_millis(config.timeouts.drain_ms));
-    let running = tokio::spawn(insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), Readiness::new()));
+    let (ready, senses) = (Readiness::new(), Senses::default());
+    let running = tokio::spawn(insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), ready, senses));
     Stage { addr, source, catalog, shutdown, running }
 }
 
