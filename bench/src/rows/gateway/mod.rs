@@ -30,10 +30,11 @@ const TENANTS: usize = 100;
 const ROUNDS: usize = 11;
 const SLICE: Duration = Duration::from_secs(3);
 /// The open loop's. Its rounds are short and many: a machine that stands still for a moment spoils the tail of the round that it falls into, and of
-/// long ones, it spoils most.
+/// long ones, it spoils most. Of rounds of half a second, hardly any is without a stall of a millisecond; of these, two in three are, and two
+/// nginx beside each other differ least (docs/decisions/0082-what-waits-behind-an-answer.md).
 const RATE: u32 = 8_000;
-const OPEN_ROUNDS: usize = 61;
-const OPEN_SLICE: Duration = Duration::from_millis(500);
+const OPEN_ROUNDS: usize = 301;
+const OPEN_SLICE: Duration = Duration::from_millis(100);
 
 /// Which cores do what.
 struct Profile {

@@ -1,7 +1,7 @@
 //! Setting the catalog up.
 
 use insula_catalog::{Error, PgSource, Source, schema};
-use insula_testkit::server;
+use insula_testkit::{own_server, server};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -32,6 +32,22 @@ async fn it_is_set_up_once_however_many_try() {
     assert_eq!((applied as i64, again.applied.len()), (files, 0));
     let plans: i64 = sqlx::query_scalar("SELECT count(*) FROM catalog.plan").fetch_one(&pool).await.unwrap();
     assert_eq!(plans, 4);
+}
+
+/// The role of the readers is the server's: each of them finds that it is not there.
+#[tokio::test]
+async fn several_are_set_up_at_once_on_a_new_server() {
+    let server = own_server().await;
+    let password = server.root_key().catalog_password("insula_reader");
+    let mut set_up = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let pool = PgPool::connect(&server.admin_url(&server.create_database("beside").await)).await.unwrap();
+        let password = password.clone();
+        set_up.spawn(async move { schema::migrate(&pool, Some(&password)).await.unwrap() });
+    }
+    for migrated in set_up.join_all().await {
+        assert_eq!(migrated.applied.first(), Some(&1));
+    }
 }
 
 #[tokio::test]
