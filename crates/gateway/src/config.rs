@@ -201,7 +201,7 @@ pub struct UpstreamConfig {
     pub retry_share: f32,
     /// What is asked of an application that stands beside others, to see whether it is well.
     pub health_path: String,
-    /// How often, milliseconds.
+    /// How often, milliseconds; to a tenth of a second.
     pub health_every_ms: u64,
 }
 
