@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::plain::{self, ROOM, Seen};
+use super::plain::{self, Known, ROOM, Seen};
 use super::spoken::Spoken;
 use super::streaming::Sized;
 use crate::body::{BoxError, RequestBody};
@@ -29,6 +29,8 @@ pub(crate) struct Link {
     sent: Vec<u8>,
     /// What has come of an answer's head that is not whole.
     got: Vec<u8>,
+    /// The fields of its last answer.
+    known: Known,
     /// For the next answer's fields: those of a request before.
     fields: HeaderMap,
     /// Whether it has carried an answer before: then the application may have closed it meanwhile.
@@ -103,6 +105,7 @@ impl Link {
             is_odd: false,
             sent: Vec::new(),
             got: Vec::new(),
+            known: Known::default(),
             fields: HeaderMap::new(),
             is_used: false,
             idle_since: 0,
@@ -197,7 +200,7 @@ impl Link {
                 self.got.extend_from_slice(buf.filled());
                 &self.got
             };
-            match plain::read(bytes, *request.method() == Method::HEAD, &mut self.fields) {
+            match plain::read(bytes, *request.method() == Method::HEAD, &mut self.known, &mut self.fields) {
                 Seen::Head { response, body, left, is_astray } => {
                     self.got.clear();
                     // Room for the next answer's fields.

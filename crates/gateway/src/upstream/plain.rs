@@ -68,21 +68,49 @@ pub(super) enum Seen {
     Other,
 }
 
+/// The fields of the answer before, in their order: an application says mostly the same again, and what is the same to the byte is not read again.
+#[derive(Default)]
+pub(super) struct Known(Vec<Field>);
+
+struct Field {
+    /// As it was written.
+    written: Box<[u8]>,
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+impl Known {
+    /// The field that came at this place; nothing when it is none.
+    fn read(&mut self, place: usize, field: &httparse::Header<'_>) -> Option<(HeaderName, HeaderValue)> {
+        let known = self.0.get_mut(place).filter(|known| *known.written == *field.name.as_bytes());
+        if let Some(known) = known {
+            if known.value.as_bytes() != field.value {
+                known.value = HeaderValue::from_bytes(field.value).ok()?;
+            }
+            return Some((known.name.clone(), known.value.clone()));
+        }
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let value = HeaderValue::from_bytes(field.value).ok()?;
+        // What came behind another one comes elsewhere, if it comes.
+        self.0.truncate(place);
+        self.0.push(Field { written: field.name.as_bytes().into(), name: name.clone(), value: value.clone() });
+        Some((name, value))
+    }
+}
+
 /// Reads an answer to a request, one to `HEAD` or not, into a map that is empty. Without an answer, the map may be left with anything.
-pub(super) fn read(bytes: &[u8], is_to_head: bool, fields: &mut HeaderMap) -> Seen {
-    let whole = Bytes::copy_from_slice(bytes);
+pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &mut HeaderMap) -> Seen {
     let (mut head, mut found) = (httparse::Response::new(&mut []), [const { MaybeUninit::uninit() }; FIELDS]);
     // As strict as hyper has it.
-    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut head, &whole, &mut found) {
+    let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut head, bytes, &mut found) {
         Ok(Status::Complete(end)) => end,
         Ok(Status::Partial) => return Seen::Part,
         Err(_) => return Seen::Other,
     };
     let Some(status) = status(&head) else { return Seen::Other };
     let mut length = None;
-    for field in &*head.headers {
-        let Ok(name) = HeaderName::from_bytes(field.name.as_bytes()) else { return Seen::Other };
-        let Ok(value) = HeaderValue::from_maybe_shared(whole.slice_ref(field.value)) else { return Seen::Other };
+    for (place, field) in head.headers.iter().enumerate() {
+        let Some((name, value)) = known.read(place, field) else { return Seen::Other };
         if name == CONNECTION {
             // Any other word is about what happens here afterwards. This one is for us alone.
             if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
@@ -102,12 +130,12 @@ pub(super) fn read(bytes: &[u8], is_to_head: bool, fields: &mut HeaderMap) -> Se
     }
     let is_bare = is_to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let Some(length) = (if is_bare { Some(0) } else { length }) else { return Seen::Other };
-    let (rest, mut response) = (whole.len() - end, Response::new(()));
+    let (rest, mut response) = (&bytes[end..], Response::new(()));
     *response.status_mut() = status;
     *response.headers_mut() = std::mem::take(fields);
-    let here = usize::try_from(length).map_or(rest, |length| length.min(rest));
-    let body = if here == 0 { Bytes::new() } else { whole.slice(end..end + here) };
-    Seen::Head { response, body, left: length - here as u64, is_astray: here < rest }
+    let here = usize::try_from(length).map_or(rest.len(), |length| length.min(rest.len()));
+    let body = Bytes::copy_from_slice(&rest[..here]);
+    Seen::Head { response, body, left: length - here as u64, is_astray: here < rest.len() }
 }
 
 /// The status of a final answer that says of it what everybody says.
@@ -127,7 +155,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> Seen {
-        read(text.as_bytes(), false, &mut HeaderMap::new())
+        read(text.as_bytes(), false, &mut Known::default(), &mut HeaderMap::new())
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -150,9 +178,42 @@ mod tests {
         assert_eq!((fields.len(), wanted.iter().all(|one| fields.contains(one))), (4, true), "{fields:?}");
     }
 
+    /// Whatever came before.
+    #[test]
+    fn an_answer_is_read_as_if_it_were_the_first() {
+        let fields = [
+            "content-length: 1\r\nserver: a\r\nset-cookie: b\r\n",
+            "content-length: 1\r\nserver: a\r\nset-cookie: c\r\nset-cookie: b\r\n",
+            "Content-Length: 1\r\nserver: a\r\n",
+            "server: a\r\ncontent-length: 1\r\nset-cookie: b\r\n",
+            "server: a\r\ncontent-length: 2\r\n",
+            "server: a\r\ncontent-length: 1\r\nx\r\n",
+            "server: a\r\ncontent-length: 1\r\nx y: z\r\n",
+            "server: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n",
+            "server: a\r\ncontent-length: 1\r\nconnection: close\r\n",
+            "server: a\r\ncontent-length: 1\r\nconnection: keep-alive\r\nset-cookie: b\r\n",
+            "server: a\r\ncontent-length: 1x\r\n",
+            "server:\r\ncontent-length: 1\r\n",
+        ];
+        let mut known = Known::default();
+        for (before, after) in fields.iter().flat_map(|one| fields.iter().map(move |other| (one, other))) {
+            for fields in [before, after] {
+                let text = format!("{OK}{fields}\r\nab");
+                let seen = read(text.as_bytes(), false, &mut known, &mut HeaderMap::new());
+                let first = read(text.as_bytes(), false, &mut Known::default(), &mut HeaderMap::new());
+                assert_eq!(format!("{seen:?}"), format!("{first:?}"), "{after:?} behind {before:?}");
+            }
+        }
+    }
+
     #[test]
     fn how_long_a_body_is_is_as_the_standard_has_it() {
-        let read = |head: &str, is_to_head: bool| match read(head.as_bytes(), is_to_head, &mut HeaderMap::new()) {
+        let read = |head: &str, is_to_head: bool| match read(
+            head.as_bytes(),
+            is_to_head,
+            &mut Known::default(),
+            &mut HeaderMap::new(),
+        ) {
             Seen::Head { body, left, is_astray, .. } => (body.len(), left, is_astray),
             other => panic!("{other:?}"),
         };
