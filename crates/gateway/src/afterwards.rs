@@ -1,7 +1,8 @@
-//! What is done with a request once its answer is on its way.
+//! What is done with a request of HTTP/1 once its answer is written.
 //!
 //! Its log line, its meters and the objectives it counts for are nothing that a client has to wait for, and hyper lets go of an answer's body before it
-//! writes the answer. Always: what is kept here ends with its connection at the latest, so that each request is told of once.
+//! writes the answer. Always: what is kept here ends with its connection at the latest, so that each request is told of once. Not for: HTTP/2, where
+//! another task writes, nor the first of two requests that are answered in one turn.
 
 use std::cell::RefCell;
 use std::pin::Pin;

@@ -120,7 +120,9 @@ where
             conn.as_mut().graceful_shutdown();
         }
         let outcome = conn.as_mut().poll(cx);
-        afterwards.settle();
+        if !watch.has_more_to_write() {
+            afterwards.settle();
+        }
         // Dropped with what it holds: an error has been told to whom it concerns by then.
         if outcome.is_ready() || watch.is_lost() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     })

@@ -221,9 +221,10 @@ fn work(number: usize, shared: Arc<Shared>, sockets: Vec<Spoken>) -> Result<(), 
 async fn watch_catalog(catalog: Catalog, gate: Gate, shutdown: Shutdown) {
     gate.close("the catalog is not known yet");
     tokio::select! {
+        biased;
+        () = shutdown.requested() => {}
         // What is known is served however old it is; what must not be opened by old knowledge is refused where it is judged.
         () = catalog.ready() => gate.open(),
-        () = shutdown.requested() => {}
     }
     shutdown.requested().await;
     gate.close("stopping");

@@ -2,7 +2,7 @@
 //!
 //! For: what is looked after every so often, by one timer of the kernel's that is waited for as bytes are. Not for: what happens once in a while, which
 //! the runtime's timers are good for. While the runtime has no timer, it neither asks the clock before it sleeps nor has the kernel arm an
-//! alarm and disarm it, and a worker with little to do sleeps twice for each request.
+//! alarm and disarm it, and a worker with little to do sleeps twice for each request. (Connections of HTTP/2 have timers, and bodies that are slow.)
 
 use std::time::Duration;
 
@@ -48,7 +48,11 @@ mod kind {
 
         async fn rung(&self) -> Result<()> {
             loop {
-                let read = self.timer.readable().await?.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?));
+                let read = self
+                    .timer
+                    .readable()
+                    .await?
+                    .try_io(|timer| Ok(rustix::io::retry_on_intr(|| rustix::io::read(timer, &mut [0; 8]))?));
                 // Otherwise it has not rung after all.
                 if let Ok(read) = read {
                     return read.map(drop);

@@ -99,6 +99,11 @@ impl Watch {
         self.is_over() && (!self.is(Phase::Answer) || self.write_deadline.load(Ordering::Relaxed) <= self.clock.now())
     }
 
+    /// Whether the client has not taken yet what is written to it.
+    pub(crate) fn has_more_to_write(&self) -> bool {
+        self.write_deadline.load(Ordering::Relaxed) != NEVER
+    }
+
     /// Whom to wake when the time is over.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         self.waker.register(cx.waker());
@@ -275,6 +280,21 @@ mod tests {
         watches.tick();
         // Whoever waits for the answer says so; the connection lives on to carry it.
         assert!(watch.is_over() && !watch.is_lost());
+    }
+
+    #[tokio::test]
+    async fn what_the_client_does_not_take_is_more_to_write() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let watch = Watches::new().watch(Timeouts::default());
+        let (near, mut far) = tokio::io::duplex(4);
+        let mut near = Watched::new(near, Arc::clone(&watch));
+        near.write_all(b"abcd").await.unwrap();
+        assert!(!watch.has_more_to_write());
+        let mut more = std::pin::pin!(near.write_all(b"ef"));
+        assert!(futures_util::poll!(more.as_mut()).is_pending() && watch.has_more_to_write());
+        far.read_exact(&mut [0; 4]).await.unwrap();
+        more.await.unwrap();
+        assert!(!watch.has_more_to_write());
     }
 
     #[test]

@@ -132,11 +132,14 @@ impl Worker {
         self.watches.wake_all();
     }
 
-    /// Waits for so many milliseconds, to a tenth of a second, without a timer.
+    /// Waits for so many milliseconds, to a tenth of a second and for a tick at least, without a timer.
     pub(crate) async fn pause(&self, ms: u64) {
         let until = self.watches.now().saturating_add(ms);
-        while self.watches.now() < until {
+        loop {
             self.ticked.notified().await;
+            if self.watches.now() >= until {
+                return;
+            }
         }
     }
 

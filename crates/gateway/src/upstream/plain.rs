@@ -69,6 +69,7 @@ pub(super) enum Seen {
 }
 
 /// The fields of the answer before, in their order: an application says mostly the same again, and what is the same to the byte is not read again.
+/// As much as one head has.
 #[derive(Default)]
 pub(super) struct Known(Vec<Field>);
 
@@ -128,6 +129,7 @@ pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &m
         }
         fields.append(name, value);
     }
+    known.0.truncate(head.headers.len());
     let is_bare = is_to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let Some(length) = (if is_bare { Some(0) } else { length }) else { return Seen::Other };
     let (rest, mut response) = (&bytes[end..], Response::new(()));
@@ -203,6 +205,17 @@ mod tests {
                 let first = read(text.as_bytes(), false, &mut Known::default(), &mut HeaderMap::new());
                 assert_eq!(format!("{seen:?}"), format!("{first:?}"), "{after:?} behind {before:?}");
             }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_answers_is_of_one_head() {
+        let mut known = Known::default();
+        for many in (1..=9_usize).rev() {
+            let fields: String = (1..many).map(|n| format!("x-{n}: y\r\n")).collect();
+            let text = format!("{OK}content-length: 0\r\n{fields}\r\n");
+            assert!(matches!(read(text.as_bytes(), false, &mut known, &mut HeaderMap::new()), Seen::Head { .. }));
+            assert_eq!(known.0.len(), many);
         }
     }
 
