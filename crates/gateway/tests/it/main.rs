@@ -3,6 +3,7 @@
 
 mod answers;
 mod attacks;
+mod counted;
 mod guide;
 mod harm;
 mod health;

@@ -20,6 +20,7 @@ pub(crate) struct Stage {
     pub(crate) addr: SocketAddr,
     pub(crate) source: FakeSource,
     pub(crate) catalog: Catalog,
+    pub(crate) senses: Senses,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: JoinHandle<Result<(), insula_gateway::Error>>,
 }
@@ -80,8 +81,9 @@ pub(crate) async fn start(config: Config, main: SocketAddr, second: SocketAddr) 
     let addr = listeners.addrs()[0].1;
     let shutdown = Shutdown::new(Duration::from_millis(config.timeouts.drain_ms));
     let (ready, senses) = (Readiness::new(), Senses::default());
-    let running = tokio::spawn(insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), ready, senses));
-    Stage { addr, source, catalog, shutdown, running }
+    let serving = insula_gateway::serve(config, catalog.clone(), listeners, shutdown.clone(), ready, senses.clone());
+    let running = tokio::spawn(serving);
+    Stage { addr, source, catalog, senses, shutdown, running }
 }
 
 impl Stage {
