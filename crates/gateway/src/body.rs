@@ -108,11 +108,11 @@ pub(crate) struct ClientBody {
 
 impl RequestBody {
     /// `most` bytes may come; `within` milliseconds from their end there is to be an answer.
-    pub(crate) fn of(inner: Incoming, most: u64, within: u64, progress: &Rc<Progress>, watch: &Arc<Watch>) -> Self {
-        if inner.is_end_stream() {
+    pub(crate) fn of(inner: Option<Incoming>, most: u64, within: u64, progress: &Rc<Progress>, watch: &Arc<Watch>) -> Self {
+        let Some(inner) = inner else {
             watch.enter(Phase::Answer, within);
             return Self::Empty;
-        }
+        };
         progress.is_coming.set(true);
         let (progress, watch) = (Rc::clone(progress), Arc::clone(watch));
         Self::Client(ClientBody { inner, most, left: most, within, progress, watch })

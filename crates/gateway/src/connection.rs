@@ -3,21 +3,27 @@
 //! Always: it is closed when its watch says that its time is over. Draining, an HTTP/1 client is told `Connection: close` on the next
 //! answer and given a moment to ask for it: closing an idle connection at once would cross with a request on its way.
 
+use std::cell::Cell;
+use std::future::ready;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use futures_util::future::Either;
+use http::{HeaderValue, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use insula_http::observe::Observed;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::afterwards::Afterwards;
+use crate::afterwards::{Afterwards, Kept};
+use crate::body::Body;
 use crate::config::ms;
+use crate::direct::{self, Rest};
 use crate::listener::Scheme;
 use crate::pipeline;
 use crate::streams::Streams;
@@ -57,7 +63,11 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: Rc<Peer>
     let first = tokio::time::timeout(ms(worker.shared.config.timeouts.idle_ms), speaks_h2(&stream));
     match first.await {
         Ok(Ok(true)) => h2(worker, stream, peer, watch).await,
-        Ok(Ok(false)) => h1(worker, stream, peer, watch).await,
+        Ok(Ok(false)) => {
+            if let Some(Rest { stream, answer }) = direct::serve(worker, stream, &peer, &watch).await {
+                h1(worker, stream, peer, watch, answer).await;
+            }
+        }
         // Gone, or never there.
         Ok(Err(_)) | Err(_) => {}
     }
@@ -73,7 +83,7 @@ pub(crate) async fn serve_tls(worker: &Rc<Worker>, tls: &TlsAcceptor, stream: Tc
     let watch = worker.watches.watch(worker.shared.config.timeouts);
     match stream.get_ref().1.alpn_protocol() {
         Some(tls::H2) => h2(worker, stream, peer, watch).await,
-        _ => h1(worker, stream, peer, watch).await,
+        _ => h1(worker, stream, peer, watch, None).await,
     }
 }
 
@@ -93,16 +103,22 @@ async fn speaks_h2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn h1<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, watch: Arc<Watch>)
+/// `answer` is the one to the first request.
+async fn h1<S>(worker: &Rc<Worker>, stream: S, peer: Rc<Peer>, watch: Arc<Watch>, answer: Option<Response<Observed<Body>>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = worker.shared.config.limits;
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&watch)));
     let afterwards = Rc::new(Afterwards::default());
+    let answer = Cell::new(answer);
     let service = service_fn(|request| {
+        if let Some(answer) = answer.take() {
+            pipeline::await_client(&watch, Some(answer.body().get_ref()));
+            return Either::Left(ready(Ok(answer.map(|body| Kept::new(body, Rc::clone(&afterwards))))));
+        }
         let at = (Arc::clone(&watch), Rc::clone(&afterwards));
-        pipeline::handle(Rc::clone(worker), Rc::clone(&peer), at, request)
+        Either::Right(pipeline::handle(Rc::clone(worker), Rc::clone(&peer), at, request))
     });
     let mut http = http1::Builder::new();
     // Not `pipeline_flush`: with it, hyper 1.12 loses the last answer of a connection that has more bytes waiting.
@@ -115,11 +131,13 @@ where
     let mut is_ending = false;
     std::future::poll_fn(|cx| {
         watch.register(cx);
-        if !is_ending && worker.has_lingered() {
+        let mut outcome = conn.as_mut().poll(cx);
+        // It has read what there is: told before, it would close over a request, or over an answer that it was handed.
+        if outcome.is_pending() && !is_ending && worker.has_lingered() {
             is_ending = true;
             conn.as_mut().graceful_shutdown();
+            outcome = conn.as_mut().poll(cx);
         }
-        let outcome = conn.as_mut().poll(cx);
         if !watch.has_more_to_write() {
             afterwards.settle();
         }

@@ -54,19 +54,39 @@ pub(crate) async fn handle(
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
     // The client may have meant two requests by a body that has two lengths; behind it, nothing is believed (RFC 9112, section 6.3).
     let is_last = request.headers().contains_key(TRANSFER_ENCODING);
-    let mut response = answer(&worker, &peer, &watch, request).await.map(|body| Kept::new(body, afterwards));
+    let mut response = answer_incoming(&worker, &peer, &watch, request).await.map(|body| Kept::new(body, afterwards));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
     if is_last || worker.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    // Until the next request begins; a streamed body extends it.
-    match response.body().get_ref() {
+    await_client(&watch, response.body().get_ref());
+    Ok(response)
+}
+
+/// Answers a request of an HTTP/1 connection that was read without hyper.
+pub(crate) async fn handle_direct(
+    worker: &Rc<Worker>,
+    peer: &Rc<Peer>,
+    watch: &Arc<Watch>,
+    head: Parts,
+) -> Response<Observed<Body>> {
+    watch.enter(Phase::Answer, watch.timeouts().request_ms);
+    let mut response = answer(worker, peer, watch, head, None, None).await;
+    if worker.is_draining() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    await_client(watch, Some(response.body().get_ref()));
+    response
+}
+
+/// Until the next request begins; a streamed body extends it.
+pub(crate) fn await_client(watch: &Watch, body: Option<&Body>) {
+    match body {
         Some(Body::Stream(stream)) if !stream.is_end() => watch.enter(Phase::Stream, watch.timeouts().stream_ms),
         _ => watch.enter(Phase::Idle, watch.timeouts().idle_ms),
     }
-    Ok(response)
 }
 
 /// Answers a request of an HTTP/2 connection.
@@ -77,17 +97,29 @@ pub(crate) async fn handle_stream(
     request: Request<Incoming>,
 ) -> Result<Response<Pieces>, Infallible> {
     watch.enter(Phase::Answer, watch.timeouts().request_ms);
-    Ok(answer(&worker, &peer, &watch, request).await.map(|body| Pieces::new(body, watch)))
+    Ok(answer_incoming(&worker, &peer, &watch, request).await.map(|body| Pieces::new(body, watch)))
 }
 
-async fn answer(
+/// Answers a request that hyper has read.
+async fn answer_incoming(
     worker: &Rc<Worker>,
     peer: &Peer,
     watch: &Arc<Watch>,
     mut request: Request<Incoming>,
 ) -> Response<Observed<Body>> {
     let wish = Wish::of(&mut request, &worker.shared.config.upstream.upgrades);
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
+    answer(worker, peer, watch, head, (!body.is_end_stream()).then_some(body), wish).await
+}
+
+async fn answer(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    watch: &Arc<Watch>,
+    mut head: Parts,
+    body: Option<Incoming>,
+    wish: Option<Wish>,
+) -> Response<Observed<Body>> {
     let id = request_id(worker, peer, &head);
     let span = span(&mut head, &id);
     let mut seen = Observation::begin(&worker.shared.senses, &head.method, &head.uri, id.clone());
@@ -133,7 +165,7 @@ async fn go(
     peer: &Peer,
     watch: &Arc<Watch>,
     mut head: Parts,
-    body: Incoming,
+    body: Option<Incoming>,
     wish: Option<Wish>,
     id: &HeaderValue,
     seen: &mut Observation,
@@ -184,10 +216,9 @@ async fn go(
     sign(worker, &mut head, tenant.as_ref(), &identity);
 
     let within = limits.map_or(u64::MAX, |limits| limits.request_timeout_ms.into()).min(watch.timeouts().response_ms);
-    let progress = if body.is_end_stream() {
-        Rc::clone(&worker.nothing_comes)
-    } else {
-        Rc::new(Progress { spent: seen.spent(), ..Progress::default() })
+    let progress = match &body {
+        None => Rc::clone(&worker.nothing_comes),
+        Some(_) => Rc::new(Progress { spent: seen.spent(), ..Progress::default() }),
     };
     let body = RequestBody::of(body, most, within, &progress, watch);
     if body.size_hint().exact().is_none() {

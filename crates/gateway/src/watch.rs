@@ -184,6 +184,10 @@ impl<S> Watched<S> {
         Self { inner, watch, left_to_take: NOT_YET }
     }
 
+    pub(crate) fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn moved(&self) {
         if self.watch.is(Phase::Handed) {
             self.watch.extend(self.watch.timeouts.tunnel_ms);

@@ -1,10 +1,10 @@
 //! One core's share of the gateway: a runtime, listeners, connections. Nothing in it is shared with another.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use insula_catalog::Catalog;
 use insula_http::{Admission, Authenticator, ContextSigner, Resolver};
@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) ids: RequestIds,
     /// Milliseconds since 1970, as of the last tick.
     pub(crate) unix_ms: Cell<u64>,
+    /// The same, as an answer tells it.
+    pub(crate) date: RefCell<String>,
     /// How far the bodies have come that are none.
     pub(crate) nothing_comes: Rc<Progress>,
     /// Told with each tick.
@@ -75,6 +77,7 @@ impl Worker {
             moves,
             ids,
             unix_ms,
+            date: RefCell::new(date()),
             nothing_comes: Rc::default(),
             ticked: Notify::new(),
             has_lingered: Cell::new(false),
@@ -188,7 +191,10 @@ impl Worker {
     async fn tick(self: Rc<Self>, mut ticks: Ticks) {
         for n in 0_u64.. {
             ticks.next().await;
-            self.unix_ms.set(unix_ms());
+            let before = self.unix_ms.replace(unix_ms());
+            if before / 1000 != self.unix_ms.get() / 1000 {
+                self.date.replace(date());
+            }
             self.watches.tick();
             self.ticked.notify_waiters();
             if n.is_multiple_of(10) {
@@ -203,6 +209,11 @@ impl Worker {
             self.cells.catch_up(&self.shared.catalog);
         }
     }
+}
+
+/// Now, to the second (RFC 9110, section 5.6.7).
+fn date() -> String {
+    httpdate::fmt_http_date(SystemTime::now())
 }
 
 /// A connection, counted while it is open.

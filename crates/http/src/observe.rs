@@ -189,6 +189,14 @@ impl<B> Observed<B> {
     pub const fn get_ref(&self) -> &B {
         &self.body
     }
+
+    /// The client has all of it, from somebody who did not ask for it piece by piece.
+    pub const fn is_with_client(&mut self) {
+        if let Some(expected) = self.expected {
+            self.observation.bytes_out = expected;
+        }
+        self.observation.whole = true;
+    }
 }
 
 impl<B: Body + Unpin> Body for Observed<B> {

@@ -14,10 +14,11 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::plain::{self, Known, ROOM, Seen};
+use super::plain::{self, ROOM, Seen};
 use super::spoken::Spoken;
 use super::streaming::Sized;
 use crate::body::{BoxError, RequestBody};
+use crate::fields::Known;
 use crate::watch::Watch;
 
 /// A connection that serves one request at a time.

@@ -17,4 +17,5 @@ pub(crate) use cell::{CellUpstream, Cells, Turn};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use link::{Answer, Failure, Limit, Link};
 pub(crate) use measure::{Measure, Measured};
+pub(crate) use resumed::Resumed;
 pub(crate) use streaming::{Source, Streaming};

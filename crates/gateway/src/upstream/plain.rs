@@ -8,10 +8,11 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use crate::body::RequestBody;
+use crate::fields::Known;
 
 /// What of an answer is looked at here, and how long a request may be that is written here.
 pub(super) const ROOM: usize = 8 << 10;
@@ -68,37 +69,6 @@ pub(super) enum Seen {
     Other,
 }
 
-/// The fields of the answer before, in their order: an application says mostly the same again, and what is the same to the byte is not read again.
-/// As much as one head has.
-#[derive(Default)]
-pub(super) struct Known(Vec<Field>);
-
-struct Field {
-    /// As it was written.
-    written: Box<[u8]>,
-    name: HeaderName,
-    value: HeaderValue,
-}
-
-impl Known {
-    /// The field that came at this place; nothing when it is none.
-    fn read(&mut self, place: usize, field: &httparse::Header<'_>) -> Option<(HeaderName, HeaderValue)> {
-        let known = self.0.get_mut(place).filter(|known| *known.written == *field.name.as_bytes());
-        if let Some(known) = known {
-            if known.value.as_bytes() != field.value {
-                known.value = HeaderValue::from_bytes(field.value).ok()?;
-            }
-            return Some((known.name.clone(), known.value.clone()));
-        }
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let value = HeaderValue::from_bytes(field.value).ok()?;
-        // What came behind another one comes elsewhere, if it comes.
-        self.0.truncate(place);
-        self.0.push(Field { written: field.name.as_bytes().into(), name: name.clone(), value: value.clone() });
-        Some((name, value))
-    }
-}
-
 /// Reads an answer to a request, one to `HEAD` or not, into a map that is empty. Without an answer, the map may be left with anything.
 pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &mut HeaderMap) -> Seen {
     let (mut head, mut found) = (httparse::Response::new(&mut []), [const { MaybeUninit::uninit() }; FIELDS]);
@@ -129,7 +99,7 @@ pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &m
         }
         fields.append(name, value);
     }
-    known.0.truncate(head.headers.len());
+    known.end(head.headers.len());
     let is_bare = is_to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let Some(length) = (if is_bare { Some(0) } else { length }) else { return Seen::Other };
     let (rest, mut response) = (&bytes[end..], Response::new(()));
@@ -215,7 +185,7 @@ mod tests {
             let fields: String = (1..many).map(|n| format!("x-{n}: y\r\n")).collect();
             let text = format!("{OK}content-length: 0\r\n{fields}\r\n");
             assert!(matches!(read(text.as_bytes(), false, &mut known, &mut HeaderMap::new()), Seen::Head { .. }));
-            assert_eq!(known.0.len(), many);
+            assert_eq!(known.len(), many);
         }
     }
 

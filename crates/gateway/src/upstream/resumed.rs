@@ -21,7 +21,7 @@ pub(crate) struct Resumed {
 
 impl Resumed {
     /// Nothing was sent yet where `sent` is 0.
-    pub(super) const fn new(stream: TcpStream, sent: usize, read: Bytes) -> Self {
+    pub(crate) const fn new(stream: TcpStream, sent: usize, read: Bytes) -> Self {
         Self { stream, sent, read }
     }
 

@@ -153,3 +153,65 @@ async fn a_request_is_sent_again_where_that_does_no_harm() {
         serving.abort();
     }
 }
+
+/// What is read in pieces is read by another reader, which keeps the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_request_gets_the_same_answer_however_it_comes() {
+    let (addr, _) = application(1 << 20).await;
+    let stage = start(config(), addr, addr).await;
+    stage.unlimited("acme");
+    stage.seen(|acme| acme.plan.name.as_str() == "gold").await;
+    let fields = |answer: &str| -> Vec<String> {
+        let own = |line: &&str| {
+            !["date: ", "x-request-id: "].iter().any(|field| line.starts_with(field)) && !line.contains("request_id")
+        };
+        let mut lines: Vec<_> = answer.split("\r\n").filter(own).map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let mut kinds: Vec<_> = kinds().into_iter().map(|(ask, ..)| ask).collect();
+    // Refused by us: an unknown tenant, a second host.
+    kinds.push(get("nobody.localhost", "/"));
+    kinds.push("GET / HTTP/1.1\r\nhost: acme.localhost\r\nhost: acme.localhost\r\n\r\n".to_owned());
+    for ask in kinds {
+        let (mut at_once, mut in_pieces) = (Wire::connect(stage.addr).await, Wire::connect(stage.addr).await);
+        let one = at_once.ask(&ask).await;
+        let (first, rest) = ask.split_at(20);
+        in_pieces.send(first).await;
+        tokio::task::yield_now().await;
+        // By the time of this answer, the first piece was read.
+        assert_eq!(status(&at_once.ask(&get("acme.localhost", "/sized")).await), 200);
+        in_pieces.send(rest).await;
+        let other = in_pieces.message().await.unwrap();
+        assert_eq!(fields(&one), fields(&other), "{ask}");
+        for wire in [&mut at_once, &mut in_pieces] {
+            assert!(wire.ask(&get("acme.localhost", "/sized")).await.ends_with("sized"));
+        }
+    }
+}
+
+/// Idle connections have been closed by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_late_in_a_drain_is_given() {
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nlate\r\n0\r\n\r\n";
+    for said in [ok("late"), chunked.to_owned()] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut config = config();
+        config.timeouts.linger_ms = 50;
+        let stage = start(config, addr, addr).await;
+        let (mut idle, mut client) = (Wire::connect(stage.addr).await, Wire::connect(stage.addr).await);
+        // Idle, and known to be: it had an answer.
+        assert_eq!(status(&idle.ask(&get("nobody.localhost", "/")).await), 404);
+        client.send(&get("acme.localhost", "/")).await;
+        let mut upstream = Wire::new(listener.accept().await.unwrap().0);
+        upstream.message().await.unwrap();
+        stage.shutdown.trigger();
+        assert!(idle.is_closed().await);
+        upstream.send(&said).await;
+        let answer = client.message().await.unwrap();
+        assert_eq!(status(&answer), 200);
+        assert!(answer.contains("late") && answer.contains("connection: close"), "{answer}");
+        assert!(client.is_closed().await);
+    }
+}

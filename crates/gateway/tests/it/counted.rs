@@ -18,23 +18,28 @@ async fn each_request_is_counted_once() {
     .await;
     // It takes connections, and says nothing on them.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stage = start(config(), app.addr, silent.local_addr().unwrap()).await;
+    let stage = start(config(), app.addr, silent.local_addr().unwrap()).await.with_neighbour().await;
     stage.unlimited("acme");
     stage.seen(|acme| acme.plan.name.as_str() == "gold").await;
-    let mut sent = 0;
+    let (mut sent, mut bytes) = (0, 0);
 
     // Many at once, answered in one turn.
     let mut wire = Wire::connect(stage.addr).await;
     wire.send(&get("acme.localhost", "/").repeat(20)).await;
     for _ in 0..20 {
         assert_eq!(status(&wire.message().await.unwrap()), 200);
-        sent += 1;
+        (sent, bytes) = (sent + 1, bytes + 2);
     }
     // One after the other, of every kind.
     let post = "POST / HTTP/1.1\r\nhost: acme.localhost\r\ncontent-length: 3\r\n\r\nabc";
-    for ask in [&get("acme.localhost", "/large"), &get("acme.localhost", "/chunked"), post, &get("acme.localhost", "/")] {
+    for (ask, length) in [
+        (&get("acme.localhost", "/large"), 4 << 20),
+        (&get("acme.localhost", "/chunked"), 2),
+        (&post.to_owned(), 2),
+        (&get("acme.localhost", "/"), 2),
+    ] {
         assert_eq!(status(&wire.ask(ask).await), 200);
-        sent += 1;
+        (sent, bytes) = (sent + 1, bytes + length);
     }
     // Their clients go: before an answer, and in the middle of one.
     let mut gone = Wire::connect(stage.addr).await;
@@ -42,19 +47,19 @@ async fn each_request_is_counted_once() {
     let _asked = silent.accept().await.unwrap();
     drop(gone);
     let mut gone = Wire::connect(stage.addr).await;
-    gone.send(&get("acme.localhost", "/large")).await;
+    gone.send(&get("neighbour.localhost", "/large")).await;
     gone.stream.readable().await.unwrap();
     drop(gone);
-    sent += 1;
     let http2 = reqwest::Client::builder().http2_prior_knowledge().resolve("acme.localhost", stage.addr).build().unwrap();
     let answer = http2.get(format!("http://acme.localhost:{}/", stage.addr.port())).send().await.unwrap();
-    assert!(answer.status().is_success());
-    sent += 1;
-    drop((wire, answer, http2));
+    assert_eq!(answer.text().await.unwrap(), "ok");
+    (sent, bytes) = (sent + 1, bytes + 2);
+    drop((wire, http2));
 
     stage.shutdown.trigger();
     tokio::time::timeout(LONG, stage.running).await.unwrap().unwrap().unwrap();
     let counted = stage.senses.usage().drain();
-    let counted: HashMap<_, _> = counted.iter().map(|(no, amounts)| (no.get(), amounts.get(Meter::Requests))).collect();
-    assert_eq!(counted, HashMap::from([(1, sent), (2, 1)]));
+    let of = |meter| -> HashMap<_, _> { counted.iter().map(|(no, amounts)| (no.get(), amounts.get(meter))).collect() };
+    assert_eq!(of(Meter::Requests), HashMap::from([(1, sent), (2, 1), (3, 1)]));
+    assert_eq!(of(Meter::BytesOut)[&1], bytes);
 }
