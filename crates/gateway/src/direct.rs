@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use crate::body::Body;
 use crate::connection::Peer;
-use crate::fields::Known;
+use crate::fields::{self, Known};
 use crate::pipeline;
 use crate::upstream::Resumed;
 use crate::watch::{Watch, Watched};
@@ -226,14 +226,7 @@ fn lay(response: &Response<Observed<Body>>, date: &str, out: &mut Vec<u8>) -> bo
     out.push(b' ');
     out.extend_from_slice(reason.as_bytes());
     out.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        out.reserve(name.len() + value.len() + 4);
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
-    }
+    fields::write(headers, out);
     // Writing to a Vec cannot fail.
     if !has_length {
         let _ = write!(out, "content-length: {}\r\n", body.len());

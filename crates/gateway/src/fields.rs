@@ -1,6 +1,6 @@
-//! Fields that come again and again on one connection.
+//! Fields of heads: as they are written, and those that come again and again on one connection.
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The fields of the head before, in their order: who sent it says mostly the same again, and what is the same to the byte is not read again.
 /// As much as one head has.
@@ -40,5 +40,17 @@ impl Known {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// Lays them into `out`, as they stand in a head.
+pub(crate) fn write(fields: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in fields {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        out.reserve(name.len() + value.len() + 4);
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
     }
 }

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use crate::body::RequestBody;
-use crate::fields::Known;
+use crate::fields::{self, Known};
 
 /// What of an answer is looked at here, and how long a request may be that is written here.
 pub(super) const ROOM: usize = 8 << 10;
@@ -38,14 +38,7 @@ pub(super) fn write(request: &Request<RequestBody>, out: &mut Vec<u8>) {
     out.push(b' ');
     out.extend_from_slice(request.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in request.headers() {
-        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        out.reserve(name.len() + value.len() + 4);
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
-    }
+    fields::write(request.headers(), out);
     out.extend_from_slice(b"\r\n");
 }
 
