@@ -7,7 +7,7 @@
 use std::future::{Future as _, poll_fn};
 use std::io::Write as _;
 use std::mem::MaybeUninit;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,19 +15,18 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, EXPECT, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use httparse::Status;
 use insula_http::observe::Observed;
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::body::Body;
 use crate::connection::Peer;
-use crate::fields::{self, Known};
-use crate::pipeline;
 use crate::upstream::Resumed;
 use crate::watch::{Watch, Watched};
 use crate::worker::Worker;
+use crate::{fields, pipeline, scratch};
 
 /// What is read at once, and how long a head may be that is read here.
 const ROOM: usize = 8 << 10;
@@ -48,13 +47,7 @@ pub(crate) struct Rest {
 /// Serves what is usual. Nothing is left where the connection is at its end.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: &Rc<Peer>, watch: &Arc<Watch>) -> Option<Rest> {
     let most = worker.shared.config.limits.headers.min(FIELDS);
-    let mut line = Line {
-        io: Watched::new(stream, Arc::clone(watch)),
-        got: Vec::with_capacity(ROOM),
-        known: Known::default(),
-        fields: HeaderMap::new(),
-    };
-    let mut out = Vec::new();
+    let mut line = Line { io: Watched::new(stream, Arc::clone(watch)), got: Vec::new() };
     loop {
         let head = match line.next(worker, watch, most).await {
             Next::Request(head) => head,
@@ -62,7 +55,8 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: &Rc<Peer
             Next::Gone => return None,
         };
         let response = {
-            let mut answer = pin!(pipeline::handle_direct(worker, peer, watch, head));
+            // What it takes is there while it is under way, and not with each connection that waits.
+            let mut answer = Box::pin(pipeline::handle_direct(worker, peer, watch, head));
             poll_fn(|cx| {
                 watch.register(cx);
                 if let Poll::Ready(response) = answer.as_mut().poll(cx) {
@@ -72,19 +66,18 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: &Rc<Peer
             })
             .await?
         };
-        out.clear();
+        let mut out = scratch::bytes();
         if !lay(&response, &worker.date.borrow(), &mut out) {
             return Some(line.rest(Some(response)));
         }
-        let (mut head, mut body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
+        scratch::give_back_fields(head.headers);
         if !line.send(&out, watch).await {
             return None;
         }
         body.is_with_client();
         drop(body);
-        out.shrink_to(ROOM);
-        head.headers.clear();
-        line.fields = head.headers;
+        scratch::give_back_bytes(out);
     }
 }
 
@@ -98,38 +91,35 @@ enum Next {
 
 struct Line {
     io: Watched<TcpStream>,
-    /// Has come, and is not read yet.
+    /// Has come, and is not read yet: hardly ever anything.
     got: Vec<u8>,
-    known: Known,
-    /// For the next request's fields: those of an answer before.
-    fields: HeaderMap,
 }
 
 impl Line {
     async fn next(&mut self, worker: &Worker, watch: &Watch, most: usize) -> Next {
         poll_fn(|cx| {
             watch.register(cx);
-            loop {
-                if !self.got.is_empty() {
-                    let read = read(&self.got, most, &mut self.known, &mut self.fields);
-                    return Poll::Ready(read.map_or(Next::Odd, |(head, end)| {
-                        self.got.drain(..end);
-                        Next::Request(head)
-                    }));
-                }
-                if watch.is_lost() {
-                    return Poll::Ready(Next::Gone);
-                }
-                // hyper says goodbye so that a request that crosses with it does no harm.
-                if worker.has_lingered() {
-                    return Poll::Ready(Next::Odd);
-                }
-                let mut reading = pin!(self.io.read_buf(&mut self.got));
-                match std::task::ready!(reading.as_mut().poll(cx)) {
-                    Ok(len) if len > 0 => {}
-                    _ => return Poll::Ready(Next::Gone),
-                }
+            if !self.got.is_empty() {
+                return Poll::Ready(read(&self.got, most).map_or(Next::Odd, |(head, end)| {
+                    self.got.drain(..end);
+                    Next::Request(head)
+                }));
             }
+            if watch.is_lost() {
+                return Poll::Ready(Next::Gone);
+            }
+            // hyper says goodbye so that a request that crosses with it does no harm.
+            if worker.has_lingered() {
+                return Poll::Ready(Next::Odd);
+            }
+            let mut room = [const { MaybeUninit::uninit() }; ROOM];
+            let mut buf = ReadBuf::uninit(&mut room);
+            if std::task::ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf)).is_err() || buf.filled().is_empty() {
+                return Poll::Ready(Next::Gone);
+            }
+            let head = read(buf.filled(), most);
+            self.got.extend_from_slice(&buf.filled()[head.as_ref().map_or(0, |(_, end)| *end)..]);
+            Poll::Ready(head.map_or(Next::Odd, |(head, _)| Next::Request(head)))
         })
         .await
     }
@@ -139,9 +129,13 @@ impl Line {
         if !self.got.is_empty() {
             return false;
         }
-        let mut reading = pin!(self.io.read_buf(&mut self.got));
-        match reading.as_mut().poll(cx) {
-            Poll::Ready(Ok(len)) => len == 0,
+        let mut room = [const { MaybeUninit::uninit() }; ROOM];
+        let mut buf = ReadBuf::uninit(&mut room);
+        match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => {
+                self.got.extend_from_slice(buf.filled());
+                self.got.is_empty()
+            }
             Poll::Ready(Err(_)) => true,
             Poll::Pending => false,
         }
@@ -174,8 +168,8 @@ impl Line {
     }
 }
 
-/// Reads a head into a map that is empty; and its length. Nothing when it is not whole, or not the usual.
-fn read(bytes: &[u8], most: usize, known: &mut Known, fields: &mut HeaderMap) -> Option<(Parts, usize)> {
+/// Reads a head; and its length. Nothing when it is not whole, or not the usual.
+fn read(bytes: &[u8], most: usize) -> Option<(Parts, usize)> {
     let (mut head, mut found) = (httparse::Request::new(&mut []), [const { MaybeUninit::uninit() }; FIELDS]);
     let Ok(Status::Complete(end)) = head.parse_with_uninit_headers(bytes, &mut found) else { return None };
     let target = head.path?;
@@ -183,9 +177,9 @@ fn read(bytes: &[u8], most: usize, known: &mut Known, fields: &mut HeaderMap) ->
         return None;
     }
     let uri = Uri::from_maybe_shared(Bytes::copy_from_slice(target.as_bytes())).ok()?;
-    fields.clear();
-    for (place, field) in head.headers.iter().enumerate() {
-        let (name, value) = known.read(place, field)?;
+    let mut fields = scratch::fields();
+    for field in head.headers.iter() {
+        let (name, value) = fields::read(field)?;
         let is_usual = match name {
             CONNECTION => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
             CONTENT_LENGTH | TRANSFER_ENCODING | UPGRADE | EXPECT | TE => false,
@@ -196,23 +190,23 @@ fn read(bytes: &[u8], most: usize, known: &mut Known, fields: &mut HeaderMap) ->
         }
         fields.append(name, value);
     }
-    known.end(head.headers.len());
     let mut request = Request::new(());
-    (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (Method::GET, uri, std::mem::take(fields));
+    (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (Method::GET, uri, fields);
     Some((request.into_parts().0, end))
 }
 
-/// Lays an answer into `out` as hyper would; or leaves it to hyper, where it is not there whole, has no body by its status, or says something of the
-/// connection.
+/// Lays an answer into `out` as hyper would; or leaves it to hyper, where it is not there whole, or says something of the connection.
 fn lay(response: &Response<Observed<Body>>, date: &str, out: &mut Vec<u8>) -> bool {
     let (status, headers) = (response.status(), response.headers());
     let Body::Full(body) = response.body().get_ref() else { return false };
     let body = body.as_deref().unwrap_or_default();
     let Some(reason) = status.canonical_reason() else { return false };
-    if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+    // Neither a body nor a length (RFC 9110, section 8.6): where one has either, somebody is mistaken.
+    let is_bare = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if status.is_informational() || is_bare && !body.is_empty() {
         return false;
     }
-    let (mut has_length, mut has_date) = (false, false);
+    let (mut has_length, mut has_date) = (is_bare, false);
     for (name, value) in headers {
         match *name {
             CONTENT_LENGTH if !has_length && is_number(value.as_bytes(), body.len()) => has_length = true,
@@ -253,7 +247,7 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Option<(Parts, usize)> {
-        read(text.as_bytes(), FIELDS, &mut Known::default(), &mut HeaderMap::new())
+        read(text.as_bytes(), FIELDS)
     }
 
     #[test]
@@ -339,6 +333,10 @@ mod tests {
         assert_eq!(laid(404, &[("date", "then"), ("content-length", "2")], full()).as_deref(), Some(own));
         let none = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: now\r\n\r\n";
         assert_eq!(laid(200, &[], Body::Full(None)).as_deref(), Some(none));
+        let bare = "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\ndate: now\r\n\r\n";
+        assert_eq!(laid(304, &[("etag", "\"1\"")], Body::Full(None)).as_deref(), Some(bare));
+        assert_eq!(laid(204, &[], Body::Full(None)).as_deref(), Some("HTTP/1.1 204 No Content\r\ndate: now\r\n\r\n"));
+        assert_eq!(laid(304, &[("content-length", "0")], Body::Full(None)), None);
         for (status, fields) in [
             (204, &[][..]),
             (304, &[]),

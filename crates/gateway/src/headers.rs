@@ -37,23 +37,23 @@ pub(crate) fn bytes(head: &Parts) -> usize {
 }
 
 /// Makes a client's request one of ours.
-pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: &HeaderValue) {
+pub(crate) fn of_request(headers: &mut HeaderMap, peer: &Peer, host: HeaderValue) {
     let mut has_host = false;
     drop_fields(headers, |name| {
         has_host |= *name == HOST;
         is_foreign(name, peer.is_trusted)
     });
+    if !has_host {
+        headers.insert(HOST, host.clone());
+    }
     if peer.is_trusted {
         append_forwarded_for(headers, peer);
         headers.entry(X_FORWARDED_PROTO).or_insert_with(|| peer.scheme.clone());
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
     } else {
         headers.insert(X_FORWARDED_FOR, peer.address.clone());
         headers.insert(X_FORWARDED_PROTO, peer.scheme.clone());
-        headers.insert(X_FORWARDED_HOST, host.clone());
-    }
-    if !has_host {
-        headers.insert(HOST, host.clone());
+        headers.insert(X_FORWARDED_HOST, host);
     }
 }
 
@@ -215,7 +215,7 @@ mod tests {
             ("insula-anything", "forged"),
             ("accept", "*/*"),
         ]);
-        of_request(&mut headers, &peer(false), &"acme.localhost".parse().unwrap());
+        of_request(&mut headers, &peer(false), "acme.localhost".parse().unwrap());
         let mut left: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         left.sort();
         let wanted = [
@@ -244,7 +244,7 @@ mod tests {
                 ("x_own_header", "kept"),
                 ("insulation", "kept"),
             ]);
-            of_request(&mut headers, &peer(trusted), &"acme.localhost".parse().unwrap());
+            of_request(&mut headers, &peer(trusted), "acme.localhost".parse().unwrap());
             let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
             left.sort_unstable();
             assert_eq!(left, ["host", "insulation", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x_own_header"]);
@@ -278,7 +278,7 @@ mod tests {
             ("x-forwarded-proto", "https"),
             ("insula-x", "no"),
         ]);
-        of_request(&mut headers, &peer(true), &"acme.localhost".parse().unwrap());
+        of_request(&mut headers, &peer(true), "acme.localhost".parse().unwrap());
         assert_eq!(get(&headers, "x-forwarded-for"), ["1.1.1.1, 2.2.2.2, 192.0.2.7"]);
         assert_eq!(get(&headers, "x-forwarded-proto"), ["https"]);
         assert!(!headers.contains_key("insula-x"));
@@ -295,7 +295,7 @@ mod tests {
             ("proxy-authorization", "x"),
             ("host", "acme.localhost"),
         ]);
-        of_request(&mut headers, &peer(false), &"acme.localhost".parse().unwrap());
+        of_request(&mut headers, &peer(false), "acme.localhost".parse().unwrap());
         assert!(
             ["connection", "x-secret-hop", "keep-alive", "te", "proxy-authorization"].iter().all(|n| !headers.contains_key(*n))
         );

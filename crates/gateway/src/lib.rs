@@ -23,6 +23,7 @@ mod probe;
 mod refusal;
 mod request_id;
 mod run;
+mod scratch;
 mod senses;
 mod sharing;
 mod standing;

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub(crate) struct Watch {
     phase: AtomicU8,
     over: AtomicBool,
     waker: AtomicWaker,
+    /// Which task the waker is of. As long as the waker is there, so is its task, and nothing else is at its place.
+    registered: AtomicPtr<()>,
     clock: Arc<Clock>,
     timeouts: Timeouts,
 }
@@ -104,9 +106,22 @@ impl Watch {
         self.write_deadline.load(Ordering::Relaxed) != NEVER
     }
 
-    /// Whom to wake when the time is over.
+    /// Whom to wake when the time is over. Mostly it is who it was: a look, where to register would be two steps that wait for all that the
+    /// processor has under way.
     pub(crate) fn register(&self, cx: &Context<'_>) {
-        self.waker.register(cx.waker());
+        let task = cx.waker().data().cast_mut();
+        if self.registered.load(Ordering::Relaxed) != task {
+            self.waker.register(cx.waker());
+            self.registered.store(task, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes who waits, who stays registered.
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake_by_ref();
+            self.waker.register(&waker);
+        }
     }
 
     fn look(&self, now: u64) {
@@ -114,7 +129,7 @@ impl Watch {
         let over = deadline <= now;
         self.over.store(over, Ordering::Relaxed);
         if over {
-            self.waker.wake();
+            self.wake();
         }
     }
 }
@@ -138,6 +153,7 @@ impl Watches {
             phase: AtomicU8::new(Phase::Idle as u8),
             over: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            registered: AtomicPtr::default(),
             clock: Arc::clone(&self.clock),
             timeouts,
         });
@@ -158,7 +174,7 @@ impl Watches {
 
     /// Wakes all, to see for themselves what has changed.
     pub(crate) fn wake_all(&self) {
-        self.all.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.waker.wake());
+        self.all.borrow().iter().filter_map(Weak::upgrade).for_each(|watch| watch.wake());
     }
 
     /// Milliseconds since the start, as of the last tick.
@@ -299,6 +315,28 @@ mod tests {
         far.read_exact(&mut [0; 4]).await.unwrap();
         more.await.unwrap();
         assert!(!watch.has_more_to_write());
+    }
+
+    #[test]
+    fn who_waits_is_woken_each_time_until_somebody_else_waits() {
+        struct Task(AtomicU64);
+        impl std::task::Wake for Task {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let watches = Watches::new();
+        let watch = watches.watch(Timeouts::default());
+        let tasks = [(); 2].map(|()| Arc::new(Task(AtomicU64::new(0))));
+        for (place, wanted) in [(0, [1, 0]), (0, [2, 0]), (1, [2, 1]), (0, [3, 1])] {
+            watch.register(&Context::from_waker(&Arc::clone(&tasks[place]).into()));
+            watch.extend(0);
+            watches.tick();
+            assert_eq!([0, 1].map(|place: usize| tasks[place].0.load(Ordering::Relaxed)), wanted);
+        }
+        watches.wake_all();
+        watches.tick();
+        assert_eq!(tasks[0].0.load(Ordering::Relaxed), 5);
     }
 
     #[test]

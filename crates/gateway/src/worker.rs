@@ -175,7 +175,7 @@ impl Worker {
         let held = self.hold();
         tokio::task::spawn_local(async move {
             match &held.0.shared.tls {
-                Some(tls) if scheme == Scheme::Https => connection::serve_tls(&held.0, tls, stream, peer).await,
+                Some(tls) if scheme == Scheme::Https => Box::pin(connection::serve_tls(&held.0, tls, stream, peer)).await,
                 _ => connection::serve(&held.0, stream, peer).await,
             }
             drop(held);

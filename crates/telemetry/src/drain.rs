@@ -4,6 +4,8 @@
 //! what still runs is dropped. Always: a house given a [`Shutdown`] ends by its deadline; a stop, once asked for, is never taken back.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +25,8 @@ pub enum Drained<T> {
 /// The wish to stop, shared by all parts of a process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Shutdown {
+    /// For every request to ask: the token's own answer is behind a lock.
+    is_requested: Arc<AtomicBool>,
     graceful: CancellationToken,
     now: CancellationToken,
     deadline: Duration,
@@ -32,7 +36,7 @@ impl Shutdown {
     /// Without signals: for tests and for houses inside another process. `deadline` bounds the drain.
     #[must_use]
     pub fn new(deadline: Duration) -> Self {
-        Self { graceful: CancellationToken::new(), now: CancellationToken::new(), deadline }
+        Self { is_requested: Arc::default(), graceful: CancellationToken::new(), now: CancellationToken::new(), deadline }
     }
 
     /// Follows SIGTERM and SIGINT from now on. Call it inside a tokio runtime.
@@ -49,7 +53,7 @@ impl Shutdown {
 
     /// Asks for a graceful stop. The deadline starts with the first call that runs inside a tokio runtime.
     pub fn trigger(&self) {
-        if self.graceful.is_cancelled() {
+        if self.is_requested.swap(true, Ordering::SeqCst) {
             return;
         }
         self.graceful.cancel();
@@ -64,6 +68,7 @@ impl Shutdown {
 
     /// Ends the drain at once.
     pub fn trigger_now(&self) {
+        self.is_requested.store(true, Ordering::SeqCst);
         self.graceful.cancel();
         self.now.cancel();
     }
@@ -76,7 +81,7 @@ impl Shutdown {
     /// Whether a stop was asked for.
     #[must_use]
     pub fn is_requested(&self) -> bool {
-        self.graceful.is_cancelled()
+        self.is_requested.load(Ordering::SeqCst)
     }
 
     /// Waits until the drain is over, by deadline or by a second signal.

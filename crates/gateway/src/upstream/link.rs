@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -18,7 +18,7 @@ use super::plain::{self, ROOM, Seen};
 use super::spoken::Spoken;
 use super::streaming::Sized;
 use crate::body::{BoxError, RequestBody};
-use crate::fields::Known;
+use crate::scratch;
 use crate::watch::Watch;
 
 /// A connection that serves one request at a time.
@@ -26,14 +26,8 @@ pub(crate) struct Link {
     way: Way,
     /// The last answer was for hyper: so is the next, probably.
     is_odd: bool,
-    /// The request's head, as it is sent.
-    sent: Vec<u8>,
     /// What has come of an answer's head that is not whole.
     got: Vec<u8>,
-    /// The fields of its last answer.
-    known: Known,
-    /// For the next answer's fields: those of a request before.
-    fields: HeaderMap,
     /// Whether it has carried an answer before: then the application may have closed it meanwhile.
     pub(crate) is_used: bool,
     /// When it was last given back, by the worker's clock.
@@ -101,16 +95,7 @@ impl std::fmt::Debug for RequestBody {
 
 impl Link {
     pub(crate) fn new(stream: TcpStream) -> Box<Self> {
-        Box::new(Self {
-            way: Way::Plain(stream),
-            is_odd: false,
-            sent: Vec::new(),
-            got: Vec::new(),
-            known: Known::default(),
-            fields: HeaderMap::new(),
-            is_used: false,
-            idle_since: 0,
-        })
+        Box::new(Self { way: Way::Plain(stream), is_odd: false, got: Vec::new(), is_used: false, idle_since: 0 })
     }
 
     pub(super) const fn way(&mut self) -> &mut Way {
@@ -150,41 +135,44 @@ impl Link {
             }
             self.fall_silent()?;
         }
-        plain::write(request, &mut self.sent);
-        if self.sent.len() > ROOM {
+        let mut head = scratch::bytes();
+        plain::write(request, &mut head);
+        let len = head.len();
+        if len > ROOM {
             return Box::pin(self.speak(request, limit, 0)).await;
         }
         let mut written = 0;
-        let answer = std::future::poll_fn(|cx| match self.poll_plain(cx, request, &mut written) {
+        let answer = std::future::poll_fn(|cx| match self.poll_plain(cx, request, &mut head, &mut written) {
             Poll::Pending if limit.is_over() => Poll::Ready(Err(Failure::Timeout)),
             polled => polled,
         });
         match answer.await? {
             Some(answer) => Ok(answer),
-            None => {
-                let sent = self.sent.len();
-                Box::pin(self.speak(request, limit, sent)).await
-            }
+            None => Box::pin(self.speak(request, limit, len)).await,
         }
     }
 
-    /// What comes of a plain request; nothing where hyper is to read it.
+    /// What comes of a plain request with this head; nothing where hyper is to read it.
     fn poll_plain(
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Request<RequestBody>,
+        head: &mut Vec<u8>,
         written: &mut usize,
     ) -> Poll<Result<Option<Answer>, Failure>> {
         let Way::Plain(stream) = &mut self.way else { return Poll::Ready(Err(Failure::Unsent)) };
         let mut stream = Pin::new(stream);
         let broken = |error: std::io::Error| Failure::Broken { error: error.into(), is_harmless: is_harmless(request) };
-        while *written < self.sent.len() {
-            match std::task::ready!(stream.as_mut().poll_write(cx, &self.sent[*written..])) {
+        while *written < head.len() {
+            match std::task::ready!(stream.as_mut().poll_write(cx, &head[*written..])) {
                 Ok(len) if len > 0 => *written += len,
                 _ if *written == 0 => return Poll::Ready(Err(Failure::Unsent)),
                 Ok(_) => return Poll::Ready(Err(broken(std::io::ErrorKind::WriteZero.into()))),
                 Err(error) => return Poll::Ready(Err(broken(error))),
             }
+        }
+        if !head.is_empty() {
+            scratch::give_back_bytes(std::mem::take(head));
         }
         loop {
             let mut room = [const { MaybeUninit::<u8>::uninit() }; ROOM];
@@ -201,12 +189,10 @@ impl Link {
                 self.got.extend_from_slice(buf.filled());
                 &self.got
             };
-            match plain::read(bytes, *request.method() == Method::HEAD, &mut self.known, &mut self.fields) {
+            match plain::read(bytes, *request.method() == Method::HEAD) {
                 Seen::Head { response, body, left, is_astray } => {
                     self.got.clear();
-                    // Room for the next answer's fields.
-                    request.headers_mut().clear();
-                    self.fields = std::mem::take(request.headers_mut());
+                    scratch::give_back_fields(std::mem::take(request.headers_mut()));
                     return Poll::Ready(Ok(Some(if left > 0 {
                         Answer::Sized(response.map(|()| Sized::new(body, left)))
                     } else {
@@ -214,7 +200,6 @@ impl Link {
                     })));
                 }
                 seen => {
-                    self.fields.clear();
                     if self.got.is_empty() {
                         self.got.extend_from_slice(buf.filled());
                     }

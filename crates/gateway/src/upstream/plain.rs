@@ -8,11 +8,11 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use crate::body::RequestBody;
-use crate::fields::{self, Known};
+use crate::{fields, scratch};
 
 /// What of an answer is looked at here, and how long a request may be that is written here.
 pub(super) const ROOM: usize = 8 << 10;
@@ -62,8 +62,8 @@ pub(super) enum Seen {
     Other,
 }
 
-/// Reads an answer to a request, one to `HEAD` or not, into a map that is empty. Without an answer, the map may be left with anything.
-pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &mut HeaderMap) -> Seen {
+/// Reads an answer to a request, one to `HEAD` or not.
+pub(super) fn read(bytes: &[u8], is_to_head: bool) -> Seen {
     let (mut head, mut found) = (httparse::Response::new(&mut []), [const { MaybeUninit::uninit() }; FIELDS]);
     // As strict as hyper has it.
     let end = match ParserConfig::default().parse_response_with_uninit_headers(&mut head, bytes, &mut found) {
@@ -72,18 +72,19 @@ pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &m
         Err(_) => return Seen::Other,
     };
     let Some(status) = status(&head) else { return Seen::Other };
-    let mut length = None;
-    for (place, field) in head.headers.iter().enumerate() {
-        let Some((name, value)) = known.read(place, field) else { return Seen::Other };
+    let (mut length, mut fields) = (None, scratch::fields());
+    for field in head.headers.iter() {
+        let Some(name) = fields::name(field.name.as_bytes()) else { return Seen::Other };
         if name == CONNECTION {
             // Any other word is about what happens here afterwards. This one is for us alone.
-            if value.as_bytes().eq_ignore_ascii_case(b"keep-alive") {
+            if field.value.eq_ignore_ascii_case(b"keep-alive") {
                 continue;
             }
             return Seen::Other;
         }
+        let Ok(value) = HeaderValue::from_bytes(field.value) else { return Seen::Other };
         if name == CONTENT_LENGTH {
-            match number(value.as_bytes()) {
+            match number(field.value) {
                 Some(number) if length.is_none() => length = Some(number),
                 _ => return Seen::Other,
             }
@@ -92,12 +93,11 @@ pub(super) fn read(bytes: &[u8], is_to_head: bool, known: &mut Known, fields: &m
         }
         fields.append(name, value);
     }
-    known.end(head.headers.len());
     let is_bare = is_to_head || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     let Some(length) = (if is_bare { Some(0) } else { length }) else { return Seen::Other };
     let (rest, mut response) = (&bytes[end..], Response::new(()));
     *response.status_mut() = status;
-    *response.headers_mut() = std::mem::take(fields);
+    *response.headers_mut() = fields;
     let here = usize::try_from(length).map_or(rest.len(), |length| length.min(rest.len()));
     let body = Bytes::copy_from_slice(&rest[..here]);
     Seen::Head { response, body, left: length - here as u64, is_astray: here < rest.len() }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> Seen {
-        read(text.as_bytes(), false, &mut Known::default(), &mut HeaderMap::new())
+        read(text.as_bytes(), false)
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -143,53 +143,9 @@ mod tests {
         assert_eq!((fields.len(), wanted.iter().all(|one| fields.contains(one))), (4, true), "{fields:?}");
     }
 
-    /// Whatever came before.
-    #[test]
-    fn an_answer_is_read_as_if_it_were_the_first() {
-        let fields = [
-            "content-length: 1\r\nserver: a\r\nset-cookie: b\r\n",
-            "content-length: 1\r\nserver: a\r\nset-cookie: c\r\nset-cookie: b\r\n",
-            "Content-Length: 1\r\nserver: a\r\n",
-            "server: a\r\ncontent-length: 1\r\nset-cookie: b\r\n",
-            "server: a\r\ncontent-length: 2\r\n",
-            "server: a\r\ncontent-length: 1\r\nx\r\n",
-            "server: a\r\ncontent-length: 1\r\nx y: z\r\n",
-            "server: a\r\ncontent-length: 1\r\ncontent-length: 1\r\n",
-            "server: a\r\ncontent-length: 1\r\nconnection: close\r\n",
-            "server: a\r\ncontent-length: 1\r\nconnection: keep-alive\r\nset-cookie: b\r\n",
-            "server: a\r\ncontent-length: 1x\r\n",
-            "server:\r\ncontent-length: 1\r\n",
-        ];
-        let mut known = Known::default();
-        for (before, after) in fields.iter().flat_map(|one| fields.iter().map(move |other| (one, other))) {
-            for fields in [before, after] {
-                let text = format!("{OK}{fields}\r\nab");
-                let seen = read(text.as_bytes(), false, &mut known, &mut HeaderMap::new());
-                let first = read(text.as_bytes(), false, &mut Known::default(), &mut HeaderMap::new());
-                assert_eq!(format!("{seen:?}"), format!("{first:?}"), "{after:?} behind {before:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_kept_of_answers_is_of_one_head() {
-        let mut known = Known::default();
-        for many in (1..=9_usize).rev() {
-            let fields: String = (1..many).map(|n| format!("x-{n}: y\r\n")).collect();
-            let text = format!("{OK}content-length: 0\r\n{fields}\r\n");
-            assert!(matches!(read(text.as_bytes(), false, &mut known, &mut HeaderMap::new()), Seen::Head { .. }));
-            assert_eq!(known.len(), many);
-        }
-    }
-
     #[test]
     fn how_long_a_body_is_is_as_the_standard_has_it() {
-        let read = |head: &str, is_to_head: bool| match read(
-            head.as_bytes(),
-            is_to_head,
-            &mut Known::default(),
-            &mut HeaderMap::new(),
-        ) {
+        let read = |head: &str, is_to_head: bool| match read(head.as_bytes(), is_to_head) {
             Seen::Head { body, left, is_astray, .. } => (body.len(), left, is_astray),
             other => panic!("{other:?}"),
         };
