@@ -29,6 +29,8 @@ fn kinds() -> Vec<(String, String, String)> {
         kind(get("/reason"), "HTTP/1.1 200 Fine\r\ncontent-length: 4\r\n\r\nfine".to_owned(), "fine"),
         kind(get("/bare"), "HTTP/1.1 204 No Content\r\n\r\n".to_owned(), ""),
         kind(get("/same"), "HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n".to_owned(), ""),
+        kind(get("/bare-sized"), "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n".to_owned(), ""),
+        kind(get("/same-sized"), "HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n".to_owned(), ""),
         kind("POST /posted HTTP/1.1\r\nhost: acme.localhost\r\ncontent-length: 3\r\n\r\nabc".to_owned(), ok("posted"), "posted"),
         kind("POST /none HTTP/1.1\r\nhost: acme.localhost\r\ncontent-length: 0\r\n\r\n".to_owned(), ok("no body"), "no body"),
     ]
