@@ -23,16 +23,14 @@ use tokio::net::TcpStream;
 
 use crate::body::Body;
 use crate::connection::Peer;
+use crate::scratch::{self, FIELDS};
 use crate::upstream::Resumed;
 use crate::watch::{Watch, Watched};
 use crate::worker::Worker;
-use crate::{fields, pipeline, scratch};
+use crate::{fields, pipeline};
 
 /// What is read at once, and how long a head may be that is read here.
 const ROOM: usize = 8 << 10;
-
-/// Fields of a request; hyper takes some more.
-const FIELDS: usize = 64;
 
 /// What hyper reads where the answer is there already: it asks for as much as the request that was read here, a body if there is one.
 const ASKED: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -101,7 +99,12 @@ impl Line {
             watch.register(cx);
             if !self.got.is_empty() {
                 return Poll::Ready(read(&self.got, most).map_or(Next::Odd, |(head, end)| {
-                    self.got.drain(..end);
+                    // Mostly all: nothing is kept for the next time.
+                    if end == self.got.len() {
+                        self.got = Vec::new()
+                    } else {
+                        drop(self.got.drain(..end))
+                    }
                     Next::Request(head)
                 }));
             }

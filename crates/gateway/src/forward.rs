@@ -13,6 +13,7 @@ use insula_http::admit::Outcome;
 
 use crate::body::{Body, Fault, Progress, RequestBody};
 use crate::refusal::Refusal;
+use crate::scratch;
 use crate::upstream::{Answer, CellUpstream, Failure, Limit, Link, Source, Streaming, Turn};
 use crate::watch::Watch;
 use crate::worker::Worker;
@@ -27,6 +28,8 @@ pub(crate) struct Call<'a> {
     pub(crate) cell: &'a CellUpstream,
     pub(crate) watch: &'a Arc<Watch>,
     pub(crate) progress: &'a Progress,
+    /// Its client sent no more than [`scratch::FIELDS`].
+    pub(crate) has_few_fields: bool,
 }
 
 /// Why there is no answer, and what that says of the cell.
@@ -66,7 +69,12 @@ pub(crate) async fn send(call: &Call<'_>, mut request: Request<RequestBody>) -> 
             },
         };
         let failure = match link.send(&mut request, &Limit(Some(call.watch))).await {
-            Ok(answer) => return deliver(call, turn, answer, link),
+            Ok(answer) => {
+                if call.has_few_fields {
+                    scratch::give_back_fields(std::mem::take(request.headers_mut()));
+                }
+                return deliver(call, turn, answer, link);
+            }
             Err(failure) => failure,
         };
         match failure {

@@ -35,6 +35,7 @@ use crate::forward::{self, Call};
 use crate::headers::{self, REQUEST_ID};
 use crate::probe;
 use crate::refusal::Refusal;
+use crate::scratch;
 use crate::standing::Standing;
 use crate::streams::Pieces;
 use crate::upgrade::{self, Wish};
@@ -177,6 +178,7 @@ async fn go(
         shared.resolver.expect(host, &shared.catalog);
     }
     is_short(&head, shared.config.limits.header_bytes)?;
+    let has_few_fields = head.headers.len() <= scratch::FIELDS;
     if let Some(answer) = probe::answer(worker, &head) {
         return Ok(answer);
     }
@@ -226,7 +228,7 @@ async fn go(
         head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let cell = worker.cells.of(tenant.as_ref(), &shared.catalog).ok_or_else(Refusal::away)?;
-    let call = Call { worker, tenant: tenant.as_ref(), credential, cell: &cell, watch, progress: &progress };
+    let call = Call { worker, tenant: tenant.as_ref(), credential, cell: &cell, watch, progress: &progress, has_few_fields };
     let request = Request::from_parts(head, body);
     let outcome = match wish {
         None if progress.is_coming.get() => Box::pin(patiently(&progress, &mut permit, forward::send(&call, request))).await,

@@ -125,8 +125,9 @@ fn join(call: &Call<'_>, wish: Wish, mut response: Response<Incoming>, mut permi
     tokio::task::spawn_local(async move {
         let _held = (worker.hold(), permit);
         let ends = futures_util::future::try_join(wish.client, upstream);
+        // Not under watch yet: who has the answer to write must hear that its time is over, and a watch wakes one alone.
         tokio::select! {
-            tunnelled = watched(&watch, ends) => match tunnelled {
+            tunnelled = ends => match tunnelled {
                 Ok((client, upstream)) => tunnel(&worker, client, upstream, &watch, standing).await,
                 Err(error) => tracing::debug!(%error, "an upgrade was not carried out"),
             },

@@ -3,7 +3,7 @@
 //! For: the layer of an application and the gateway alike. An [`Observation`] is filled in while the request goes its way, and tells the process's
 //! [`Senses`] when it is dropped: so there is exactly one line and one count for each request, also for one that is cancelled. [`Observed`] carries it
 //! with the answer's body. Always: filling it in allocates little: itself,
-//! the principal's name, a class other than the default, a place for the cost where something adds to it.
+//! the path, the principal's name, a class other than the default, a place for the cost where something adds to it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;

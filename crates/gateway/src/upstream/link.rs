@@ -191,8 +191,7 @@ impl Link {
             };
             match plain::read(bytes, *request.method() == Method::HEAD) {
                 Seen::Head { response, body, left, is_astray } => {
-                    self.got.clear();
-                    scratch::give_back_fields(std::mem::take(request.headers_mut()));
+                    self.got = Vec::new();
                     return Poll::Ready(Ok(Some(if left > 0 {
                         Answer::Sized(response.map(|()| Sized::new(body, left)))
                     } else {

@@ -12,13 +12,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
 
 use crate::body::RequestBody;
-use crate::{fields, scratch};
+use crate::fields;
+use crate::scratch::{self, FIELDS};
 
 /// What of an answer is looked at here, and how long a request may be that is written here.
 pub(super) const ROOM: usize = 8 << 10;
-
-/// Fields of an answer; hyper takes some more.
-const FIELDS: usize = 64;
 
 /// Digits of a length: more than anybody has bytes.
 const DIGITS: usize = 18;

@@ -181,3 +181,44 @@ async fn an_idle_connection_to_an_application_is_closed_before_the_application_d
     upstream.send(&ok("again")).await;
     assert!(client.message().await.unwrap().ends_with("again"));
 }
+
+/// A client that takes next to nothing, connected to this address.
+async fn greedless(addr: std::net::SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.connect(addr).await.unwrap()
+}
+
+/// How much the kernels' buffers take for such a client.
+async fn taken_for_a_greedless_client() -> usize {
+    let (listener, addr) = listen().await;
+    let _client = greedless(addr).await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut taken = 0;
+    // It takes a moment until the first of it has arrived.
+    while tokio::time::timeout(Duration::from_millis(200), stream.writable()).await.is_ok() {
+        taken += stream.try_write(&[0; 4 << 10]).unwrap_or(0);
+    }
+    taken
+}
+
+/// As long as its answer is on its way, an upgrade is its connection's affair.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_whose_answer_nobody_takes_ends() {
+    let taken = taken_for_a_greedless_client().await;
+    let (listener, addr) = listen().await;
+    let mut config = config();
+    config.timeouts.send_ms = 500;
+    let stage = start(config, addr, addr).await;
+    let mut client = Wire::new(greedless(stage.addr).await);
+    client.send(&(get("acme.localhost", "/") + UPGRADE)).await;
+    // Nearly as much as is taken, then more than the rest.
+    let (mut upstream, _) = asked(&listener).await;
+    upstream.send(&ok(&"y".repeat(taken - (200 << 10)))).await;
+    let (mut upstream, _) = asked(&listener).await;
+    let fields: String = (0..95).map(|n| format!("x-{n}: {}\r\n", "y".repeat(4 << 10))).collect();
+    upstream
+        .send(&format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n{fields}\r\n"))
+        .await;
+    assert!(upstream.is_closed().await, "the connection to the application is open");
+}
